@@ -1,0 +1,184 @@
+"""The checkpoint: one file with the weights and everything that is needed to use them rightly.
+
+Class names in the order of the logits, input size, normalisation and calibration travel with the
+weights, so that an application cannot disagree with the training. Read with ``weights_only=True``:
+a checkpoint from a stranger cannot run code.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+import platform
+import tempfile
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from resformer import __version__
+from resformer.model import IdentityMappingResFormer, ResFormerConfig
+from resformer.transforms import InputSpec
+
+FORMAT = "resformer-checkpoint-1"
+_RECORDED_PACKAGES = ("torch", "numpy", "pillow", "albumentations")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is missing, damaged or contradicts itself; the message says what."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network and what is needed to use it.
+
+    Attributes:
+        model_config: description of the network.
+        class_names: names in the order of the logits.
+        input_spec: input size and normalisation.
+        state_dict: the weights.
+        temperature: what logits are divided by before the softmax (Guo et al., ICML 2017).
+        metrics: evaluation reports by split, ``{"validation": {...}, "test": {...}}``.
+        training: configuration, split seed and history of the training.
+        versions: versions of Python and of the packages that wrote it.
+
+    Raises:
+        CheckpointError: if the parts contradict each other.
+    """
+
+    model_config: ResFormerConfig
+    class_names: tuple[str, ...]
+    input_spec: InputSpec
+    state_dict: dict[str, Tensor]
+    temperature: float = 1.0
+    metrics: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=lambda: library_versions())
+
+    def __post_init__(self) -> None:
+        """Refuse parts that contradict each other."""
+        if len(self.class_names) != self.model_config.num_classes:
+            raise CheckpointError(
+                f"{len(self.class_names)} class names for {self.model_config.num_classes} logits: "
+                "the checkpoint contradicts itself"
+            )
+        if len(set(self.class_names)) != len(self.class_names) or not all(self.class_names):
+            raise CheckpointError(f"class names must be distinct words, got {self.class_names}")
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise CheckpointError(f"temperature must be positive, got {self.temperature}")
+
+    def build_model(self) -> IdentityMappingResFormer:
+        """Build the network with the weights loaded, in evaluation mode.
+
+        Raises:
+            CheckpointError: if the weights do not fit the configuration or are not finite.
+        """
+        model = IdentityMappingResFormer(self.model_config)
+        try:
+            model.load_state_dict(self.state_dict)
+        except (RuntimeError, AttributeError, TypeError) as error:
+            raise CheckpointError(
+                f"the weights do not fit the network's configuration: {error}"
+            ) from error
+        broken = [name for name, w in self.state_dict.items() if not torch.isfinite(w).all()]
+        if broken:
+            raise CheckpointError(f"weights that are not finite numbers: {', '.join(broken[:3])}")
+        return model.eval()
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of Python, of this package and of the libraries that shape a result."""
+    versions = {"python": platform.python_version(), "resformer": __version__}
+    for package in _RECORDED_PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
+    """Write a checkpoint atomically: the file is whole or it is the former one."""
+    save_atomically(
+        {
+            "format": FORMAT,
+            "model_config": checkpoint.model_config.to_dict(),
+            "class_names": list(checkpoint.class_names),
+            "input_spec": checkpoint.input_spec.to_dict(),
+            "state_dict": checkpoint.state_dict,
+            "temperature": checkpoint.temperature,
+            "metrics": checkpoint.metrics,
+            "training": checkpoint.training,
+            "versions": checkpoint.versions,
+        },
+        path,
+    )
+
+
+def save_atomically(content: dict[str, Any], path: Path) -> None:
+    """Write ``content`` with ``torch.save`` beside ``path`` and move it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read_content(path: Path) -> dict[str, Any]:
+    """Read what :func:`save_atomically` wrote, tensors on the CPU, without running any code.
+
+    Raises:
+        CheckpointError: if the file is missing or is no file of that kind.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}: train one or name another file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged or is not a checkpoint of resformer") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} is not a checkpoint of resformer: it holds no dictionary")
+    return content
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read and check a checkpoint.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, incomplete or contradicts itself.
+    """
+    content = read_content(path)
+    if content.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} is no {FORMAT} file (format {content.get('format')!r}): "
+            "train it again with this version"
+        )
+    needed = [name for name in Checkpoint.__dataclass_fields__ if name not in content]
+    if needed:
+        raise CheckpointError(f"{path} lacks {', '.join(needed)}: train it again")
+    try:
+        checkpoint = Checkpoint(
+            model_config=ResFormerConfig.from_dict(content["model_config"]),
+            class_names=tuple(content["class_names"]),
+            input_spec=InputSpec.from_dict(content["input_spec"]),
+            state_dict=content["state_dict"],
+            temperature=float(content["temperature"]),
+            metrics=content["metrics"],
+            training=content["training"],
+            versions=content["versions"],
+        )
+        checkpoint.build_model()
+    except (TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path} cannot be used: {error}") from error
+    return checkpoint

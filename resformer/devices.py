@@ -1,0 +1,25 @@
+"""Choice of the device that the network runs on."""
+
+from __future__ import annotations
+
+import torch
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Return the named device, or for ``auto`` a GPU where there is one and the CPU elsewhere.
+
+    Raises:
+        ValueError: if the device is unknown or not on this machine.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"unknown device {name!r}: use auto, cpu, cuda, cuda:1 or mps") from error
+    missing_gpu = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
+    if missing_gpu or (device.type == "mps" and not torch.backends.mps.is_available()):
+        raise ValueError(f"device {name!r} is not on this machine: use auto or cpu")
+    return device

@@ -1,0 +1,19 @@
+"""Building blocks of the Identity-Mapping ResFormer, one primitive a file."""
+
+from resformer.layers.conv import ConvNormAct
+from resformer.layers.dwconv import DWConv3x3
+from resformer.layers.empt import EMPT, ConvolutionalMlp, SpatialReductionAttention
+from resformer.layers.imtm import IMTM
+from resformer.layers.mccrm import MCCRM
+from resformer.layers.simam import SimAM
+
+__all__ = [
+    "EMPT",
+    "IMTM",
+    "MCCRM",
+    "ConvNormAct",
+    "ConvolutionalMlp",
+    "DWConv3x3",
+    "SimAM",
+    "SpatialReductionAttention",
+]

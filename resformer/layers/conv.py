@@ -1,0 +1,61 @@
+"""Convolution, batch normalisation and activation: the unit every convolutional block is made of.
+
+The convolution has no bias because the normalisation that follows has one; both fold into a
+single convolution at inference.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from resformer.layers.validation import require_positive
+
+
+class ConvNormAct(nn.Module):
+    """``activation(batch_norm(conv(x)))``.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: side of the kernel in pixels.
+        stride: step of the kernel in pixels; an odd kernel keeps ``H / stride`` x ``W / stride``.
+        groups: convolution groups; ``in_channels`` makes it depthwise.
+        activate: whether a SiLU follows; without it the output is linear.
+
+    Raises:
+        ValueError: if a size is not positive.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        activate: bool = True,
+    ) -> None:
+        super().__init__()
+        require_positive(
+            in_channels=in_channels,
+            out_channels=out_channels,
+            kernel_size=kernel_size,
+            stride=stride,
+        )
+        self.conv = nn.Conv2d(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=(kernel_size - 1) // 2,
+            groups=groups,
+            bias=False,
+        )
+        self.norm = nn.BatchNorm2d(out_channels)
+        self.activation = nn.SiLU(inplace=True) if activate else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, in_channels, H, W)`` to ``(B, out_channels, H / stride, W / stride)``."""
+        normalised: Tensor = self.activation(self.norm(self.conv(x)))
+        return normalised

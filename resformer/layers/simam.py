@@ -1,0 +1,49 @@
+"""SimAM, a parameter-free attention over every neuron of a feature map.
+
+Yang, Zhang, Li and Xie, "SimAM: A Simple, Parameter-Free Attention Module for Convolutional
+Neural Networks", ICML 2021, equations 5 and 6. No departure from the paper.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from resformer.layers.validation import require_positive
+
+
+class SimAM(nn.Module):
+    """Weighs each neuron by how much it stands out from its own channel.
+
+    ``y = x * sigmoid((x - mean)^2 / (4 * (variance + e_lambda)) + 0.5)``, with the mean and the
+    unbiased variance (divisor ``H * W - 1``) of each channel over its positions.
+
+    Args:
+        e_lambda: regulariser of the energy function, the paper's lambda.
+
+    Raises:
+        ValueError: if ``e_lambda`` is not positive.
+    """
+
+    def __init__(self, e_lambda: float = 1e-4) -> None:
+        super().__init__()
+        require_positive(e_lambda=e_lambda)
+        self.e_lambda = e_lambda
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map features ``(B, C, H, W)`` to attended features of the same shape.
+
+        Raises:
+            ValueError: if ``H * W`` is 1, where no variance exists.
+        """
+        positions = x.shape[-2] * x.shape[-1]
+        if positions < 2:
+            raise ValueError("SimAM needs at least 2 positions a channel: pass a larger image")
+        squared_deviation = (x - x.mean(dim=(-2, -1), keepdim=True)).square()
+        variance = squared_deviation.sum(dim=(-2, -1), keepdim=True) / (positions - 1)
+        inverse_energy = squared_deviation / (4 * (variance + self.e_lambda)) + 0.5
+        return x * torch.sigmoid(inverse_energy)
+
+    def extra_repr(self) -> str:
+        """Show the regulariser in ``repr``."""
+        return f"e_lambda={self.e_lambda}"
