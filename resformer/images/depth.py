@@ -1,0 +1,59 @@
+"""Brings grey values of any depth to 8 bits, the same way for every file format."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resformer.images.errors import ImageError
+
+_DEPTHS = (8, 10, 12, 14, 16)
+
+
+def scale_to_uint8(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Scales grey values linearly to 0..255, rounding to the nearest.
+
+    Detectors deliver 10 to 14 bits inside 16-bit files. So whole numbers are divided by the
+    largest value of the smallest depth out of 8, 10, 12, 14 and 16 bits that holds the image's
+    maximum: brightness is kept, and a dark film stays dark. Negative values are first shifted
+    so that the minimum becomes 0. Whole numbers beyond 16 bits and fractions have no such
+    natural range and are stretched from their minimum to their maximum.
+
+    Args:
+        values: ``(H, W)`` of any integer or floating dtype; uint8 is returned as it is.
+
+    Returns:
+        ``(H, W)`` uint8.
+
+    Raises:
+        ImageError: ``unreadable_image`` for NaN or infinite values.
+    """
+    if values.dtype == np.uint8:
+        return values
+    if np.issubdtype(values.dtype, np.floating):
+        return _stretch(values)
+    low, high = int(values.min()), int(values.max())
+    offset = min(low, 0)
+    if high - offset > 0xFFFF:
+        return _stretch(values)
+    top = next(2**bits - 1 for bits in _DEPTHS if high - offset < 2**bits)
+    table = ((np.arange(top + 1, dtype=np.uint32) * 255 + top // 2) // top).astype(np.uint8)
+    if offset:
+        values = values.astype(np.int64) - offset
+    scaled: NDArray[np.uint8] = table[values]
+    return scaled
+
+
+def _stretch(values: NDArray[Any]) -> NDArray[np.uint8]:
+    low, high = float(values.min()), float(values.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ImageError(
+            "The image holds values that are not numbers (NaN or infinite).",
+            code="unreadable_image",
+        )
+    if high == low:
+        return np.zeros(values.shape, dtype=np.uint8)
+    scaled = (values.astype(np.float64) - low) * (255.0 / (high - low))
+    return np.rint(scaled).astype(np.uint8)

@@ -1,0 +1,43 @@
+"""The one exception by which every unusable upload is refused."""
+
+from __future__ import annotations
+
+
+class ImageError(ValueError):
+    """An image that cannot be used, with a reason that a person understands.
+
+    The text never holds anything read from the file except its size and kind, so it is
+    safe to show and to log.
+
+    Attributes:
+        code: ``"unreadable_image"`` (empty, damaged, or too small to be a film),
+            ``"unsupported_format"`` (not an image of a known format),
+            ``"image_too_large"`` (more pixels than allowed) or
+            ``"unsupported_dicom"`` (a DICOM file that is no single grey radiograph).
+    """
+
+    def __init__(self, message: str, *, code: str) -> None:
+        """Keeps the message for a person and the code for a program."""
+        super().__init__(message)
+        self.code = code
+
+
+def check_size(width: int, height: int, *, max_pixels: int, min_side: int = 16) -> None:
+    """Refuses a size, taken from a header, before memory is spent on its pixels.
+
+    Raises:
+        ImageError: ``image_too_large`` above ``max_pixels``, ``unreadable_image`` where a
+            side is shorter than ``min_side`` pixels.
+    """
+    if width * height > max_pixels:
+        raise ImageError(
+            f"The image has {width} x {height} pixels, more than the {max_pixels:,} that are "
+            "allowed. Scale it down and try again.",
+            code="image_too_large",
+        )
+    if min(width, height) < min_side:
+        raise ImageError(
+            f"The image has only {width} x {height} pixels, too few for a radiograph: each side "
+            f"needs at least {min_side}.",
+            code="unreadable_image",
+        )

@@ -1,0 +1,35 @@
+"""The picture that goes back to a browser."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+
+def encode_preview(pixels: NDArray[np.uint8], *, max_side: int = 512) -> bytes:
+    """Encodes grey pixels as a PNG scaled down to ``max_side`` on the longer side.
+
+    Smaller images keep their size. Light compression: a preview is sent once and thrown away.
+
+    Args:
+        pixels: ``(H, W)`` uint8.
+        max_side: Bound in pixels on the longer side.
+
+    Returns:
+        The PNG file.
+
+    Raises:
+        ValueError: ``pixels`` is not ``(H, W)`` uint8.
+    """
+    if pixels.ndim != 2 or pixels.dtype != np.uint8 or pixels.size == 0:
+        raise ValueError(
+            f"pixels must be a non-empty (H, W) uint8 array, got {pixels.dtype} {pixels.shape}"
+        )
+    image = Image.fromarray(pixels)
+    image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", compress_level=1)
+    return buffer.getvalue()
