@@ -1,0 +1,148 @@
+"""Pictures of an evaluation: history, confusion matrix, ROC curves, reliability.
+
+Every function returns a `matplotlib.figure.Figure` that no global state holds, so it works in
+threads, servers and notebooks.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from scipy.stats import binomtest
+from sklearn.metrics import roc_curve
+
+from resformer.evaluation.checks import check_predictions
+from resformer.evaluation.metrics import CALIBRATION_BINS, CONFIDENCE_LEVEL
+from resformer.evaluation.scores import calibration_error, confidence_bins, roc_auc
+from resformer.evaluation.style import COLOURS, GUIDE_COLOUR, draw_line, new_figure
+
+_LOSSES = {"train_loss": "Training", "validation_loss": "Validation"}
+_SCORES = {"validation_accuracy": "Accuracy", "validation_macro_f1": "Macro F1"}
+
+
+def plot_history(history: Sequence[Mapping[str, float]]) -> Figure:
+    """Draw the losses and the validation scores of each epoch, the best epoch marked.
+
+    Args:
+        history: entries with `epoch`, `train_loss`, `validation_loss`, `validation_accuracy` and
+            `validation_macro_f1`; best is the first epoch of the highest macro F1.
+
+    Raises:
+        ValueError: no entry, or a key is missing.
+    """
+    if not history:
+        raise ValueError("history is empty; train for at least one epoch")
+    keys = ("epoch", *_LOSSES, *_SCORES)
+    missing = sorted({key for key in keys for entry in history if key not in entry})
+    if missing:
+        raise ValueError(f"every history entry must hold {', '.join(keys)}; missing: {missing}")
+    series = {key: np.array([entry[key] for entry in history], dtype=float) for key in keys}
+    best = series["epoch"][series["validation_macro_f1"].argmax()]
+    figure, panels = new_figure(11, 4.2, columns=2)
+    titles = ("Loss", "Validation scores")
+    for axes, title, labels in zip(panels, titles, (_LOSSES, _SCORES), strict=True):
+        for index, (key, label) in enumerate(labels.items()):
+            draw_line(axes, index, series["epoch"], series[key], label)
+        axes.axvline(best, color=GUIDE_COLOUR, linestyle=":", label=f"Best epoch ({best:.0f})")
+        axes.set(title=title, xlabel="Epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.legend()
+    return figure
+
+
+def plot_confusion_matrix(report: Mapping[str, Any]) -> Figure:
+    """Draw the confusion matrix of a report: counts, and their share of the true class."""
+    counts = np.array(report["confusion_matrix"])
+    names = [textwrap.fill(name, width=14) for name in report["class_names"]]
+    support = counts.sum(axis=1)
+    share = counts / np.maximum(support, 1)[:, None]
+    cells = [f"{n}\n{part:.1%}" for n, part in zip(counts.flat, share.flat, strict=True)]
+    figure, (axes,) = new_figure(1.8 + 1.25 * len(names), 1.1 + 1.25 * len(names))
+    sns.heatmap(
+        share,
+        ax=axes,
+        annot=np.reshape(cells, share.shape),
+        fmt="",
+        cmap="Blues",
+        vmin=0.0,
+        vmax=1.0,
+        linewidths=1.5,
+        cbar=False,
+        annot_kws={"fontsize": 11},
+        xticklabels=names,
+        yticklabels=[f"{name}\n(n = {n})" for name, n in zip(names, support, strict=True)],
+    )
+    axes.set(xlabel="Predicted class", ylabel="True class", title="Confusion matrix")
+    axes.tick_params(axis="both", rotation=0, length=0)
+    return figure
+
+
+def plot_roc(
+    labels: npt.NDArray[Any], probabilities: npt.NDArray[Any], class_names: Sequence[str]
+) -> Figure:
+    """Draw one ROC curve for each class against the rest, its AUC in the legend.
+
+    Raises:
+        ValueError: labels `(N,)`, probabilities `(N, K)` and K class names do not fit together.
+    """
+    labels, probabilities = check_predictions(labels, probabilities, class_names)
+    figure, panels = new_figure(11, 5.6, columns=2)
+    whole, corner = panels
+    whole.plot([0, 1], [0, 1], color=GUIDE_COLOUR, linewidth=1, linestyle=":", label="Chance")
+    for index, name in enumerate(class_names):
+        positive, scores = labels == index, probabilities[:, index]
+        if positive.all() or not positive.any():
+            draw_line(whole, index, (), (), f"{name} (AUC undefined)")
+            continue
+        area = roc_auc(positive, scores, np.ones((1, labels.size)))[0]
+        false_alarms, hits, _ = roc_curve(positive, scores)
+        draw_line(whole, index, false_alarms, hits, f"{name} (AUC {area:.3f})")
+        draw_line(corner, index, false_alarms, hits)
+    for axes in panels:
+        axes.set(
+            xlabel="False positive rate (1 - specificity)", ylabel="True positive rate (recall)"
+        )
+    whole.set(title="ROC curves, each class against the rest", xlim=(-0.01, 1), ylim=(0, 1.01))
+    corner.set(title="Upper left corner, enlarged", xlim=(-0.002, 0.2), ylim=(0.8, 1.002))
+    whole.legend(loc="lower right")
+    return figure
+
+
+def plot_reliability(labels: npt.NDArray[Any], probabilities: npt.NDArray[Any]) -> Figure:
+    """Draw the accuracy of the predicted class against its confidence, and how many images.
+
+    Vertical lines are the 95 % Wilson interval of each bin's accuracy.
+
+    Raises:
+        ValueError: labels `(N,)` and probabilities `(N, K)` do not fit together.
+    """
+    columns = [str(k) for k in range(np.shape(probabilities)[-1])]
+    labels, probabilities = check_predictions(labels, probabilities, columns)
+    confidence = probabilities.max(axis=1)
+    index = confidence_bins(confidence, CALIBRATION_BINS)
+    counts = np.bincount(index, minlength=CALIBRATION_BINS)
+    right = np.bincount(index, probabilities.argmax(axis=1) == labels, CALIBRATION_BINS)
+    confidences = np.bincount(index, confidence, CALIBRATION_BINS)
+    error = calibration_error(labels, probabilities, np.ones((1, labels.size)), CALIBRATION_BINS)
+    figure, (curve, histogram) = new_figure(6, 7, rows=2, height_ratios=(3, 1), sharex=True)
+    curve.plot([0, 1], [0, 1], color=GUIDE_COLOUR, linewidth=1, linestyle=":", label="Perfect")
+    for k in np.flatnonzero(counts):
+        test = binomtest(int(right[k]), int(counts[k]))
+        interval = test.proportion_ci(CONFIDENCE_LEVEL, method="wilson")
+        curve.plot([confidences[k] / counts[k]] * 2, interval, color=COLOURS[0], linewidth=1.2)
+    filled = counts > 0
+    means = confidences[filled] / counts[filled], right[filled] / counts[filled]
+    curve.plot(*means, color=COLOURS[0], marker="o", linestyle="none", label="Model")
+    curve.set(ylabel="Accuracy", ylim=(0.0, 1.02), title="Reliability of the confidence")
+    curve.legend(loc="upper left", title=f"Expected calibration error {error[0]:.3f}")
+    centres = (np.arange(CALIBRATION_BINS) + 0.5) / CALIBRATION_BINS
+    histogram.bar(centres, counts, width=0.9 / CALIBRATION_BINS, color=COLOURS[0])
+    histogram.set(xlabel="Confidence in the predicted class", ylabel="Images", xlim=(0.0, 1.01))
+    return figure

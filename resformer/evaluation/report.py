@@ -1,0 +1,61 @@
+"""Writing an evaluation to a folder: `metrics.json` and one PNG for each picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+from matplotlib.figure import Figure
+
+from resformer.evaluation.plots import (
+    plot_confusion_matrix,
+    plot_history,
+    plot_reliability,
+    plot_roc,
+)
+
+_DOTS_PER_INCH = 150
+
+
+def write_report(
+    report: Mapping[str, Any],
+    labels: npt.NDArray[Any],
+    probabilities: npt.NDArray[Any],
+    history: Sequence[Mapping[str, float]],
+    folder: Path,
+) -> list[Path]:
+    """Write `metrics.json` and the pictures, and return the files written.
+
+    Args:
+        report: what `evaluate_predictions` returned for these labels and probabilities.
+        labels: `(N,)` integer class indices.
+        probabilities: `(N, K)`, each row sums to 1.
+        history: one entry for each epoch; empty leaves `history.png` out.
+        folder: is made where it does not exist; files of the same names are replaced.
+
+    Raises:
+        ValueError: labels, probabilities or history that the plots cannot draw.
+        OSError: the folder cannot be written.
+    """
+    figures = {
+        "confusion_matrix": plot_confusion_matrix(report),
+        "roc": plot_roc(labels, probabilities, report["class_names"]),
+        "reliability": plot_reliability(labels, probabilities),
+    }
+    if history:
+        figures["history"] = plot_history(history)
+    folder.mkdir(parents=True, exist_ok=True)
+    metrics = folder / "metrics.json"
+    metrics.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    return [metrics, *save_figures(figures, folder)]
+
+
+def save_figures(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
+    """Write each figure as `<name>.png` into an existing folder and return the files."""
+    paths = [folder / f"{name}.png" for name in figures]
+    for path, figure in zip(paths, figures.values(), strict=True):
+        figure.savefig(path, dpi=_DOTS_PER_INCH)
+    return paths

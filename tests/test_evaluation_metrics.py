@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from scipy.stats import norm
+from sklearn.metrics import accuracy_score, precision_recall_fscore_support, roc_auc_score
+
+from resformer.evaluation import metrics
+from resformer.evaluation.metrics import evaluate_predictions
+from resformer.evaluation.scores import class_scores, confidence_bins
+
+NAMES = ("A", "B", "C")
+LABELS = np.array([0, 0, 0, 1, 1, 2])
+PREDICTED = np.array([0, 0, 1, 1, 2, 2])
+PROBABILITIES = np.eye(3)[PREDICTED] * 0.7 + 0.1
+
+
+def random_predictions(
+    count: int, classes: int, seed: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, classes, count)
+    odds = np.exp(generator.normal(size=(count, classes)) + np.eye(classes)[labels])
+    return labels, odds / odds.sum(axis=1, keepdims=True)
+
+
+def values(report: dict[str, Any], metric: str) -> list[float | None]:
+    return [report["per_class"][name][metric]["value"] for name in report["class_names"]]
+
+
+def test_values_worked_out_by_hand() -> None:
+    report = evaluate_predictions(LABELS, PROBABILITIES, NAMES)
+    assert report["count"] == 6
+    assert report["confusion_matrix"] == [[2, 1, 0], [0, 1, 1], [0, 0, 1]]
+    assert [report["per_class"][name]["support"] for name in NAMES] == [3, 2, 1]
+    assert report["accuracy"]["value"] == pytest.approx(4 / 6)
+    assert values(report, "precision") == pytest.approx([1, 1 / 2, 1 / 2])
+    assert values(report, "recall") == pytest.approx([2 / 3, 1 / 2, 1])
+    assert values(report, "f1") == pytest.approx([4 / 5, 1 / 2, 2 / 3])
+    assert values(report, "specificity") == pytest.approx([1, 3 / 4, 4 / 5])
+    # Two scores only, so the AUC is the mean of recall and specificity.
+    assert values(report, "auc") == pytest.approx([5 / 6, 5 / 8, 9 / 10])
+    assert report["macro_precision"]["value"] == pytest.approx(2 / 3)
+    assert report["macro_recall"]["value"] == pytest.approx(13 / 18)
+    assert report["macro_f1"]["value"] == pytest.approx(59 / 90)
+    assert report["macro_specificity"]["value"] == pytest.approx(0.85)
+    assert report["macro_auc"]["value"] == pytest.approx((5 / 6 + 5 / 8 + 9 / 10) / 3)
+    # Four of six are right at a confidence of 0.8.
+    assert report["expected_calibration_error"]["value"] == pytest.approx(0.8 - 4 / 6)
+    assert report["bootstrap"] == {"samples": 1000, "seed": 0, "confidence": 0.95}
+
+
+def test_auc_counts_ties_half() -> None:
+    scores = np.array([0.1, 0.4, 0.4, 0.8])
+    report = evaluate_predictions(
+        np.array([0, 0, 1, 1]), np.stack([1 - scores, scores], axis=1), ("no", "yes"), bootstrap=0
+    )
+    assert values(report, "auc") == [3.5 / 4, 3.5 / 4]
+
+
+def test_calibration_error_averages_the_gap_of_each_bin() -> None:
+    top = np.array([0.9, 0.9, 0.7, 0.7])
+    report = evaluate_predictions(
+        np.array([0, 1, 0, 0]), np.stack([top, 1 - top], axis=1), ("no", "yes"), bootstrap=0
+    )
+    # |1/2 - 0.9| and |1 - 0.7|, two images each.
+    assert report["expected_calibration_error"]["value"] == pytest.approx(0.35)
+
+
+def test_a_confidence_on_an_edge_belongs_to_the_bin_below() -> None:
+    assert confidence_bins(np.array([0.3, 0.5, 0.51, 1.0]), 2).tolist() == [0, 0, 1, 1]
+
+
+def test_weighted_scores_equal_scikit_learn_on_the_resampled_images() -> None:
+    labels, probabilities = random_predictions(80, 4, seed=1)
+    probabilities = probabilities.round(1) + 0.25  # Ties.
+    counts = np.random.default_rng(2).integers(0, 3, size=(5, 80))
+    found = class_scores(labels, probabilities, counts.astype(float))
+    for row, count in enumerate(counts):
+        true, given = np.repeat(labels, count), np.repeat(probabilities, count, axis=0)
+        predicted = given.argmax(axis=1)
+        expected = precision_recall_fscore_support(true, predicted, labels=range(4))
+        for name, value in zip(("precision", "recall", "f1", "support"), expected, strict=True):
+            np.testing.assert_allclose(found[name][row], value)
+        areas = [roc_auc_score(true == k, given[:, k]) for k in range(4)]
+        np.testing.assert_allclose(found["auc"][row], areas)
+        negatives = [predicted[true != k] != k for k in range(4)]
+        np.testing.assert_allclose(found["specificity"][row], [n.mean() for n in negatives])
+        assert found["accuracy"][row] == pytest.approx(accuracy_score(true, predicted))
+
+
+def test_what_does_not_exist_is_none_and_the_rest_stands() -> None:
+    # Class B has no images; C is never predicted; no warning may come of either.
+    labels, predicted = np.array([0, 0, 2, 2]), np.array([0, 1, 0, 0])
+    report = evaluate_predictions(labels, np.eye(3)[predicted], NAMES, bootstrap=50)
+    assert values(report, "recall") == [0.5, None, 0.0]
+    assert values(report, "precision") == pytest.approx([1 / 3, 0.0, None])
+    assert values(report, "auc") == [0.25, None, 0.5]
+    assert report["per_class"]["B"]["auc"] == {"value": None, "low": None, "high": None}
+    assert report["macro_recall"]["value"] == 0.25
+    assert report["macro_precision"]["value"] == pytest.approx(1 / 6)
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+
+
+def test_only_one_class_has_images() -> None:
+    report = evaluate_predictions(np.zeros(3, dtype=int), np.eye(2)[[0, 0, 1]], ("A", "B"))
+    assert report["macro_auc"]["value"] is None
+    assert report["macro_specificity"]["value"] is None
+    assert values(report, "specificity") == [None, 2 / 3]
+    assert report["macro_recall"]["value"] == pytest.approx(2 / 3)
+
+
+def test_no_bootstrap_gives_values_without_intervals() -> None:
+    report = evaluate_predictions(LABELS, PROBABILITIES, NAMES, bootstrap=0)
+    assert report["accuracy"] == {"value": pytest.approx(2 / 3), "low": None, "high": None}
+
+
+def test_the_seed_decides_the_intervals_and_the_pass_size_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    labels, probabilities = random_predictions(60, 3, seed=3)
+    first = evaluate_predictions(labels, probabilities, NAMES, bootstrap=100, seed=1)
+    other = evaluate_predictions(labels, probabilities, NAMES, bootstrap=100, seed=2)
+    assert first["accuracy"]["value"] == other["accuracy"]["value"]
+    assert first["macro_auc"]["low"] != other["macro_auc"]["low"]
+    monkeypatch.setattr(metrics, "_WEIGHTS_PER_PASS", 60 * 7)
+    again = evaluate_predictions(labels, probabilities, NAMES, bootstrap=100, seed=1)
+    assert again["confusion_matrix"] == first["confusion_matrix"]
+    for name in ("accuracy", "macro_f1", "macro_auc", "expected_calibration_error"):
+        assert again[name] == pytest.approx(first[name])
+
+
+def test_a_perfect_model_has_a_perfect_interval() -> None:
+    labels = np.arange(30) % 3
+    report = evaluate_predictions(labels, np.eye(3)[labels], NAMES)
+    for name in ("accuracy", "macro_f1", "macro_auc", "macro_specificity"):
+        assert report[name] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert report["expected_calibration_error"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
+    generator = np.random.default_rng(4)
+    truth = {"accuracy": norm.cdf(0.5), "macro_auc": norm.cdf(np.sqrt(0.5))}
+    held = dict.fromkeys(truth, 0)
+    for repeat in range(200):
+        labels = generator.integers(0, 2, 200)
+        yes = 1 / (1 + np.exp(-generator.normal(labels - 0.5)))
+        report = evaluate_predictions(
+            labels, np.stack([1 - yes, yes], axis=1), ("no", "yes"), bootstrap=200, seed=repeat
+        )
+        for name, value in truth.items():
+            held[name] += report[name]["low"] <= value <= report[name]["high"]
+    # 95 % of 200 give 190, with a standard deviation of 3.
+    assert all(180 <= count <= 198 for count in held.values()), held
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": np.array([0, 0, 0, 1, 1, 3])}, "between 0 and 2"),
+        ({"labels": np.array([0, 0, 0, 1, 1, -1])}, "between 0 and 2"),
+        ({"labels": LABELS.astype(float)}, "integer type"),
+        ({"labels": LABELS[None]}, r"shape \(N,\)"),
+        ({"labels": LABELS[:0]}, "N >= 1"),
+        ({"labels": LABELS[:5]}, "one row for each label"),
+        ({"probabilities": PROBABILITIES[:, 0]}, r"shape \(N, K\)"),
+        ({"probabilities": PROBABILITIES * 2}, "softmax"),
+        ({"probabilities": PROBABILITIES - np.array([0.2, -0.1, -0.1])}, "softmax"),
+        ({"probabilities": PROBABILITIES * np.nan}, "NaN"),
+        ({"class_names": ("A", "B", "C", "D")}, "3 columns but there are 4"),
+        ({"class_names": ("A", "B", "B")}, "differ"),
+        ({"bootstrap": -1}, "bootstrap must be 0"),
+    ],
+)
+def test_bad_arguments_are_named(change: dict[str, Any], message: str) -> None:
+    arguments: dict[str, Any] = {
+        "labels": LABELS,
+        "probabilities": PROBABILITIES,
+        "class_names": NAMES,
+    }
+    with pytest.raises(ValueError, match=message):
+        evaluate_predictions(**(arguments | change))

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
+from matplotlib.lines import Line2D
+from PIL import Image
+
+from resformer.evaluation.metrics import evaluate_predictions
+from resformer.evaluation.plots import (
+    plot_confusion_matrix,
+    plot_history,
+    plot_reliability,
+    plot_roc,
+)
+from resformer.evaluation.report import write_report
+
+NAMES = ("COVID", "Lung_Opacity", "Viral Pneumonia")
+LABELS = np.array([0, 0, 0, 1, 1, 1])
+PROBABILITIES = np.array(
+    [
+        [0.8, 0.1, 0.1],
+        [0.6, 0.3, 0.1],
+        [0.4, 0.5, 0.1],
+        [0.1, 0.8, 0.1],
+        [0.2, 0.7, 0.1],
+        [0.1, 0.3, 0.6],
+    ]
+)
+HISTORY = [
+    {
+        "epoch": epoch,
+        "train_loss": 1.0 / epoch,
+        "validation_loss": 1.1 / epoch,
+        "validation_accuracy": 0.5 + 0.1 * epoch,
+        "validation_macro_f1": score,
+    }
+    for epoch, score in ((1, 0.5), (2, 0.8), (3, 0.8))
+]
+
+
+def legend(axes: Axes) -> list[str]:
+    found = axes.get_legend()
+    assert found is not None
+    return [text.get_text() for text in found.get_texts()]
+
+
+def points(line: Line2D) -> list[list[float]]:
+    return [[float(x), float(y)] for x, y in np.asarray(line.get_xydata()).round(9)]
+
+
+def test_history_draws_the_curves_and_marks_the_first_best_epoch() -> None:
+    losses, scores = plot_history(HISTORY).axes
+    assert legend(losses) == ["Training", "Validation", "Best epoch (2)"]
+    assert legend(scores) == ["Accuracy", "Macro F1", "Best epoch (2)"]
+    assert points(losses.lines[0]) == [[1, 1], [2, 0.5], [3, pytest.approx(1 / 3)]]
+    assert points(scores.lines[1]) == [[1, 0.5], [2, 0.8], [3, 0.8]]
+    assert [x for x, _ in points(losses.lines[2])] == [2, 2]
+
+
+def test_history_of_one_epoch_is_visible() -> None:
+    for axes in plot_history(HISTORY[:1]).axes:
+        assert [line.get_marker() for line in axes.lines[:2]] == ["o", "o"]
+
+
+def test_history_must_be_complete() -> None:
+    with pytest.raises(ValueError, match="history is empty"):
+        plot_history([])
+    with pytest.raises(ValueError, match=r"missing: \['train_loss'\]"):
+        plot_history([HISTORY[0], {k: v for k, v in HISTORY[1].items() if k != "train_loss"}])
+
+
+def test_confusion_matrix_shows_counts_and_shares() -> None:
+    report = evaluate_predictions(LABELS, PROBABILITIES, NAMES, bootstrap=0)
+    (axes,) = plot_confusion_matrix(report).axes
+    cells = np.reshape([text.get_text() for text in axes.texts], (3, 3))
+    assert cells[0].tolist() == ["2\n66.7%", "1\n33.3%", "0\n0.0%"]
+    assert cells[1].tolist() == ["0\n0.0%", "2\n66.7%", "1\n33.3%"]
+    assert cells[2].tolist() == ["0\n0.0%"] * 3
+    assert [text.get_text() for text in axes.get_yticklabels()] == [
+        "COVID\n(n = 3)",
+        "Lung_Opacity\n(n = 3)",
+        "Viral\nPneumonia\n(n = 0)",
+    ]
+
+
+def test_roc_names_the_area_of_each_class() -> None:
+    whole, corner = plot_roc(LABELS, PROBABILITIES, NAMES).axes
+    assert legend(whole) == [
+        "Chance",
+        "COVID (AUC 1.000)",
+        "Lung_Opacity (AUC 0.833)",
+        "Viral Pneumonia (AUC undefined)",
+    ]
+    assert len(corner.lines) == 2
+    assert points(whole.lines[1]) == [
+        [0, 0],
+        [0, pytest.approx(1 / 3)],
+        [0, 1],
+        [pytest.approx(1 / 3), 1],
+        [1, 1],
+    ]
+
+
+def test_reliability_places_accuracy_over_confidence() -> None:
+    curve, histogram = plot_reliability(LABELS, PROBABILITIES).axes
+    # Bins of 1/15: {0.5}, {0.6, 0.6}, {0.7}, {0.8, 0.8}.
+    assert points(curve.lines[-1]) == [[0.5, 0], [0.6, 0.5], [0.7, 1], [0.8, 1]]
+    (bars,) = histogram.containers
+    assert isinstance(bars, BarContainer)
+    heights = np.asarray(bars.datavalues)
+    assert heights[heights > 0].tolist() == [1, 2, 1, 2]
+    found = curve.get_legend()
+    assert found is not None
+    assert found.get_title().get_text() == "Expected calibration error 0.233"
+
+
+def test_plots_name_bad_arguments() -> None:
+    with pytest.raises(ValueError, match="softmax"):
+        plot_roc(LABELS, PROBABILITIES * 3, NAMES)
+    with pytest.raises(ValueError, match="one row for each label"):
+        plot_reliability(LABELS[:4], PROBABILITIES)
+
+
+def test_report_folder_holds_the_numbers_and_the_pictures(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "report"
+    report = evaluate_predictions(LABELS, PROBABILITIES, NAMES, bootstrap=20)
+    paths = write_report(report, LABELS, PROBABILITIES, HISTORY, folder)
+    names = ["metrics.json", "confusion_matrix.png", "roc.png", "reliability.png", "history.png"]
+    assert [path.name for path in paths] == names
+    assert sorted(folder.iterdir()) == sorted(paths)
+    assert json.loads(paths[0].read_text(encoding="utf-8")) == report
+    for path in paths[1:]:
+        with Image.open(path) as image:
+            assert image.format == "PNG"
+            assert min(image.size) >= 600
+            assert len(set(image.convert("L").tobytes())) > 20
+    assert plt.get_fignums() == []
+
+
+def test_report_without_a_history_has_no_history_picture(tmp_path: Path) -> None:
+    report = evaluate_predictions(LABELS, PROBABILITIES, NAMES, bootstrap=0)
+    paths = write_report(report, LABELS, PROBABILITIES, [], tmp_path)
+    assert "history.png" not in {path.name for path in paths}
