@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from resformer.checkpoint import Checkpoint, load_checkpoint
-from resformer.devices import choose_device
+from resformer.devices import choose_device, place_model
 from resformer.transforms import to_input
 
 
@@ -52,7 +52,7 @@ class Predictor:
     def __init__(self, checkpoint: Checkpoint, device: str = "auto") -> None:
         self.checkpoint = checkpoint
         self.device = choose_device(device)
-        self._model = checkpoint.build_model().to(self.device, memory_format=torch.channels_last)
+        self._model = place_model(checkpoint.build_model(), self.device)
 
     @classmethod
     def from_file(cls, path: Path, device: str = "auto") -> Predictor:

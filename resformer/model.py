@@ -9,6 +9,7 @@ left 24,768 parameters without a gradient: all four ``f_i`` are pooled.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -87,7 +88,10 @@ class ResFormerConfig:
                 f"the network's configuration lacks {sorted(names - set(values))} and has unknown "
                 f"{sorted(set(values) - names)}: it was written by another version"
             )
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        restored: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
+        return cls(**restored)
 
 
 class Backbone(nn.Module):
@@ -105,7 +109,7 @@ class Backbone(nn.Module):
         )
         self.downsamples = nn.ModuleList(
             ConvNormAct(narrow, wide, 2, stride=2, activate=False)
-            for narrow, wide in zip(widths, widths[1:], strict=False)
+            for narrow, wide in pairwise(widths)
         )
         self.stages = nn.ModuleList(
             nn.Sequential(*(MCCRM(width) for _ in range(depth)))

@@ -98,7 +98,8 @@ def normalise_pixels(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.f
     levels = np.arange(256, dtype=np.float32)
     stretched = np.clip((levels - low) / max(high - low, 1.0), 0.0, 1.0)
     lookup = ((stretched - spec.mean) / spec.std).astype(np.float32)
-    return lookup[pixels]
+    normalised: NDArray[np.float32] = lookup[pixels]
+    return normalised
 
 
 def to_input(pixels: NDArray[np.uint8], spec: InputSpec) -> Tensor:

@@ -48,9 +48,31 @@ def write_report(
     if history:
         figures["history"] = plot_history(history)
     folder.mkdir(parents=True, exist_ok=True)
-    metrics = folder / "metrics.json"
-    metrics.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    metrics = _write_json(report, folder / "metrics.json")
     return [metrics, *save_figures(figures, folder)]
+
+
+def write_training_report(
+    metrics: Mapping[str, Any], history: Sequence[Mapping[str, float]], folder: Path
+) -> list[Path]:
+    """Write what a checkpoint tells of its training, and return the files written.
+
+    Args:
+        metrics: reports of `evaluate_predictions` by split.
+        history: one entry for each epoch.
+        folder: is made where it does not exist; files of the same names are replaced.
+
+    Raises:
+        ValueError: a history that cannot be drawn.
+        OSError: the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [
+        _write_json(metrics, folder / "metrics.json"),
+        _write_json(history, folder / "history.json"),
+    ]
+    figures = {f"confusion_matrix_{s}": plot_confusion_matrix(r) for s, r in metrics.items()}
+    return [*files, *save_figures({"history": plot_history(history), **figures}, folder)]
 
 
 def save_figures(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
@@ -59,3 +81,8 @@ def save_figures(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
     for path, figure in zip(paths, figures.values(), strict=True):
         figure.savefig(path, dpi=_DOTS_PER_INCH)
     return paths
+
+
+def _write_json(content: Any, path: Path) -> Path:
+    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    return path

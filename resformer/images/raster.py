@@ -7,7 +7,6 @@ data, and Pillow's process-wide bomb limit, which warns instead of refusing, is 
 from __future__ import annotations
 
 import io
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,6 @@ from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
     Image,
-    ImageChops,
     ImageFile,
     JpegImagePlugin,
     PngImagePlugin,
@@ -23,8 +21,10 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from resformer.images.depth import scale_to_uint8
+from resformer.images.deep_colour import deep_colour_to_grey, has_deep_colour
 from resformer.images.errors import ImageError, check_size
+from resformer.images.grey import to_grey
+from resformer.images.tiff import prepare_tiff
 
 _READERS: dict[str, type[ImageFile.ImageFile]] = {
     "PNG": PngImagePlugin.PngImageFile,
@@ -45,10 +45,7 @@ _SIGNATURES = (
     (b"II+\x00", "TIFF"),
     (b"MM\x00+", "TIFF"),
 )
-_DEEP_MODES = frozenset({"I", "F", "I;16", "I;16B", "I;16L"})
 _ORIENTATION_TAG = 0x0112
-_PHOTOMETRIC_TAG, _SAMPLE_FORMAT_TAG = 262, 339
-_TILE_WIDTH_TAG, _TILE_HEIGHT_TAG = 322, 323
 # A progressive JPEG may repeat passes over all its pixels at the cost of a few bytes each.
 _MAX_JPEG_SCANS = 64
 
@@ -105,9 +102,13 @@ def _decode(data: bytes, name: str, max_pixels: int) -> NDArray[np.uint8]:
     with _READERS[name](io.BytesIO(data)) as image:
         check_size(*image.size, max_pixels=max_pixels)
         if isinstance(image, TiffImagePlugin.TiffImageFile):
-            _check_tile(image, max_pixels)
-        image.load()
-        pixels = _to_grey(image)
+            prepare_tiff(image, max_pixels=max_pixels)
+        if has_deep_colour(image):
+            with _READERS[name](io.BytesIO(data)) as again:
+                pixels = deep_colour_to_grey(image, again)
+        else:
+            image.load()
+            pixels = to_grey(image)
         # a copy, because Pillow's own memory is read-only
         return np.array(_rotate(pixels, _orientation(image)), order="C")
 
@@ -126,50 +127,6 @@ def _webp_size(data: bytes) -> tuple[int, int]:
         int.from_bytes(data[26:28], "little") & 0x3FFF,
         int.from_bytes(data[28:30], "little") & 0x3FFF,
     )
-
-
-def _check_tile(image: TiffImagePlugin.TiffImageFile, max_pixels: int) -> None:
-    """A small picture may announce tiles of gigabytes, which libtiff allocates."""
-    width, height = image.tag_v2.get(_TILE_WIDTH_TAG), image.tag_v2.get(_TILE_HEIGHT_TAG)
-    if width and height:
-        check_size(int(width), int(height), max_pixels=max_pixels, min_side=1)
-
-
-def _to_grey(image: ImageFile.ImageFile) -> NDArray[np.uint8]:
-    if image.mode in _DEEP_MODES:
-        return _deep_grey(image)
-    grey: Image.Image
-    if image.mode in {"LA", "PA", "RGBA", "La", "RGBa"} or image.has_transparency_data:
-        rgba = image.convert("LA" if image.mode == "La" else "RGBA")
-        grey = ImageChops.multiply(rgba.convert("L"), rgba.getchannel("A"))
-    elif image.mode in {"1", "L", "P", "RGB"}:
-        grey = image.convert("L")
-    else:
-        grey = image.convert("RGB").convert("L")
-    pixels = np.asarray(grey, dtype=np.uint8)
-    if image.mode == "L" and _tiff_tag(image, _SAMPLE_FORMAT_TAG) == 2:
-        return pixels ^ np.uint8(0x80)  # signed bytes, which Pillow reads as unsigned
-    return pixels
-
-
-def _deep_grey(image: ImageFile.ImageFile) -> NDArray[np.uint8]:
-    values: NDArray[Any] = np.asarray(image)
-    if image.mode == "I" and _tiff_tag(image, _SAMPLE_FORMAT_TAG) == 1:
-        values = values.view(np.uint32)
-    pixels = scale_to_uint8(values)
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):  # the one 16-bit grey that a PNG may declare as see-through
-        pixels[values == transparent] = 0
-    if _tiff_tag(image, _PHOTOMETRIC_TAG) == 0:  # MinIsWhite, which Pillow turns only at 8 bits
-        return 255 - pixels
-    return pixels
-
-
-def _tiff_tag(image: ImageFile.ImageFile, tag: int) -> int | None:
-    if not isinstance(image, TiffImagePlugin.TiffImageFile):
-        return None
-    value = image.tag_v2.get(tag, 1 if tag == _SAMPLE_FORMAT_TAG else None)
-    return int(value[0] if isinstance(value, tuple) else value)
 
 
 def _orientation(image: ImageFile.ImageFile) -> int:

@@ -112,4 +112,5 @@ class EMPT(nn.Module):
         tokens = rearrange(x, "b c y x -> b (y x) c")
         tokens = tokens + self.attention(self.attention_norm(tokens), height, width)
         tokens = tokens + self.mlp(self.mlp_norm(tokens), height, width)
-        return rearrange(tokens, "b (y x) c -> b c y x", y=height, x=width)
+        attended: Tensor = rearrange(tokens, "b (y x) c -> b c y x", y=height, x=width)
+        return attended

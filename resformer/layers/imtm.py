@@ -80,7 +80,8 @@ class IMTM(nn.Module):
         )
         attended = F.scaled_dot_product_attention(query, key, value)
         joint = joint + self.project(rearrange(attended, "b h n d -> b n (h d)"))
-        return rearrange(joint, "b (s n) c -> b s n c", s=scales)
+        split: Tensor = rearrange(joint, "b (s n) c -> b s n c", s=scales)
+        return split
 
 
 def _average_to(x: Tensor, height: int, width: int) -> Tensor:

@@ -1,0 +1,73 @@
+"""``python -m resformer evaluate``: a checkpoint's figures on a data set, as JSON and pictures."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+from typing import Any
+
+from resformer.cli.options import DEFAULT_MODEL
+
+logger = logging.getLogger(__name__)
+
+
+def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add the command and its options."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="measure a checkpoint on labelled images",
+        description="Classify every image of a data set, or of one split of it where a manifest "
+        "is given, and write metrics.json with 95 % intervals, the confusion matrix and the ROC "
+        "curves.",
+    )
+    parser.add_argument(
+        "--model",
+        type=Path,
+        default=Path(DEFAULT_MODEL),
+        help="checkpoint (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder or .zip, laid out as for train"
+    )
+    parser.add_argument("--manifest", type=Path, help="CSV of a split; without it all is measured")
+    parser.add_argument(
+        "--split",
+        choices=("train", "validation", "test"),
+        default="test",
+        help="which part of the manifest (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/evaluation"),
+        help="folder of the report (default: %(default)s)",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Evaluate; the exit status."""
+    from resformer.data.archive import open_dataset
+    from resformer.data.discovery import find_images
+    from resformer.data.manifest import read_manifest
+    from resformer.evaluation.films import classify_films
+    from resformer.evaluation.metrics import evaluate_predictions
+    from resformer.evaluation.report import write_report
+    from resformer.inference import Predictor
+
+    predictor = Predictor.from_file(options.model, options.device)
+    with open_dataset(options.data) as root:
+        if options.manifest is not None:
+            rows = read_manifest(options.manifest, root).subset(options.split)
+            items = [(row.path, row.class_name) for row in rows]
+        else:
+            items = list(find_images(root).items)
+        labels, probabilities = classify_films(predictor, root, items, progress=True)
+    report = evaluate_predictions(labels, probabilities, predictor.class_names)
+    write_report(report, labels, probabilities, [], options.out)
+    for name in ("accuracy", "macro_f1"):
+        figure = report[name]
+        logger.info("%s %.4f (%.4f to %.4f)", name, *(figure[k] for k in ("value", "low", "high")))
+    logger.info("wrote %s", options.out)
+    return 0

@@ -1,0 +1,38 @@
+"""Options that are made from a frozen dataclass, so that each is written down once."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import Field, fields
+from typing import Any, TypeVar
+
+Config = TypeVar("Config")
+
+DEFAULT_MODEL = "best_model.pth"
+
+
+def add_config_options(parser: argparse.ArgumentParser, config: type[Any]) -> None:
+    """Add ``--field-name`` for every field of a dataclass, with its default, type and help."""
+    group = parser.add_argument_group(config.__name__)
+    for field in fields(config):
+        group.add_argument(
+            _flag(field),
+            type=type(field.default),
+            default=field.default,
+            metavar=type(field.default).__name__.upper(),
+            help=f"{field.metadata['help']} (default: %(default)s)",
+        )
+
+
+def config_from_options(config: type[Config], options: argparse.Namespace) -> Config:
+    """Build the dataclass from parsed options.
+
+    Raises:
+        ValueError: if the dataclass refuses a value.
+    """
+    names = [field.name for field in fields(config)]  # type: ignore[arg-type]
+    return config(**{name: getattr(options, name) for name in names})
+
+
+def _flag(field: Field[Any]) -> str:
+    return "--" + field.name.replace("_", "-")

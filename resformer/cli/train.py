@@ -1,0 +1,105 @@
+"""``python -m resformer train``: from a folder of films to a checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resformer.cli.options import DEFAULT_MODEL, add_config_options, config_from_options
+from resformer.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from resformer.data.manifest import Manifest
+
+logger = logging.getLogger(__name__)
+
+MANIFEST_NAME = "manifest.csv"
+
+
+def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add the command and its options."""
+    parser = commands.add_parser(
+        "train",
+        help="train a network on folders of images",
+        description="Split a data set by groups of near-duplicates, train on it, choose the best "
+        "epoch on the validation split, evaluate once on the test split, and write a checkpoint "
+        "that `python app.py` serves. Under torchrun several processes train together.",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="folder or .zip: <Class>/images/* (masks beside it are ignored) or <Class>/*",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path(DEFAULT_MODEL),
+        help="checkpoint to write (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--run-dir",
+        type=Path,
+        default=Path("runs/latest"),
+        help="folder of the run: split, state to resume from, report and plots "
+        "(default: %(default)s)",
+    )
+    parser.add_argument("--manifest", type=Path, help="CSV of a former split, to use it again")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on where the run's folder was stopped"
+    )
+    add_config_options(parser, TrainingConfig)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train; the exit status."""
+    from resformer.checkpoint import save_checkpoint
+    from resformer.data.archive import open_dataset
+    from resformer.devices import choose_device
+    from resformer.evaluation.report import write_training_report
+    from resformer.training.distributed import join_processes
+    from resformer.training.run import train
+
+    config = config_from_options(TrainingConfig, options)
+    with join_processes(choose_device(config.device)) as group, open_dataset(options.data) as root:
+        manifest = group.from_main(_find_split(root, options) if group.is_main else None)
+        if manifest is None:
+            raise RuntimeError("the main process sent no split")
+        checkpoint = train(root, manifest, config, options.run_dir, resume=options.resume)
+        if group.is_main:
+            save_checkpoint(checkpoint, options.out)
+            write_training_report(
+                checkpoint.metrics, checkpoint.training["history"], options.run_dir
+            )
+            _summarise(checkpoint.metrics, options.out)
+    return 0
+
+
+def _find_split(root: Path, options: argparse.Namespace) -> Manifest:
+    """Read the split that was given, or the run's own when resuming, or make one and keep it."""
+    from resformer.data.manifest import build_manifest, read_manifest, write_manifest
+
+    kept = options.run_dir / MANIFEST_NAME
+    given = options.manifest or (kept if options.resume else None)
+    if given is not None:
+        manifest = read_manifest(given, root)
+    else:
+        manifest = build_manifest(root, seed=options.seed, progress=True)
+    options.run_dir.mkdir(parents=True, exist_ok=True)
+    write_manifest(manifest, kept)
+    for split in ("train", "validation", "test"):
+        logger.info("%s: %d films", split, len(manifest.subset(split)))
+    return manifest
+
+
+def _summarise(metrics: dict[str, Any], path: Path) -> None:
+    for split, report in metrics.items():
+        for name in ("accuracy", "macro_f1"):
+            figure = report[name]
+            logger.info(
+                "%s %s: %.4f (95%% interval %.4f to %.4f)",
+                *(split, name, figure["value"], figure["low"], figure["high"]),
+            )
+    logger.info("wrote %s", path)

@@ -1,0 +1,1 @@
+"""Training: configuration, one epoch, resumable state and the whole run."""

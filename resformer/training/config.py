@@ -1,0 +1,51 @@
+"""Configuration of a training; the command line's options are made from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def _option(default: Any, description: str) -> Any:
+    return field(default=default, metadata={"help": description})
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Everything that shapes a training besides the data and the network.
+
+    Raises:
+        ValueError: if a value is impossible, naming it.
+    """
+
+    input_size: int = _option(128, "side of the input in pixels, divisible by 32")
+    epochs: int = _option(40, "most passes over the training films")
+    batch_size: int = _option(32, "films a step, over all processes together")
+    learning_rate: float = _option(1.5e-3, "peak learning rate of AdamW")
+    weight_decay: float = _option(0.05, "weight decay of AdamW, on matrices and kernels alone")
+    warmup_epochs: float = _option(1.0, "epochs of linear warm-up before the cosine decay")
+    ema_decay: float = _option(0.998, "decay of the moving average of the weights, a step")
+    label_smoothing: float = _option(0.05, "share of the target that is spread over all classes")
+    class_balance: float = _option(
+        0.5, "loss weight of a class is its frequency to the power of minus this: 0 none, 1 full"
+    )
+    gradient_clip: float = _option(1.0, "largest norm of the gradient")
+    patience: int = _option(12, "epochs without a better validation macro-F1 before stopping")
+    seed: int = _option(0, "of the weights, the shuffle, the augmentation and the split")
+    workers: int = _option(2, "processes that augment films")
+    precision: str = _option("auto", "auto, float32 or bfloat16 (auto: where it is fast)")
+    device: str = _option("auto", "auto, cpu, cuda, cuda:1 or mps")
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values before anything is read."""
+        for name in ("epochs", "batch_size", "learning_rate", "gradient_clip", "patience"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be greater than 0, got {getattr(self, name)}")
+        for name in ("weight_decay", "warmup_epochs", "class_balance", "workers", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        for name in ("ema_decay", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise ValueError(f"precision must be auto, float32 or bfloat16, got {self.precision!r}")

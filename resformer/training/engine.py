@@ -1,0 +1,122 @@
+"""One epoch of training, and the logits of a whole split."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from resformer.data.dataset import FilmDataset
+from resformer.inference import compute_logits
+from resformer.training.distributed import ProcessGroup
+from resformer.training.optimisation import WeightAverage
+
+FilmLoader = DataLoader[tuple[Tensor, int]]
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What changes in every step of a training.
+
+    Attributes:
+        model: the network, wrapped for several processes where there are.
+        average: moving average of its weights.
+        optimizer: AdamW.
+        scheduler: learning rate, stepped every batch.
+        criterion: loss of logits ``(B, K)`` against class indices ``(B,)``.
+        gradient_clip: largest norm of the gradient.
+        precision: type that matrix products run in.
+    """
+
+    model: nn.Module
+    average: WeightAverage
+    optimizer: AdamW
+    scheduler: LambdaLR
+    criterion: nn.CrossEntropyLoss
+    gradient_clip: float
+    precision: torch.dtype
+
+    def step(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Take one step on ``(B, C, H, W)`` and ``(B,)``; the loss, a detached scalar."""
+        reduced = self.precision is not torch.float32
+        with torch.autocast(images.device.type, dtype=self.precision, enabled=reduced):
+            logits = self.model(images)
+        loss: Tensor = self.criterion(logits.float(), labels)
+        self.optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.gradient_clip)
+        self.optimizer.step()
+        self.scheduler.step()
+        self.average.update_parameters(unwrap(self.model))
+        return loss.detach()
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Return the network inside a DistributedDataParallel, or the network itself."""
+    inner = getattr(model, "module", model)
+    if not isinstance(inner, nn.Module):
+        raise TypeError(f"expected a network, got {type(inner)}")
+    return inner
+
+
+def train_epoch(
+    learner: Learner, loader: FilmLoader, group: ProcessGroup, *, label: str, progress: bool
+) -> dict[str, float]:
+    """Train on every film once.
+
+    Args:
+        learner: what to train.
+        loader: batches of this process.
+        group: this process's place among the others.
+        label: what the progress bar is called.
+        progress: whether to draw it.
+
+    Returns:
+        ``train_loss``, ``learning_rate``, ``images_per_second`` (over all processes), ``seconds``.
+
+    Raises:
+        FloatingPointError: if the loss stops being a finite number.
+    """
+    learner.model.train()
+    total = torch.zeros((), device=group.device)
+    seen, start = 0, time.perf_counter()
+    bar = tqdm(loader, desc=label, unit="batch", disable=not (progress and group.is_main))
+    for images, labels in bar:
+        images = images.to(group.device, non_blocking=True, memory_format=torch.channels_last)
+        total += learner.step(images, labels.to(group.device)) * len(images)
+        seen += len(images)
+        rate = seen * group.world_size / (time.perf_counter() - start)
+        bar.set_postfix_str(f"loss {total.item() / seen:.4f}, {rate:.0f} img/s")
+    mean_loss = group.mean(total / seen).item()
+    if not np.isfinite(mean_loss):
+        raise FloatingPointError("the training loss is no finite number: lower the learning rate")
+    seconds = time.perf_counter() - start
+    return {
+        "train_loss": mean_loss,
+        "learning_rate": learner.optimizer.param_groups[0]["lr"],
+        "images_per_second": seen * group.world_size / seconds,
+        "seconds": seconds,
+    }
+
+
+def split_logits(
+    model: nn.Module, dataset: FilmDataset, device: torch.device, batch_size: int = 64
+) -> NDArray[np.float64]:
+    """Return the logits of every film of a data set, ``(N, num_classes)``, in its order."""
+    was_training = model.training
+    model.eval()
+    logits = []
+    for first in range(0, len(dataset), batch_size):
+        keys = range(first, min(first + batch_size, len(dataset)))
+        images = torch.stack([dataset[0, index][0] for index in keys])
+        logits.append(compute_logits(model, images.to(device)).cpu())
+    model.train(was_training)
+    return torch.cat(logits).numpy()

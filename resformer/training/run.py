@@ -1,0 +1,197 @@
+"""A whole training: from a split data set to a checkpoint that can be served.
+
+The best epoch is chosen by macro-F1 on the validation split; the test split is looked at once,
+after the training, by the weights that were chosen.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import log_softmax, softmax
+from sklearn.metrics import f1_score
+
+from resformer.checkpoint import Checkpoint
+from resformer.data.dataset import FilmDataset
+from resformer.data.manifest import Manifest
+from resformer.devices import choose_device, place_model
+from resformer.evaluation.calibration import fit_temperature
+from resformer.evaluation.metrics import evaluate_predictions
+from resformer.model import IdentityMappingResFormer, ResFormerConfig
+from resformer.training.config import TrainingConfig
+from resformer.training.distributed import ProcessGroup, join_processes
+from resformer.training.engine import FilmLoader, Learner, split_logits, train_epoch
+from resformer.training.state import Progress, load_state, save_state
+from resformer.training.workspace import Workspace, build_learner, build_loader
+from resformer.transforms import InputSpec
+
+logger = logging.getLogger(__name__)
+
+STATE_NAME = "last.pt"
+
+
+def train(
+    root: Path,
+    manifest: Manifest,
+    config: TrainingConfig,
+    folder: Path,
+    *,
+    model_config: ResFormerConfig | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> Checkpoint:
+    """Train a network and evaluate it.
+
+    Args:
+        root: folder that the manifest's paths are relative to.
+        manifest: films, classes and split.
+        config: how to train.
+        folder: of this run; a training that is stopped is resumed from here.
+        model_config: the network; its ``num_classes`` is set by the manifest.
+        resume: whether to go on where the folder's training was stopped.
+        progress: whether to draw progress bars.
+
+    Returns:
+        the checkpoint with the reports of the validation and the test split.
+
+    Raises:
+        FileExistsError: if the folder holds a training and ``resume`` is not given.
+        FileNotFoundError: if ``resume`` is given and the folder holds none.
+        CheckpointError: if the folder's training had other options or another split.
+        ValueError: if the configuration does not fit the data.
+    """
+    _check_folder(folder, resume=resume)
+    network = replace(model_config or ResFormerConfig(), num_classes=len(manifest.class_names))
+    workspace = Workspace(root, manifest, folder, InputSpec(size=config.input_size))
+    with join_processes(choose_device(config.device)) as group:
+        if group.is_main:
+            _decode_films(workspace, progress=progress)
+        group.from_main(None)
+        films = workspace.training_films(config.seed)
+        loader = build_loader(films, config, group)
+        learner = build_learner(films, len(loader), network, config, group)
+        reached = Progress()
+        if resume:
+            reached = load_state(folder / STATE_NAME, learner, config, workspace.data_digest)
+        _run_epochs(learner, loader, reached, workspace, config, group, progress=progress)
+        return group.from_main(_conclude(network, reached, workspace, config, group))
+
+
+def _check_folder(folder: Path, *, resume: bool) -> None:
+    exists = (folder / STATE_NAME).is_file()
+    if exists and not resume:
+        raise FileExistsError(f"{folder} holds a training: pass --resume, or name another folder")
+    if resume and not exists:
+        raise FileNotFoundError(f"{folder} holds no training to resume: start without --resume")
+
+
+def _decode_films(workspace: Workspace, *, progress: bool) -> None:
+    workspace.training_films(0, progress=progress)
+    workspace.evaluation_films("validation", progress=progress)
+
+
+def _run_epochs(
+    learner: Learner,
+    loader: FilmLoader,
+    reached: Progress,
+    workspace: Workspace,
+    config: TrainingConfig,
+    group: ProcessGroup,
+    *,
+    progress: bool,
+) -> None:
+    """Train until all epochs are done or validation stops improving, updating ``reached``."""
+    validation = workspace.evaluation_films("validation")
+    state = workspace.folder / STATE_NAME
+    if group.is_main and not reached.history:
+        save_state(state, learner, reached, config, workspace.data_digest)
+    while not group.from_main(reached.is_over(config)):
+        epoch = len(reached.history)
+        # Dropout must not depend on what ran before, or a resumed training would differ.
+        torch.manual_seed(config.seed + 1_000_003 * (epoch + 1) + group.rank)
+        loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        label = f"epoch {epoch + 1}/{config.epochs}"
+        figures = train_epoch(learner, loader, group, label=label, progress=progress)
+        if group.is_main:
+            figures |= _validate(learner.average.module, validation, group.device)
+            _record(reached, figures, learner.average.module)
+            save_state(state, learner, reached, config, workspace.data_digest)
+        else:
+            reached.history.append(figures)
+
+
+def _record(reached: Progress, figures: dict[str, float], averaged: torch.nn.Module) -> None:
+    """Note an epoch's figures and keep its weights if they are the best so far."""
+    epoch = len(reached.history) + 1
+    reached.history.append({"epoch": epoch, **figures})
+    if figures["validation_macro_f1"] > reached.best_macro_f1:
+        reached.best_epoch = epoch
+        reached.best_macro_f1 = figures["validation_macro_f1"]
+        reached.best_weights = copy.deepcopy(averaged.state_dict())
+    logger.info(
+        "epoch %d: loss %.4f, validation loss %.4f, accuracy %.4f, macro-F1 %.4f (best %.4f)",
+        epoch,
+        figures["train_loss"],
+        figures["validation_loss"],
+        figures["validation_accuracy"],
+        figures["validation_macro_f1"],
+        reached.best_macro_f1,
+    )
+
+
+def _validate(model: torch.nn.Module, films: FilmDataset, device: torch.device) -> dict[str, float]:
+    """Return mean cross-entropy, accuracy and macro-F1 of a network on the validation films."""
+    logits = split_logits(model, films, device)
+    predicted, classes = logits.argmax(axis=1), range(logits.shape[1])
+    log_likelihood = log_softmax(logits, axis=1)[np.arange(len(films)), films.labels]
+    return {
+        "validation_loss": float(-log_likelihood.mean()),
+        "validation_accuracy": float((predicted == films.labels).mean()),
+        "validation_macro_f1": float(
+            f1_score(films.labels, predicted, average="macro", labels=classes, zero_division=0)
+        ),
+    }
+
+
+def _conclude(
+    network: ResFormerConfig,
+    reached: Progress,
+    workspace: Workspace,
+    config: TrainingConfig,
+    group: ProcessGroup,
+) -> Checkpoint:
+    """Calibrate the best weights on the validation split and report on it and on the test split."""
+    model = IdentityMappingResFormer(network)
+    if reached.best_weights:
+        model.load_state_dict(reached.best_weights)
+    place_model(model, group.device)
+    names = workspace.manifest.class_names
+    films = {split: workspace.evaluation_films(split) for split in ("validation", "test")}
+    logits = {split: split_logits(model, films[split], group.device) for split in films}
+    temperature = fit_temperature(logits["validation"], films["validation"].labels)
+
+    def report(split: str) -> dict[str, object]:
+        probabilities: NDArray[np.float64] = softmax(logits[split] / temperature, axis=1)
+        return evaluate_predictions(films[split].labels, probabilities, names, seed=config.seed)
+
+    return Checkpoint(
+        model_config=network,
+        class_names=names,
+        input_spec=workspace.spec,
+        state_dict={name: weight.cpu() for name, weight in model.state_dict().items()},
+        temperature=temperature,
+        metrics={split: report(split) for split in films},
+        training={
+            "config": asdict(config),
+            "best_epoch": reached.best_epoch,
+            "history": reached.history,
+            "films": {split: len(workspace.manifest.subset(split)) for split in ("train", *films)},
+            "data_digest": workspace.data_digest,
+        },
+    )

@@ -1,0 +1,90 @@
+"""The resumable state of a training, written atomically after every epoch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from resformer.checkpoint import CheckpointError, read_content, save_atomically
+from resformer.training.config import TrainingConfig
+from resformer.training.engine import Learner, unwrap
+
+FORMAT = "resformer-training-1"
+_FREE_TO_CHANGE = {"device", "workers"}
+
+
+@dataclass
+class Progress:
+    """How far a training has come.
+
+    Attributes:
+        history: one entry of figures an epoch.
+        best_epoch: epoch of the best validation macro-F1, counted from 1; 0 before the first.
+        best_macro_f1: that figure.
+        best_weights: averaged weights of that epoch.
+    """
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = 0
+    best_macro_f1: float = -1.0
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+    def is_over(self, config: TrainingConfig) -> bool:
+        """Whether all epochs are done or too many passed without a better one."""
+        done = len(self.history)
+        return done >= config.epochs or done - self.best_epoch >= config.patience
+
+
+def save_state(
+    path: Path, learner: Learner, progress: Progress, config: TrainingConfig, data_digest: str
+) -> None:
+    """Write everything that the rest of the training depends on."""
+    save_atomically(
+        {
+            "format": FORMAT,
+            "config": asdict(config),
+            "data_digest": data_digest,
+            "progress": asdict(progress),
+            "model": unwrap(learner.model).state_dict(),
+            "average": learner.average.state_dict(),
+            "optimizer": learner.optimizer.state_dict(),
+            "scheduler": learner.scheduler.state_dict(),
+        },
+        path,
+    )
+
+
+def load_state(path: Path, learner: Learner, config: TrainingConfig, data_digest: str) -> Progress:
+    """Put a training back to where :func:`save_state` left it.
+
+    Raises:
+        CheckpointError: if the file is damaged, or another configuration or data set wrote it.
+    """
+    content = read_content(path)
+    if content.get("format") != FORMAT:
+        raise CheckpointError(f"{path} holds no training to resume: start without --resume")
+    changed = _changed_options(content["config"], asdict(config))
+    if changed:
+        raise CheckpointError(
+            f"{path} was trained with other options ({', '.join(changed)}): "
+            "give the same ones to resume, or start in another folder"
+        )
+    if content["data_digest"] != data_digest:
+        raise CheckpointError(f"{path} was trained on another split: give the same manifest")
+    unwrap(learner.model).load_state_dict(content["model"])
+    learner.average.load_state_dict(content["average"])
+    learner.optimizer.load_state_dict(content["optimizer"])
+    learner.scheduler.load_state_dict(content["scheduler"])
+    return Progress(**content["progress"])
+
+
+def _changed_options(former: dict[str, Any], current: dict[str, Any]) -> list[str]:
+    """Name the options that differ and shape the result."""
+    return [
+        f"{name}: {former.get(name)} then, {current.get(name)} now"
+        for name in sorted(set(former) | set(current))
+        if name not in _FREE_TO_CHANGE and former.get(name) != current.get(name)
+    ]
