@@ -38,12 +38,18 @@ def scale_to_uint8(values: NDArray[Any]) -> NDArray[np.uint8]:
     offset = min(low, 0)
     if high - offset > 0xFFFF:
         return _stretch(values)
-    top = next(2**bits - 1 for bits in _DEPTHS if high - offset < 2**bits)
-    table = ((np.arange(top + 1, dtype=np.uint32) * 255 + top // 2) // top).astype(np.uint8)
+    bits = next(bits for bits in _DEPTHS if high - offset < 2**bits)
     if offset:
         values = values.astype(np.int64) - offset
-    scaled: NDArray[np.uint8] = table[values]
+    scaled: NDArray[np.uint8] = np.take(depth_table(bits), values)
     return scaled
+
+
+def depth_table(bits: int) -> NDArray[np.uint8]:
+    """The 8-bit value, rounded to the nearest, of every value of a depth: ``(2**bits,)`` uint8."""
+    top = 2**bits - 1
+    rounded: NDArray[np.uint32] = (np.arange(top + 1, dtype=np.uint32) * 255 + top // 2) // top
+    return rounded.astype(np.uint8)
 
 
 def _stretch(values: NDArray[Any]) -> NDArray[np.uint8]:
