@@ -18,7 +18,7 @@ from resformer.evaluation.plots import (
     plot_reliability,
     plot_roc,
 )
-from resformer.evaluation.report import write_report
+from resformer.evaluation.report import write_report, write_training_report
 
 NAMES = ("COVID", "Lung_Opacity", "Viral Pneumonia")
 LABELS = np.array([0, 0, 0, 1, 1, 1])
@@ -147,3 +147,19 @@ def test_report_without_a_history_has_no_history_picture(tmp_path: Path) -> None
     report = evaluate_predictions(LABELS, PROBABILITIES, NAMES, bootstrap=0)
     paths = write_report(report, LABELS, PROBABILITIES, [], tmp_path)
     assert "history.png" not in {path.name for path in paths}
+
+
+def test_training_report_holds_every_split_and_the_history(tmp_path: Path) -> None:
+    report = evaluate_predictions(LABELS, PROBABILITIES, NAMES, bootstrap=0)
+    paths = write_training_report({"validation": report, "test": report}, HISTORY, tmp_path)
+    assert [path.name for path in paths] == [
+        "metrics.json",
+        "history.json",
+        "history.png",
+        "confusion_matrix_validation.png",
+        "confusion_matrix_test.png",
+    ]
+    assert sorted(tmp_path.iterdir()) == sorted(paths)
+    metrics, history = (json.loads(path.read_text(encoding="utf-8")) for path in paths[:2])
+    assert metrics == {"validation": report, "test": report}
+    assert history == HISTORY
