@@ -1,0 +1,60 @@
+/* The one place that talks to the server. */
+
+const TIMEOUT_MS = 60_000;
+const UNREACHABLE =
+  "The server cannot be reached. Check that it is running and that you are connected.";
+
+/** A failure in words for a person; `canRetry` where the same image may work the next time. */
+export class RequestError extends Error {
+  constructor(message, { canRetry }) {
+    super(message);
+    this.canRetry = canRetry;
+  }
+}
+
+/** Send one image and return the answer; aborts silently (AbortError) through `signal`. */
+export async function requestPrediction(endpoint, file, signal) {
+  const limit = new AbortController();
+  const stop = () => limit.abort();
+  const timer = setTimeout(stop, TIMEOUT_MS);
+  signal.addEventListener("abort", stop);
+  try {
+    return await send(endpoint, file, limit.signal);
+  } catch (error) {
+    if (error instanceof RequestError || signal.aborted) {
+      throw error;
+    }
+    const timedOut = limit.signal.aborted;
+    throw new RequestError(timedOut ? "The server takes too long to answer." : UNREACHABLE, {
+      canRetry: true,
+    });
+  } finally {
+    clearTimeout(timer);
+    signal.removeEventListener("abort", stop);
+  }
+}
+
+async function send(endpoint, file, signal) {
+  const body = new FormData();
+  body.append("file", file, "image"); // the file's own name may tell who is on the film
+  const response = await fetch(endpoint, { method: "POST", body, signal });
+  const answer = await readJson(response);
+  if (response.ok && answer?.success) {
+    return answer;
+  }
+  throw new RequestError(
+    answer?.error ?? `The server gave an answer that this page cannot read (${response.status}).`,
+    { canRetry: response.status >= 500 },
+  );
+}
+
+async function readJson(response) {
+  try {
+    return await response.json();
+  } catch (error) {
+    if (error instanceof SyntaxError) {
+      return null;
+    }
+    throw error;
+  }
+}

@@ -1,0 +1,52 @@
+"""Puts the application together."""
+
+from __future__ import annotations
+
+from flask import Flask
+from flask.json.provider import DefaultJSONProvider
+
+from web import errors, pages, prediction, security
+from web.config import PROJECT_ROOT, WebConfig
+from web.service import ModelService
+from web.uploads import MAX_FORM_PARTS, InMemoryRequest
+
+
+class _OrderedJSON(DefaultJSONProvider):
+    """Keeps the keys of an answer in the order of the checkpoint's classes."""
+
+    sort_keys = False
+
+
+class _Application(Flask):
+    request_class = InMemoryRequest
+    json_provider_class = _OrderedJSON
+
+
+def create_app(config: WebConfig | None = None, service: ModelService | None = None) -> Flask:
+    """Build the application with its model loaded, for a WSGI server or for tests.
+
+    Args:
+        config: what to serve and accept; by default read from the environment.
+        service: a model service to use as it is; by default one is made and loaded here.
+
+    Raises:
+        StartError: if the model cannot be loaded.
+    """
+    config = config or WebConfig.from_environment()
+    if service is None:
+        service = ModelService(config.model_path, config.device)
+        service.load()
+    app = _Application(
+        "web",
+        template_folder=str(PROJECT_ROOT / "templates"),
+        static_folder=str(PROJECT_ROOT / "static"),
+    )
+    app.config.update(
+        MAX_CONTENT_LENGTH=config.max_request_bytes,
+        MAX_FORM_PARTS=MAX_FORM_PARTS,
+    )
+    app.register_blueprint(pages.create_blueprint(config, service))
+    app.register_blueprint(prediction.create_blueprint(config, service))
+    errors.register(app, config)
+    security.register(app)
+    return app
