@@ -1,0 +1,51 @@
+"""Fixtures of the web tests."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from PIL import Image
+
+from tests.phantom import draw_chest_phantom
+from tests.web.serving import RunningApp, run_app
+from web import WebConfig, create_app
+
+
+def encode(size: int = 96, kind: str = "PNG") -> bytes:
+    """The file of a drawn film."""
+    buffer = io.BytesIO()
+    Image.fromarray(draw_chest_phantom(size)).save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def phantom_png() -> bytes:
+    """A drawn film of 700 x 700, as a file."""
+    return encode(700)
+
+
+@pytest.fixture
+def app(tiny_checkpoint: Path) -> Flask:
+    """The application with small limits: 1 MiB and a million pixels."""
+    return create_app(WebConfig(tiny_checkpoint, "cpu", max_bytes=2**20, max_pixels=10**6))
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    """A client that needs no socket."""
+    return app.test_client()
+
+
+@pytest.fixture(scope="session")
+def running_app(
+    tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningApp]:
+    """`python app.py`, running for all tests that need the real thing."""
+    log = tmp_path_factory.mktemp("app") / "log.txt"
+    with run_app(tiny_checkpoint, log) as running:
+        yield running

@@ -1,0 +1,123 @@
+"""`python app.py` from the start to the end of its process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import app as application
+from tests.web.posting import post_to_server
+from tests.web.serving import ROOT, run_app
+from web import WebConfig, create_app
+from web.config import DEFAULT_MODEL
+from web.service import StartError
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_application_serves_and_ends_cleanly(
+    tiny_checkpoint: Path, tmp_path: Path, phantom_png: bytes, number: signal.Signals
+) -> None:
+    with run_app(tiny_checkpoint, tmp_path / "log") as running:
+        assert running.url.startswith("http://127.0.0.1:")
+        status, answer = post_to_server(running.url, phantom_png, name="secret-name.png")
+        assert (status, answer["success"]) == (200, True)
+        running.process.send_signal(number)
+        assert running.process.wait(timeout=20) == 0
+    log = running.log.read_text()
+    assert log.count("serving on") == 1
+    assert log.endswith("stopped\n")
+    assert "Traceback" not in log
+    assert "secret-name" not in log
+
+
+def test_a_missing_model_ends_the_start_with_one_line() -> None:
+    command = [sys.executable, "app.py", "--model", "no-such-model.pth", "--port", "0"]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=90, check=False
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith(
+        "resformer: cannot load the model: no checkpoint at no-such-model"
+    )
+
+
+def test_a_broken_model_ends_the_start_with_one_line(
+    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "broken.pth"
+    broken.write_bytes(tiny_checkpoint.read_bytes()[:1000])
+    assert application.main(["--model", str(broken), "--port", "0"]) == 1
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "broken.pth is damaged" in message
+
+
+def test_a_device_that_is_not_there_is_a_clear_error(tiny_checkpoint: Path) -> None:
+    with pytest.raises(StartError, match=r"cannot load the model: .*cuda:77"):
+        create_app(WebConfig(tiny_checkpoint, device="cuda:77"))
+
+
+@pytest.mark.parametrize("port", ["http", "-1", "65536", "²"])
+def test_a_port_that_is_none_is_refused(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        application.main([f"--port={port}"])
+    assert stopped.value.code == 2
+    assert "a port is a number from 0 to 65535" in capsys.readouterr().err
+
+
+def test_the_environment_names_host_port_and_model_and_flags_win(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    served: list[tuple[Path, str, int]] = []
+    monkeypatch.setattr(application, "create_app", lambda config: config.model_path)
+    monkeypatch.setattr(application, "serve", lambda *where: served.append(where))
+    for name in ("HOST", "PORT", "MODEL"):
+        monkeypatch.delenv(f"RESFORMER_{name}", raising=False)
+    application.main([])
+    monkeypatch.setenv("RESFORMER_HOST", "::1")
+    monkeypatch.setenv("RESFORMER_PORT", "8080")
+    monkeypatch.setenv("RESFORMER_MODEL", str(tmp_path / "other.pth"))
+    application.main([])
+    application.main(["--host", "0.0.0.0", "--port", "81", "--model", "mine.pth"])
+    assert served == [
+        (DEFAULT_MODEL, "127.0.0.1", 5000),
+        (tmp_path / "other.pth", "::1", 8080),
+        (Path("mine.pth"), "0.0.0.0", 81),
+    ]
+
+
+def test_a_wsgi_server_takes_the_model_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path
+) -> None:
+    monkeypatch.setenv("RESFORMER_MODEL", str(tiny_checkpoint))
+    page = application.create_app().test_client().get("/").get_data(as_text=True)
+    assert "Viral Pneumonia" in page
+
+
+def test_limits_that_refuse_everything_are_refused() -> None:
+    with pytest.raises(ValueError, match="max_pixels must be at least 1, got 0"):
+        WebConfig(max_pixels=0)
+
+
+def test_serving_imports_neither_training_nor_plotting(tiny_checkpoint: Path) -> None:
+    code = (
+        "import sys, app\n"
+        "assert 'torch' not in sys.modules\n"
+        "app.create_app()\n"
+        "heavy = {'albumentations', 'matplotlib', 'pandas', 'seaborn', 'sklearn', 'scipy'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "RESFORMER_MODEL": str(tiny_checkpoint)},
+        check=True,
+        timeout=90,
+    )
