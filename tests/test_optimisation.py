@@ -61,13 +61,13 @@ def test_the_average_forgets_the_first_weights_soon_and_the_later_ones_slowly() 
     average = WeightAverage(model, decay=0.9)
     for value in (1.0, 2.0, 3.0):
         nn.init.constant_(model.weight, value)
-        model.num_batches_tracked.add_(1)
+        model.get_buffer("num_batches_tracked").add_(1)
         average.update_parameters(model)
     # The first update copies; then min(0.9, (1 + n) / (10 + n)) is kept: 2 / 11, then 3 / 12.
     second = 2 / 11 * 1 + 9 / 11 * 2
     third = 3 / 12 * second + 9 / 12 * 3
-    assert average.module.weight.item() == pytest.approx(third)
-    assert average.module.num_batches_tracked.item() == 3
+    assert average.module.get_parameter("weight").item() == pytest.approx(third)
+    assert average.module.get_buffer("num_batches_tracked").item() == 3
 
 
 def test_precision_is_what_was_asked_for() -> None:

@@ -18,7 +18,7 @@ from scipy.special import log_softmax, softmax
 from sklearn.metrics import f1_score
 
 from resformer.checkpoint import Checkpoint
-from resformer.data.dataset import FilmDataset
+from resformer.data.dataset import EpochSampler, FilmDataset
 from resformer.data.manifest import Manifest
 from resformer.devices import choose_device, place_model
 from resformer.evaluation.calibration import fit_temperature
@@ -80,7 +80,12 @@ def train(
         if resume:
             reached = load_state(folder / STATE_NAME, learner, config, workspace.data_digest)
         _run_epochs(learner, loader, reached, workspace, config, group, progress=progress)
-        return group.from_main(_conclude(network, reached, workspace, config, group))
+        checkpoint = group.from_main(
+            _conclude(network, reached, workspace, config, group) if group.is_main else None
+        )
+    if checkpoint is None:
+        raise RuntimeError("the main process sent no checkpoint")
+    return checkpoint
 
 
 def _check_folder(folder: Path, *, resume: bool) -> None:
@@ -115,7 +120,8 @@ def _run_epochs(
         epoch = len(reached.history)
         # Dropout must not depend on what ran before, or a resumed training would differ.
         torch.manual_seed(config.seed + 1_000_003 * (epoch + 1) + group.rank)
-        loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        if isinstance(loader.sampler, EpochSampler):
+            loader.sampler.set_epoch(epoch)
         label = f"epoch {epoch + 1}/{config.epochs}"
         figures = train_epoch(learner, loader, group, label=label, progress=progress)
         if group.is_main:

@@ -88,6 +88,8 @@ def build_loader(films: FilmDataset, config: TrainingConfig, group: ProcessGroup
         num_workers=config.workers,
         persistent_workers=config.workers > 0,
         pin_memory=group.device.type == "cuda",
+        # Without its own generator the loader would draw from the one that dropout draws from.
+        generator=torch.Generator().manual_seed(config.seed),
     )
 
 

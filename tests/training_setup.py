@@ -1,0 +1,33 @@
+"""A training small enough for a test: 48 drawn films, a tiny network."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from resformer.data.manifest import Manifest, ManifestRow
+from resformer.training.config import TrainingConfig
+from tests.conftest import CLASS_NAMES
+
+TINY_TRAINING = TrainingConfig(
+    input_size=64,
+    epochs=3,
+    batch_size=8,
+    workers=0,
+    warmup_epochs=0.5,
+    precision="float32",
+    device="cpu",
+)
+
+
+def split_by_number(root: Path) -> Manifest:
+    """Give 8 films of each class to training, 2 to validation and 2 to the test split."""
+    splits = ["train"] * 8 + ["validation"] * 2 + ["test"] * 2
+    rows: list[ManifestRow] = []
+    for name in CLASS_NAMES:
+        for path in sorted((root / name / "images").iterdir()):
+            number = int(path.stem.rsplit("-", 1)[1])
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            relative = path.relative_to(root).as_posix()
+            rows.append(ManifestRow(relative, name, len(rows), splits[number], digest))
+    return Manifest(CLASS_NAMES, tuple(rows), ())
