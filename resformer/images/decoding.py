@@ -8,20 +8,25 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 
+from resformer.dicom.recognition import is_dicom
 from resformer.images.errors import ImageError
 from resformer.images.raster import decode_raster, recognise
 
 IMAGE_SUFFIXES: frozenset[str] = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 )
-_DECODER_WARNINGS = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+_DECODER_WARNINGS = (
+    *("ignore", None, Warning),
+    re.compile(r"(PIL|pydicom|resformer\.(images|dicom))\."),
+    0,
+)
 
 
 def decode_image(data: bytes, *, max_pixels: int = 50_000_000) -> NDArray[np.uint8]:
     """Decodes an image of any supported format, recognised by content, to 8-bit grey.
 
     Args:
-        data: The whole file: PNG, JPEG, BMP, GIF, WebP or TIFF (first frame).
+        data: The whole file: PNG, JPEG, BMP, GIF, WebP or TIFF (first frame), or DICOM.
         max_pixels: Bound on width x height, checked on the header before decoding.
 
     Returns:
@@ -34,10 +39,14 @@ def decode_image(data: bytes, *, max_pixels: int = 50_000_000) -> NDArray[np.uin
     if not data:
         raise ImageError("The file is empty.", code="unreadable_image")
     _silence_decoders()
+    if is_dicom(data):
+        from resformer.dicom.decoder import decode_dicom  # pydicom is loaded when it is needed
+
+        return decode_dicom(data, max_pixels=max_pixels)
     name = recognise(data)
     if name is None:
         raise ImageError(
-            "This is not an image of a supported format: PNG, JPEG, BMP, GIF, WebP or TIFF.",
+            "This is not an image of a supported format: PNG, JPEG, BMP, GIF, WebP, TIFF or DICOM.",
             code="unsupported_format",
         )
     return decode_raster(data, name, max_pixels=max_pixels)

@@ -1,0 +1,121 @@
+"""The grey-scale pipeline of DICOM (PS3.3 C.11, PS3.4 N.2) from stored values to 8 bits.
+
+With at most 16 stored bits every step is a function of one stored value. So all of them are worked
+out once per possible value, in floating point, and the image is looked up in that table.
+Where the file holds a VOI LUT and a window, the LUT is taken; of several windows the first. Without
+either, the range of the values that occur is stretched, as viewers do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resformer.dicom.header import PixelLayout
+
+
+@dataclass(frozen=True)
+class LookupTable:
+    """A modality or VOI LUT: ``values[i]`` belongs to the input ``first + i``."""
+
+    first: int
+    depth: int
+    values: NDArray[np.float64]
+
+    def apply(self, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Looks up rounded inputs; those outside get the first or the last entry."""
+        places = np.clip(np.rint(inputs) - self.first, 0, len(self.values) - 1)
+        looked_up: NDArray[np.float64] = np.take(self.values, places.astype(np.int64))
+        return looked_up
+
+
+@dataclass(frozen=True)
+class Window:
+    """A VOI window; ``function`` is LINEAR, LINEAR_EXACT or SIGMOID."""
+
+    center: float
+    width: float
+    function: str = "LINEAR"
+
+    def apply(self, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Maps to 0..1 by the formulas of PS3.3 C.11.2.1.2 and C.11.2.1.3."""
+        if self.function == "SIGMOID":
+            exponent = np.clip(-4.0 * (inputs - self.center) / self.width, -500.0, 500.0)
+            return np.reciprocal(1.0 + np.exp(exponent))
+        center, width = self.center, self.width
+        if self.function == "LINEAR":
+            center, width = center - 0.5, width - 1.0
+        if width == 0.0:
+            return (inputs > center).astype(np.float64)
+        return np.clip((inputs - center) / width + 0.5, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Greyscale:
+    """All that a header says about how stored values are shown.
+
+    Attributes:
+        slope: Of the rescale to modality values, used where there is no ``modality_lut``.
+        intercept: Of the same.
+        modality_lut: From stored to modality values.
+        voi_lut: From modality values to shown ones.
+        window: The same as a window.
+        padding: First and last stored value that mark what is no image; shown black.
+        inverted: Whether the lowest value is white (MONOCHROME1).
+    """
+
+    slope: float = 1.0
+    intercept: float = 0.0
+    modality_lut: LookupTable | None = None
+    voi_lut: LookupTable | None = None
+    window: Window | None = None
+    padding: tuple[int, int] | None = None
+    inverted: bool = False
+
+
+def render(
+    places: NDArray[np.uint16], layout: PixelLayout, greyscale: Greyscale
+) -> NDArray[np.uint8]:
+    """Shows an image.
+
+    Args:
+        places: ``(H, W)``, the stored values less the lowest one that can be stored.
+        layout: Of the stored values.
+        greyscale: How they are shown.
+
+    Returns:
+        ``(H, W)`` uint8, 0 is black.
+    """
+    stored = np.arange(1 << layout.bits_stored, dtype=np.float64) + layout.lowest
+    is_padding = np.zeros(stored.shape, dtype=np.bool_)
+    if greyscale.padding is not None:
+        low, high = sorted(greyscale.padding)
+        is_padding = (stored >= low) & (stored <= high)
+    values = stored * greyscale.slope + greyscale.intercept
+    if greyscale.modality_lut is not None:
+        values = greyscale.modality_lut.apply(stored)
+    if greyscale.voi_lut is not None:
+        shown = greyscale.voi_lut.apply(values) / (2**greyscale.voi_lut.depth - 1)
+    elif greyscale.window is not None:
+        shown = greyscale.window.apply(values)
+    else:
+        occurs = np.zeros(stored.shape, dtype=np.bool_)
+        occurs[places] = True
+        shown = _stretch(values, occurs & ~is_padding)
+    if greyscale.inverted:
+        shown = 1.0 - shown
+    shown[is_padding] = 0.0
+    pixels: NDArray[np.uint8] = np.take(np.rint(shown * 255.0).astype(np.uint8), places)
+    return pixels
+
+
+def _stretch(values: NDArray[np.float64], occurs: NDArray[np.bool_]) -> NDArray[np.float64]:
+    if not occurs.any():
+        return np.zeros(values.shape)
+    low, high = values[occurs].min(), values[occurs].max()
+    if low == high:
+        return np.zeros(values.shape)
+    stretched: NDArray[np.float64] = np.clip((values - low) / (high - low), 0.0, 1.0)
+    return stretched

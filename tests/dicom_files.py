@@ -1,0 +1,143 @@
+"""Writes DICOM files with pydicom, and compresses them with GDCM and pydicom."""
+
+from __future__ import annotations
+
+import copy
+import io
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import gdcm
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.sequence import Sequence
+from pydicom.uid import (
+    UID,
+    ComputedRadiographyImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+NATIVE_SYNTAXES = (
+    ImplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    DeflatedExplicitVRLittleEndian,
+)
+GDCM_NAMES = {
+    JPEGLossless: "JPEGLosslessProcess14",
+    JPEGLosslessSV1: "JPEGLosslessProcess14_1",
+    JPEGLSLossless: "JPEGLSLossless",
+    JPEG2000Lossless: "JPEG2000Lossless",
+    RLELossless: "RLELossless",
+}
+LOSSLESS_SYNTAXES = (*NATIVE_SYNTAXES, *GDCM_NAMES)
+
+
+def radiograph(values: NDArray[Any], *, bits_stored: int | None = None, **header: Any) -> Dataset:
+    """A minimal computed radiography data set that shows stored values as they are.
+
+    Its window is the identity for unsigned pixels; `header` replaces attributes, and None removes
+    one.
+    """
+    dataset = Dataset()
+    bits = bits_stored or values.itemsize * 8
+    dataset.SOPClassUID = ComputedRadiographyImageStorage
+    dataset.SOPInstanceUID = "1.2.3.4"
+    dataset.Modality = "CR"
+    dataset.PatientID = "unknown"
+    dataset.SamplesPerPixel = 1
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.Rows, dataset.Columns = values.shape
+    dataset.BitsAllocated = values.itemsize * 8
+    dataset.BitsStored, dataset.HighBit = bits, bits - 1
+    dataset.PixelRepresentation = int(values.dtype.kind == "i")
+    for keyword, value in header.items():
+        if value is None:
+            delattr(dataset, keyword)
+        else:
+            setattr(dataset, keyword, value)
+    raw = values.tobytes()
+    dataset.PixelData = raw + bytes(len(raw) % 2)
+    dataset["PixelData"].VR = "OB" if values.itemsize == 1 else "OW"
+    return dataset
+
+
+def write(dataset: Dataset, syntax: str = ExplicitVRLittleEndian) -> bytes:
+    """The file in a transfer syntax; the pixels of ``dataset`` are little-endian."""
+    if syntax in GDCM_NAMES:
+        return _transcode(write(dataset), GDCM_NAMES[UID(syntax)])
+    if syntax == ExplicitVRBigEndian:
+        dataset = copy.deepcopy(dataset)
+        dataset.PixelData = np.frombuffer(dataset.PixelData, "<u2").astype(">u2").tobytes()
+        dataset["PixelData"].VR = "OW"
+    return _save(dataset, syntax)
+
+
+def write_frame(dataset: Dataset, syntax: str, frame: bytes, *, fragments: int = 1) -> bytes:
+    """The file with a compressed frame that the test made."""
+    dataset = copy.deepcopy(dataset)
+    dataset.PixelData = encapsulate([frame], fragments_per_frame=fragments)
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+    return _save(dataset, syntax)
+
+
+def lookup_table(first: int, depth: int, entries: list[int]) -> Sequence:
+    """A modality or VOI LUT sequence of one item."""
+    item = Dataset()
+    item.add_new("LUTDescriptor", "SS" if first < 0 else "US", [len(entries), first, depth])
+    item.add_new("LUTData", "US", entries)
+    item.ModalityLUTType = "US"
+    return Sequence([item])
+
+
+def jpeg(pixels: NDArray[np.uint8]) -> bytes:
+    """A baseline JPEG."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
+
+
+def first_frame(data: bytes) -> bytes:
+    """The compressed frame of a file."""
+    return next(generate_frames(pydicom.dcmread(io.BytesIO(data)).PixelData, number_of_frames=1))
+
+
+def _save(dataset: Dataset, syntax: str) -> bytes:
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = UID(syntax)
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def _transcode(data: bytes, name: str) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "source.dcm"), Path(folder, "target.dcm")
+        source.write_bytes(data)
+        reader = gdcm.ImageReader()
+        reader.SetFileName(str(source))
+        assert reader.Read()
+        change = gdcm.ImageChangeTransferSyntax()
+        change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, name)))
+        change.SetInput(reader.GetImage())
+        assert change.Change()
+        writer = gdcm.ImageWriter()
+        writer.SetFileName(str(target))
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(change.GetOutput())
+        assert writer.Write()
+        return target.read_bytes()
