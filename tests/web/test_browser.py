@@ -1,0 +1,264 @@
+"""The page in a real browser: every way in, every outcome, keyboard, phone and both themes."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+from playwright.sync_api import Browser, Error, FilePayload, Page, Route, expect
+
+from tests.web.browser import chromium_or_skip
+from tests.web.conftest import encode
+from tests.web.serving import RunningApp
+
+SEND_FILE = """([kind, name, type, content]) => {
+  const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+  const data = new DataTransfer();
+  data.items.add(new File([bytes], name, { type }));
+  const event = kind === "paste"
+    ? new ClipboardEvent("paste", { clipboardData: data, bubbles: true })
+    : new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true });
+  document.body.dispatchEvent(event);
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium_or_skip() as opened:
+        yield opened
+
+
+@pytest.fixture
+def page(browser: Browser, running_app: RunningApp) -> Iterator[Page]:
+    """The page, opened; it must never complain nor ask any other host."""
+    complaints: list[str] = []
+    opened = browser.new_page(viewport={"width": 1200, "height": 800})
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.on("console", lambda message: complaints.append(message.text))
+    opened.on("request", lambda request: complaints.append(request.url))
+    opened.goto(running_app.url)
+    yield opened
+    opened.close()
+    own = ("data:", "blob:", running_app.url, "Failed to load resource")
+    assert [text for text in complaints if not text.startswith(own)] == []
+
+
+def image(name: str = "film.png", data: bytes | None = None) -> FilePayload:
+    """A file as Playwright hands it to a file chooser."""
+    content = encode(300) if data is None else data
+    return {"name": name, "mimeType": "image/png", "buffer": content}
+
+
+def choose(page: Page, file: FilePayload) -> None:
+    page.set_input_files("#file", [file])
+
+
+def expect_result(page: Page) -> None:
+    expect(page.locator("#result")).to_have_attribute("data-state", "done")
+    expect(page.locator("#result")).to_have_attribute("aria-busy", "false")
+
+
+def test_a_chosen_image_is_previewed_and_classified(page: Page) -> None:
+    expect(page.get_by_text("No image yet")).to_be_visible()
+    choose(page, image())
+    expect_result(page)
+    names = page.locator(".bar-name").all_inner_texts()
+    shares = page.locator(".bar-share").all_inner_texts()
+    assert sorted(names) == ["COVID", "Lung Opacity", "Normal", "Viral Pneumonia"]
+    assert all(re.fullmatch(r"\d{1,2}%|<1%|>99%", share) for share in shares)
+    expect(page.locator("#verdict-name")).to_have_text(names[0])
+    expect(page.locator("#verdict-share")).to_have_text(shares[0])
+    expect(page.get_by_role("status")).to_contain_text(f"{names[0]}, {shares[0]}")
+    expect(page.get_by_text("Not a diagnosis.", exact=True)).to_be_visible()
+    preview = page.get_by_role("img", name="Preview of your image")
+    expect(preview).to_be_visible()
+    assert (preview.get_attribute("src") or "").startswith("data:image/png;base64,")
+    widths = page.locator(".bar-fill").evaluate_all("all => all.map((e) => e.style.width)")
+    assert [float(width[:-1]) for width in widths] == sorted(
+        (float(width[:-1]) for width in widths), reverse=True
+    )
+
+
+@pytest.mark.parametrize("kind", ["paste", "drop"])
+def test_an_image_can_be_pasted_and_dropped(page: Page, kind: str) -> None:
+    content = base64.b64encode(encode()).decode()
+    page.evaluate(SEND_FILE, [kind, "film.png", "image/png", content])
+    expect_result(page)
+
+
+def test_the_name_of_the_file_is_not_sent(page: Page) -> None:
+    page.evaluate("""() => {
+      const send = window.fetch;
+      window.fetch = (address, options) => {
+        window.sent = [...options.body].map(([field, file]) => [field, file.name, file.size]);
+        return send(address, options);
+      };
+    }""")
+    choose(page, image("Mustermann_Erika.png"))
+    expect_result(page)
+    assert page.evaluate("window.sent") == [["file", "image", len(encode(300))]]
+
+
+def test_a_file_that_the_browser_cannot_show_gets_the_preview_of_the_server(page: Page) -> None:
+    choose(page, image("film.tif", encode(kind="TIFF")))
+    expect_result(page)
+    expect(page.get_by_role("img", name="Preview of your image")).to_be_visible()
+    expect(page.locator("#film-note")).to_be_hidden()
+
+
+def test_keyboard_alone_is_enough(page: Page) -> None:
+    # Playwright takes over the chooser with the first listener, in its own time: not in mid-press.
+    page.on("filechooser", lambda _: None)
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    chooser = page.get_by_label("Choose a chest X-ray")
+    expect(chooser).to_be_focused()
+    outline = page.locator(".dropzone").evaluate("e => getComputedStyle(e).outlineStyle")
+    assert outline == "solid"
+    with page.expect_file_chooser() as opened:
+        page.keyboard.press("Enter")
+    opened.value.set_files([image()])
+    expect_result(page)
+
+
+def test_an_unusable_file_is_a_clear_error_and_the_next_one_works(page: Page) -> None:
+    choose(page, image(data=b"no image at all"))
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("not an image of a supported format")
+    expect(alert.get_by_role("button")).to_be_hidden()
+    expect(page.locator(".bars")).to_be_hidden()
+    choose(page, image())
+    expect_result(page)
+    expect(alert).to_be_hidden()
+
+
+def test_a_file_that_is_too_large_is_not_even_sent(page: Page) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.evaluate("""() => {
+      const data = new DataTransfer();
+      data.items.add(new File([new Uint8Array(32 * 1024 ** 2 + 1)], "film.png"));
+      document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true }));
+    }""")
+    expect(page.get_by_role("alert")).to_contain_text("too large: up to 32 MB")
+    assert [url for url in asked if url.endswith("/predict")] == []
+
+
+def test_an_unreachable_server_is_a_clear_error_and_can_be_tried_again(page: Page) -> None:
+    page.route("**/predict", lambda route: route.abort())
+    choose(page, image())
+    expect(page.get_by_role("alert")).to_contain_text("The server cannot be reached.")
+    page.unroute("**/predict")
+    page.get_by_role("button", name="Try again").press("Enter")
+    expect_result(page)
+    expect(page.locator("#result")).to_be_focused()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (502, "<h1>Bad gateway</h1>", "cannot read (502)"),
+        (503, '{"success": false, "error": "Not ready.", "code": "x"}', "Not ready."),
+    ],
+)
+def test_answers_of_a_broken_server_are_clear_errors(
+    page: Page, status: int, body: str, words: str
+) -> None:
+    page.route("**/predict", lambda route: route.fulfill(status=status, body=body))
+    choose(page, image())
+    expect(page.get_by_role("alert")).to_contain_text(words)
+    expect(page.get_by_role("button", name="Try again")).to_be_visible()
+
+
+def answer_for(route: Route, shares: dict[str, float]) -> None:
+    best = max(shares, key=shares.__getitem__)
+    prediction = {
+        "predicted_class": best,
+        "confidence": shares[best],
+        "all_probabilities": shares,
+    }
+    picture = base64.b64encode(encode()).decode()
+    route.fulfill(json={"success": True, "prediction": prediction, "image": picture})
+
+
+def test_a_second_image_replaces_the_first_that_is_on_its_way(page: Page) -> None:
+    waiting: list[Route] = []
+
+    def keep_the_first(route: Route) -> None:
+        if waiting:
+            answer_for(route, {"Second": 0.9, "First": 0.1})
+        else:
+            waiting.append(route)
+
+    page.route("**/predict", keep_the_first)
+    choose(page, image())
+    expect(page.locator("#result")).to_have_attribute("aria-busy", "true")
+    expect(page.get_by_text("Looking…")).to_be_visible()
+    choose(page, image())
+    expect_result(page)
+    with suppress(Error):  # the browser may have dropped the first request already
+        answer_for(waiting[0], {"First": 0.9, "Second": 0.1})
+    page.wait_for_timeout(200)
+    expect(page.locator("#verdict-name")).to_have_text("Second")
+
+
+def test_extremes_are_shown_as_bounds_and_names_as_text(page: Page) -> None:
+    shares = {"<b>_Odd_</b>": 0.9991, "Normal": 0.0009}
+    page.route("**/predict", lambda route: answer_for(route, shares))
+    choose(page, image())
+    expect(page.locator("#verdict-name")).to_have_text("<b> Odd </b>")
+    assert page.locator(".bar-share").all_inner_texts() == [">99%", "<1%"]
+    assert "100%" not in page.locator("#result").inner_text()
+
+
+def test_an_undecided_answer_says_so(page: Page) -> None:
+    shares = {"A": 0.41, "B": 0.39, "C": 0.20}
+    page.route("**/predict", lambda route: answer_for(route, shares))
+    choose(page, image())
+    expect(page.locator("#verdict-text")).to_contain_text("Uncertain: no class stands out.")
+    expect(page.get_by_role("status")).to_contain_text("Uncertain")
+
+
+@pytest.mark.parametrize("width", [320, 360])
+def test_a_phone_needs_no_sideways_scrolling(page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 740})
+    for file in (None, image(), image(data=b"bad")):
+        if file:
+            choose(page, file)
+            expect(page.locator("#result")).not_to_have_attribute("data-state", "busy")
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+    below = page.locator("#result").bounding_box()
+    above = page.locator("#viewer").bounding_box()
+    assert below
+    assert above
+    assert below["y"] >= above["y"] + above["height"]
+
+
+def test_two_columns_on_a_desktop(page: Page) -> None:
+    left, right = (page.locator(name).bounding_box() for name in ("#viewer", "#result"))
+    assert left
+    assert right
+    assert left["x"] + left["width"] < right["x"]
+    assert left["y"] == right["y"]
+
+
+def test_dark_and_light_follow_the_system(page: Page) -> None:
+    colour = "getComputedStyle(document.body).backgroundColor"
+    page.emulate_media(color_scheme="light")
+    light = page.evaluate(colour)
+    page.emulate_media(color_scheme="dark")
+    assert (light, page.evaluate(colour)) == ("rgb(243, 245, 246)", "rgb(12, 18, 23)")
+
+
+def test_reduced_motion_stops_the_spinner(page: Page) -> None:
+    page.route("**/predict", lambda route: None)
+    page.emulate_media(reduced_motion="reduce")
+    choose(page, image())
+    spinner = page.locator(".spinner")
+    expect(spinner).to_be_visible()
+    assert spinner.evaluate("e => getComputedStyle(e).animationIterationCount") == "1"
