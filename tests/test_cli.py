@@ -1,0 +1,158 @@
+"""The command line, from films to a checkpoint to probabilities, and its refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from resformer.checkpoint import load_checkpoint
+from resformer.cli import main
+from resformer.training.config import TrainingConfig
+from tests.conftest import CLASS_NAMES
+from tests.phantom import draw_chest_phantom
+
+ROOT = Path(__file__).parent.parent
+QUICK = (
+    *("--batch-size", "8", "--input-size", "64", "--workers", "0"),
+    *("--device", "cpu", "--precision", "float32"),
+)
+
+
+@pytest.fixture(scope="module")
+def trained(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what `train` writes."""
+    folder = tmp_path_factory.mktemp("trained")
+    status = main(
+        [
+            *("train", "--data", str(image_folder), "--out", str(folder / "best_model.pth")),
+            *("--run-dir", str(folder / "run"), "--epochs", "1", *QUICK),
+        ]
+    )
+    assert status == 0
+    return folder
+
+
+def test_train_writes_a_checkpoint_its_split_and_its_report(trained: Path) -> None:
+    checkpoint = load_checkpoint(trained / "best_model.pth")
+    assert checkpoint.class_names == CLASS_NAMES
+    metrics = json.loads((trained / "run" / "metrics.json").read_text())
+    assert metrics == checkpoint.metrics
+    assert (trained / "run" / "history.png").read_bytes().startswith(b"\x89PNG")
+    lines = (trained / "run" / "manifest.csv").read_text().splitlines()
+    assert len(lines) == 1 + 48
+
+
+def test_evaluate_finds_what_train_found_on_the_test_split(
+    trained: Path, image_folder: Path
+) -> None:
+    out = trained / "evaluation"
+    status = main(
+        [
+            *("evaluate", "--model", str(trained / "best_model.pth"), "--data", str(image_folder)),
+            *("--manifest", str(trained / "run" / "manifest.csv"), "--out", str(out)),
+            *("--device", "cpu"),
+        ]
+    )
+    assert status == 0
+    report = json.loads((out / "metrics.json").read_text())
+    expected = load_checkpoint(trained / "best_model.pth").metrics["test"]
+    assert report["confusion_matrix"] == expected["confusion_matrix"]
+    assert report["accuracy"] == pytest.approx(expected["accuracy"])
+
+
+def test_predict_writes_a_line_for_each_file(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    film, broken = tmp_path / "film.png", tmp_path / "broken.png"
+    Image.fromarray(draw_chest_phantom(96)).save(film)
+    broken.write_bytes(b"not an image")
+    model = str(trained / "best_model.pth")
+    status = main(["predict", "--model", model, "--json", str(film), str(broken), str(film)])
+    assert status == 1  # the broken one; the others are answered all the same
+    first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert first == second
+    assert list(first["all_probabilities"]) == list(CLASS_NAMES)
+    assert first["confidence"] == max(first["all_probabilities"].values())
+    assert main(["predict", "--model", model, str(film)]) == 0
+    assert f"{film}: {first['predicted_class']}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--data", "absent"], "absent"),
+        (["train", "--data", "absent", "--epochs", "0"], "epochs must be greater than 0"),
+        (["evaluate", "--data", ".", "--model", "absent.pth"], "no checkpoint at absent.pth"),
+        (["predict", "x.png", "--model", "absent.pth"], "no checkpoint at absent.pth"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 1
+    assert message in caplog.text
+    assert "Traceback" not in caplog.text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_explains_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for name in TrainingConfig.__dataclass_fields__:
+        assert f"--{name.replace('_', '-')} " in text
+
+
+def _start_training(image_folder: Path, folder: Path, *extra: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "resformer", "train", "--data", str(image_folder)]
+    command += ["--out", str(folder / "model.pth"), "--run-dir", str(folder / "run")]
+    return subprocess.Popen(
+        [*command, *QUICK, *extra],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_training_that_is_stopped_can_be_resumed(
+    image_folder: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    process = _start_training(image_folder, tmp_path, "--epochs", "500", "--patience", "500")
+    state = tmp_path / "run" / "last.pt"
+    deadline = time.monotonic() + 120
+    while not state.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(how)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == (130 if how == signal.SIGINT else -how), errors
+    assert not (tmp_path / "model.pth").exists()
+    assert "Traceback" not in errors
+
+    resumed = _start_training(
+        image_folder, tmp_path, "--epochs", "500", "--patience", "500", "--resume"
+    )
+    assert resumed.stderr is not None
+    lines = []
+    for line in resumed.stderr:
+        lines.append(line)
+        if "validation loss" in line:
+            break
+    resumed.kill()
+    resumed.communicate(timeout=60)
+    assert "validation loss" in lines[-1], lines
