@@ -94,6 +94,8 @@ def serve(app: Flask, host: str, port: int) -> None:
         StartError: if the address cannot be used.
     """
     server = create_server(app, host, port)
+    # It warns of every request that waits for a moment, as the files of one page do.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     signal.signal(signal.SIGTERM, _stop)
     _logger.info("serving on %s (stop with Ctrl-C)", address_of(server))
     if not host.startswith(_LOOPBACK):

@@ -27,6 +27,7 @@ SEND_FILE = """([kind, name, type, content]) => {
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=20_000)  # milliseconds; a busy machine is slow
     with chromium_or_skip() as opened:
         yield opened
 
