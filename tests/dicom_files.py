@@ -47,11 +47,7 @@ LOSSLESS_SYNTAXES = (*NATIVE_SYNTAXES, *GDCM_NAMES)
 
 
 def radiograph(values: NDArray[Any], *, bits_stored: int | None = None, **header: Any) -> Dataset:
-    """A minimal computed radiography data set that shows stored values as they are.
-
-    Its window is the identity for unsigned pixels; `header` replaces attributes, and None removes
-    one.
-    """
+    """A minimal computed radiography data set; ``header`` sets attributes, None removes one."""
     dataset = Dataset()
     bits = bits_stored or values.itemsize * 8
     dataset.SOPClassUID = ComputedRadiographyImageStorage
@@ -114,6 +110,12 @@ def jpeg(pixels: NDArray[np.uint8]) -> bytes:
 def first_frame(data: bytes) -> bytes:
     """The compressed frame of a file."""
     return next(generate_frames(pydicom.dcmread(io.BytesIO(data)).PixelData, number_of_frames=1))
+
+
+def stretched(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """The image that a file without a window must become."""
+    low, high = int(values.min()), int(values.max())
+    return np.rint((values.astype(float) - low) / (high - low) * 255).astype(np.uint8)
 
 
 def _save(dataset: Dataset, syntax: str) -> bytes:

@@ -28,6 +28,7 @@ from tests.dicom_files import (
     first_frame,
     jpeg,
     radiograph,
+    stretched,
     write,
     write_frame,
 )
@@ -44,11 +45,6 @@ def values_of(
     values = RNG.integers(low, high + 1, shape)
     values[0, :2] = low, high
     return values.astype(f"{'i' if signed else 'u'}{1 if bits <= 8 else 2}")
-
-
-def stretched(values: NDArray[Any]) -> NDArray[np.uint8]:
-    low, high = int(values.min()), int(values.max())
-    return np.rint((values.astype(float) - low) * (255 / (high - low))).astype(np.uint8)
 
 
 @SYNTAXES

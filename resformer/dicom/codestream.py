@@ -1,7 +1,7 @@
-"""Reads what a compressed frame says about itself, before a decoder trusts it.
+"""Reads what a JPEG or JPEG-LS frame says about itself, before a decoder trusts it.
 
 A decoder allocates what the codestream announces, whatever the DICOM header said. The markers
-are those of ITU-T T.81 (JPEG), T.87 (JPEG-LS) and T.800 (JPEG 2000).
+are those of ITU-T T.81 (JPEG) and T.87 (JPEG-LS).
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ import struct
 from dataclasses import dataclass
 
 _JPEG_START = b"\xff\xd8"
-_JPEG2000_START = b"\xff\x4f\xff\x51"
 _FRAME_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
-_MAX_TILES = 4096
 _MAX_SCANS = 64
 
 
@@ -49,31 +47,3 @@ def read_jpeg_header(frame: bytes) -> FrameHeader:
             return FrameHeader(width, height, count, precision)
         position += 2 + length
     raise ValueError("no frame header")
-
-
-def find_jpeg2000(frame: bytes) -> bytes:
-    """Cuts off the file header (JP2 boxes) that some writers leave before the codestream.
-
-    Raises:
-        ValueError: There is no codestream.
-    """
-    start = frame.find(_JPEG2000_START, 0, 4096)
-    if start < 0:
-        raise ValueError("no codestream")
-    return frame[start:]
-
-
-def read_jpeg2000_header(codestream: bytes) -> FrameHeader:
-    """Reads the SIZ marker of a JPEG 2000 codestream.
-
-    Raises:
-        ValueError: The image is offset or cut into more tiles than any film needs.
-    """
-    (x1, y1, x0, y0, tile_width, tile_height, tile_x0, tile_y0, count, depth) = struct.unpack_from(
-        ">8IHB", codestream, 8
-    )
-    if x0 or y0 or tile_x0 or tile_y0 or not (tile_width and tile_height):
-        raise ValueError("the image area does not begin at its origin")
-    if -(-x1 // tile_width) * -(-y1 // tile_height) > _MAX_TILES:
-        raise ValueError("too many tiles")
-    return FrameHeader(x1, y1, count, (depth & 0x7F) + 1, signed=bool(depth & 0x80))

@@ -25,16 +25,12 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from resformer.dicom.codestream import (
-    FrameHeader,
-    find_jpeg2000,
-    read_jpeg2000_header,
-    read_jpeg_header,
-)
+from resformer.dicom.codestream import FrameHeader, read_jpeg_header
 from resformer.dicom.encapsulation import join_fragments
 from resformer.dicom.file import DicomFile
 from resformer.dicom.gdcm_process import decode_with_gdcm
 from resformer.dicom.header import PixelLayout
+from resformer.dicom.jpeg2000 import find_jpeg2000, read_jpeg2000_header
 from resformer.dicom.refusal import refuse
 
 _NATIVE = frozenset(
