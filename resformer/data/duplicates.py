@@ -119,14 +119,20 @@ def _correlate_scaled(
 
 
 def _neighbours(vectors: NDArray[np.float32], minimum: float) -> set[tuple[int, int]]:
-    """Pair each of the ``(N, D)`` vectors with those it correlates with most."""
+    """Pair each of the ``(N, D)`` vectors with those it correlates with most.
+
+    One neighbour more is the nearest of the vectors before it: it holds together a group that is
+    larger than the number of neighbours.
+    """
     count = min(_NEIGHBOURS, len(vectors) - 1)
     pairs: set[tuple[int, int]] = set()
     for start in range(0, len(vectors), _BLOCK):
         correlation = vectors[start : start + _BLOCK] @ vectors.T
-        rows = np.arange(len(correlation))
-        correlation[rows, start + rows] = -1
+        own = np.arange(start, start + len(correlation))[:, None]
+        np.put_along_axis(correlation, own, -1, axis=1)
         nearest = np.argpartition(-correlation, count - 1, axis=1)[:, :count]
+        before = np.where(np.arange(len(vectors)) < own, correlation, -1).argmax(axis=1)
+        nearest = np.column_stack([nearest, before])
         row, column = np.nonzero(np.take_along_axis(correlation, nearest, axis=1) >= minimum)
         left, right = row + start, nearest[row, column]
         pairs.update(

@@ -1,0 +1,147 @@
+"""Near-duplicates: found through crops, shifts and exposure; strangers left apart."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from resformer.data.duplicates import (
+    DUPLICATE_CORRELATION,
+    aligned_correlation,
+    candidate_pairs,
+    group_duplicates,
+)
+from resformer.data.fingerprint import fingerprint
+from tests.data_sets import draw_texture, encode
+
+Pixels = NDArray[np.uint8]
+
+
+def _group(images: list[Pixels], threshold: float = DUPLICATE_CORRELATION) -> list[int]:
+    prints = [fingerprint(pixels) for pixels in images]
+    digests = [str(index) for index in range(len(images))]
+    return [int(g) for g in group_duplicates(prints, digests, threshold=threshold)]
+
+
+def _exposed_otherwise(pixels: Pixels) -> Pixels:
+    return (255 * (pixels / 255) ** 1.8 * 0.6 + 30).astype(np.uint8)
+
+
+def _cropped(pixels: Pixels) -> Pixels:
+    return np.asarray(Image.fromarray(pixels[8:-4, 2:-10]).resize((300, 300)))
+
+
+def _stretched(pixels: Pixels) -> Pixels:
+    return np.asarray(Image.fromarray(pixels[7:-7]).resize((128, 128)))
+
+
+def _shifted(pixels: Pixels) -> Pixels:
+    return np.pad(pixels, ((10, 0), (0, 6)))[:-10, 6:]
+
+
+def _compressed(pixels: Pixels) -> Pixels:
+    small = Image.fromarray(pixels).resize((80, 80))
+    data = encode(np.asarray(small), "JPEG")
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [_exposed_otherwise, _cropped, _stretched, _shifted, _compressed],
+    ids=lambda f: f.__name__,
+)
+def test_a_copy_is_grouped_with_its_film_and_strangers_are_not(
+    copy: Callable[[Pixels], Pixels],
+) -> None:
+    films = [draw_texture(seed) for seed in range(12)]
+    assert _group([*films, copy(films[3]), copy(films[7])]) == [*range(12), 3, 7]
+
+
+def test_copies_of_copies_are_one_group() -> None:
+    film = draw_texture(1)
+    first = film[:, :-10]
+    second = first[8:, :]
+    assert _group([draw_texture(5), film, draw_texture(6), first, second]) == [0, 1, 2, 1, 1]
+
+
+def test_a_large_group_is_not_torn_apart() -> None:
+    film = draw_texture(1)
+    copies = [film // 2 + np.uint8(number) for number in range(40)]
+    assert _group([draw_texture(2), *copies, draw_texture(3)]) == [0, *[1] * 40, 2]
+
+
+def test_groups_are_numbered_by_their_first_image() -> None:
+    a, b = draw_texture(1), draw_texture(2)
+    assert _group([b, a, a, b]) == [0, 1, 1, 0]
+
+
+def test_equal_files_are_one_group_whatever_they_show() -> None:
+    even = fingerprint(np.full((64, 64), 90, dtype=np.uint8))
+    assert group_duplicates([even] * 4, ["x", "y", "x", "z"]).tolist() == [0, 1, 0, 2]
+
+
+def test_the_threshold_decides() -> None:
+    film = draw_texture(1)
+    noise = np.random.default_rng(0).normal(0, 25, film.shape)
+    noisy = np.clip(film + noise, 0, 255).astype(np.uint8)
+    details = [fingerprint(pixels).detail for pixels in (film, noisy)]
+    correlation = aligned_correlation(*details)
+    assert 0.6 < correlation < 1
+    assert _group([film, noisy], threshold=correlation - 0.001) == [0, 0]
+    assert _group([film, noisy], threshold=correlation + 0.001) == [0, 1]
+
+
+def test_correlation_of_a_film_with_itself_its_negative_and_nothing() -> None:
+    film = draw_texture(3)
+    detail = fingerprint(film).detail
+    assert aligned_correlation(detail, detail) == pytest.approx(1, abs=1e-3)
+    assert aligned_correlation(detail, fingerprint(255 - film).detail) < 0.6
+    nothing = fingerprint(np.zeros((64, 64), dtype=np.uint8)).detail
+    assert aligned_correlation(detail, nothing) == 0
+    assert aligned_correlation(nothing, nothing) == 0
+
+
+def test_a_fingerprint_has_fixed_shapes_and_normed_vectors() -> None:
+    for shape in ((16, 500), (300, 200)):
+        result = fingerprint(draw_texture(0, 512)[: shape[0], : shape[1]])
+        assert result.detail.shape == (96, 96)
+        assert result.detail.dtype == np.uint8
+        assert (result.spectrum.shape, result.coarse.shape) == ((325,), (256,))
+        for vector in (result.spectrum, result.coarse):
+            assert vector.dtype == np.float32
+            assert vector.mean() == pytest.approx(0, abs=1e-6)
+            assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
+    assert not fingerprint(np.full((64, 64), 7, dtype=np.uint8)).spectrum.any()
+
+
+def test_a_spectrum_does_not_change_with_a_shift() -> None:
+    film = draw_texture(4, 160)
+    here, there, stranger = (
+        fingerprint(pixels).spectrum
+        for pixels in (film[:128, :128], film[10:138, 6:134], draw_texture(5))
+    )
+    assert here @ there > 0.7
+    assert here @ there > here @ stranger + 0.2
+
+
+def test_candidates_are_pairs_once_each_and_never_of_one_image() -> None:
+    prints = [fingerprint(draw_texture(seed % 4)) for seed in range(8)]
+    pairs = candidate_pairs(prints)
+    assert pairs == sorted(set(pairs))
+    assert all(first < second for first, second in pairs)
+    assert {(i, i + 4) for i in range(4)} <= set(pairs)
+    assert candidate_pairs(prints[:1]) == []
+    assert candidate_pairs([]) == []
+
+
+def test_candidates_are_found_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    prints = [fingerprint(draw_texture(seed)) for seed in (0, 1, 2, 3, 4, 5, 6, 0)]
+    whole = candidate_pairs(prints)
+    monkeypatch.setattr("resformer.data.duplicates._BLOCK", 3)
+    assert candidate_pairs(prints) == whole
+    assert (0, 7) in whole
