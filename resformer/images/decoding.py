@@ -56,7 +56,8 @@ def _silence_decoders() -> None:
     """Keeps decoders from warning about, and quoting from, an uploaded file.
 
     A lasting filter for their modules alone: `warnings.catch_warnings` swaps the filters of the
-    whole process and two requests in two threads would undo each other's.
+    whole process, and two requests in two threads would undo each other's. It is put in front
+    again where a filter that was added later would let their warnings through.
     """
-    if _DECODER_WARNINGS not in warnings.filters:
+    if warnings.filters[:1] != [_DECODER_WARNINGS]:
         warnings.filterwarnings("ignore", module=_DECODER_WARNINGS[3].pattern)
