@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import norm
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support, roc_auc_score
 
-from resformer.evaluation import metrics
+from resformer.evaluation import bootstrap
 from resformer.evaluation.metrics import evaluate_predictions
 from resformer.evaluation.scores import class_scores, confidence_bins
 
@@ -127,7 +127,7 @@ def test_the_seed_decides_the_intervals_and_the_pass_size_does_not(
     other = evaluate_predictions(labels, probabilities, NAMES, bootstrap=100, seed=2)
     assert first["accuracy"]["value"] == other["accuracy"]["value"]
     assert first["macro_auc"]["low"] != other["macro_auc"]["low"]
-    monkeypatch.setattr(metrics, "_WEIGHTS_PER_PASS", 60 * 7)
+    monkeypatch.setattr(bootstrap, "_WEIGHTS_PER_PASS", 60 * 7)
     again = evaluate_predictions(labels, probabilities, NAMES, bootstrap=100, seed=1)
     assert again["confusion_matrix"] == first["confusion_matrix"]
     for name in ("accuracy", "macro_f1", "macro_auc", "expected_calibration_error"):
@@ -184,3 +184,12 @@ def test_bad_arguments_are_named(change: dict[str, Any], message: str) -> None:
     }
     with pytest.raises(ValueError, match=message):
         evaluate_predictions(**(arguments | change))
+
+
+def test_a_mean_leaves_out_what_is_undefined() -> None:
+    values = np.array([1.0, np.nan, 3.0])
+    mean = bootstrap.estimate_mean(values, bootstrap=200)
+    assert mean == {"value": 2.0, "low": 1.0, "high": 3.0}
+    assert bootstrap.estimate_mean(values, bootstrap=0) == {"value": 2.0, "low": None, "high": None}
+    nothing = bootstrap.estimate_mean(np.array([np.nan]))
+    assert nothing == {"value": None, "low": None, "high": None}

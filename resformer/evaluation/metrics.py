@@ -11,12 +11,18 @@ when the class is never predicted: leaving it out would reward a model for ignor
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from resformer.evaluation.bootstrap import (
+    CONFIDENCE_LEVEL,
+    Estimate,
+    bootstrap_weights,
+    estimate_from,
+)
 from resformer.evaluation.checks import check_predictions
 from resformer.evaluation.scores import (
     FloatArray,
@@ -27,14 +33,8 @@ from resformer.evaluation.scores import (
     macro_average,
 )
 
-CONFIDENCE_LEVEL = 0.95
 CALIBRATION_BINS = 15
 CLASS_METRICS = ("precision", "recall", "f1", "specificity", "auc")
-
-# Bounds the memory of one pass over the bootstrap samples to some 100 MB.
-_WEIGHTS_PER_PASS = 2_000_000
-
-Estimate = dict[str, float | None]
 
 
 def evaluate_predictions(
@@ -73,7 +73,7 @@ def evaluate_predictions(
     values = _scores(checked_labels, checked, np.ones((1, count)))
     samples = [
         _scores(checked_labels, checked, weights)
-        for weights in _bootstrap_weights(count, bootstrap, seed)
+        for weights in bootstrap_weights(count, bootstrap, seed)
     ]
     estimates = {
         name: _estimates(value[0], [sample[name] for sample in samples])
@@ -109,32 +109,9 @@ def _scores(
     return scores | macro | {"expected_calibration_error": error}
 
 
-def _bootstrap_weights(count: int, samples: int, seed: int) -> Iterator[FloatArray]:
-    """Yield how often each of `count` images was drawn, `(S, count)`, some samples at a time."""
-    generator = np.random.default_rng(seed)
-    rows_per_pass = max(1, _WEIGHTS_PER_PASS // count)
-    for start in range(0, samples, rows_per_pass):
-        rows = min(rows_per_pass, samples - start)
-        drawn = generator.integers(0, count, size=(rows, count))
-        offsets = np.arange(rows)[:, None] * count
-        draws = np.bincount((drawn + offsets).ravel(), minlength=rows * count)
-        yield draws.reshape(rows, count).astype(np.float64)
-
-
 def _estimates(value: FloatArray, samples: Sequence[FloatArray]) -> list[Estimate]:
     """Return one estimate for each entry of `value` (a scalar or `(K,)`)."""
     values = np.atleast_1d(value)
     drawn = np.concatenate(samples) if samples else np.empty((0, values.size))
     columns = drawn.reshape(-1, values.size).T
-    return [_estimate(float(v), column) for v, column in zip(values, columns, strict=True)]
-
-
-def _estimate(value: float, drawn: FloatArray) -> Estimate:
-    if np.isnan(value):
-        return {"value": None, "low": None, "high": None}
-    defined = drawn[~np.isnan(drawn)]
-    if defined.size == 0:
-        return {"value": value, "low": None, "high": None}
-    tail = (1.0 - CONFIDENCE_LEVEL) / 2
-    low, high = np.quantile(defined, (tail, 1.0 - tail))
-    return {"value": value, "low": float(low), "high": float(high)}
+    return [estimate_from(float(v), column) for v, column in zip(values, columns, strict=True)]

@@ -18,8 +18,9 @@ from matplotlib.ticker import MaxNLocator
 from scipy.stats import binomtest
 from sklearn.metrics import roc_curve
 
+from resformer.evaluation.bootstrap import CONFIDENCE_LEVEL
 from resformer.evaluation.checks import check_predictions
-from resformer.evaluation.metrics import CALIBRATION_BINS, CONFIDENCE_LEVEL
+from resformer.evaluation.metrics import CALIBRATION_BINS
 from resformer.evaluation.scores import calibration_error, confidence_bins, roc_auc
 from resformer.evaluation.style import COLOURS, GUIDE_COLOUR, draw_line, new_figure
 
