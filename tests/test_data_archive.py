@@ -180,6 +180,16 @@ def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
         extract_images(archive, tmp_path)
 
 
+def test_an_offset_before_the_start_of_the_file_is_damage(tmp_path: Path) -> None:
+    archive = _pack(tmp_path / "films.zip", "a/1.png")
+    data = bytearray(archive.read_bytes())
+    place = data.index(b"PK\x05\x06") + 16
+    data[place : place + 4] = struct.pack("<L", len(data) + 5)
+    archive.write_bytes(data)
+    with pytest.raises(DatasetError, match="damaged"):
+        extract_images(archive, tmp_path)
+
+
 def test_other_files_and_nothing_at_all_are_refused(tmp_path: Path) -> None:
     (tmp_path / "films.zip").write_bytes(b"not an archive")
     with (

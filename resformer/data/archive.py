@@ -6,6 +6,7 @@ be a link, or fill disk or memory ("zip bomb"), so it is refused before anything
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -86,7 +87,10 @@ def extract_images(
             _check_space(wanted, archive, folder, max_bytes)
             for entry in wanted:
                 _extract(source, entry, folder)
-    except _DAMAGE as error:
+    except (*_DAMAGE, OSError) as error:
+        # A damaged offset makes zipfile seek to before the start of the file.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
         raise DatasetError(
             f"{archive} is damaged or of a kind that cannot be read ({error}): download or pack "
             "it anew"
