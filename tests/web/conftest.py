@@ -10,8 +10,10 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image
+from playwright.sync_api import Browser, Page, expect
 
 from tests.phantom import draw_chest_phantom
+from tests.web.browser import chromium_or_skip
 from tests.web.serving import RunningApp, run_app
 from web import WebConfig, create_app
 
@@ -49,3 +51,25 @@ def running_app(
     log = tmp_path_factory.mktemp("app") / "log.txt"
     with run_app(tiny_checkpoint, log) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=20_000)  # milliseconds; a busy machine is slow
+    with chromium_or_skip() as opened:
+        yield opened
+
+
+@pytest.fixture
+def page(browser: Browser, running_app: RunningApp) -> Iterator[Page]:
+    """The page, opened; it must never complain nor ask any other host."""
+    complaints: list[str] = []
+    opened = browser.new_page(viewport={"width": 1200, "height": 800})
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.on("console", lambda message: complaints.append(message.text))
+    opened.on("request", lambda request: complaints.append(request.url))
+    opened.goto(running_app.url)
+    yield opened
+    opened.close()
+    own = ("data:", "blob:", running_app.url, "Failed to load resource")
+    assert [text for text in complaints if not text.startswith(own)] == []

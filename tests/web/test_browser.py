@@ -1,18 +1,16 @@
-"""The page in a real browser: every way in, every outcome, keyboard, phone and both themes."""
+"""The page in a real browser: every way in, every outcome, by mouse and by keyboard."""
 
 from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
-from playwright.sync_api import Browser, Error, FilePayload, Page, Route, expect
+from playwright.sync_api import Error, Page, Route, expect
 
-from tests.web.browser import chromium_or_skip
+from tests.web.browsing import answer_for, choose, expect_result, image
 from tests.web.conftest import encode
-from tests.web.serving import RunningApp
 
 SEND_FILE = """([kind, name, type, content]) => {
   const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
@@ -23,43 +21,6 @@ SEND_FILE = """([kind, name, type, content]) => {
     : new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true });
   document.body.dispatchEvent(event);
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    expect.set_options(timeout=20_000)  # milliseconds; a busy machine is slow
-    with chromium_or_skip() as opened:
-        yield opened
-
-
-@pytest.fixture
-def page(browser: Browser, running_app: RunningApp) -> Iterator[Page]:
-    """The page, opened; it must never complain nor ask any other host."""
-    complaints: list[str] = []
-    opened = browser.new_page(viewport={"width": 1200, "height": 800})
-    opened.on("pageerror", lambda error: complaints.append(str(error)))
-    opened.on("console", lambda message: complaints.append(message.text))
-    opened.on("request", lambda request: complaints.append(request.url))
-    opened.goto(running_app.url)
-    yield opened
-    opened.close()
-    own = ("data:", "blob:", running_app.url, "Failed to load resource")
-    assert [text for text in complaints if not text.startswith(own)] == []
-
-
-def image(name: str = "film.png", data: bytes | None = None) -> FilePayload:
-    """A file as Playwright hands it to a file chooser."""
-    content = encode(300) if data is None else data
-    return {"name": name, "mimeType": "image/png", "buffer": content}
-
-
-def choose(page: Page, file: FilePayload) -> None:
-    page.set_input_files("#file", [file])
-
-
-def expect_result(page: Page) -> None:
-    expect(page.locator("#result")).to_have_attribute("data-state", "done")
-    expect(page.locator("#result")).to_have_attribute("aria-busy", "false")
 
 
 def test_a_chosen_image_is_previewed_and_classified(page: Page) -> None:
@@ -176,17 +137,6 @@ def test_answers_of_a_broken_server_are_clear_errors(
     expect(page.get_by_role("button", name="Try again")).to_be_visible()
 
 
-def answer_for(route: Route, shares: dict[str, float]) -> None:
-    best = max(shares, key=shares.__getitem__)
-    prediction = {
-        "predicted_class": best,
-        "confidence": shares[best],
-        "all_probabilities": shares,
-    }
-    picture = base64.b64encode(encode()).decode()
-    route.fulfill(json={"success": True, "prediction": prediction, "image": picture})
-
-
 def test_a_second_image_replaces_the_first_that_is_on_its_way(page: Page) -> None:
     waiting: list[Route] = []
 
@@ -206,60 +156,3 @@ def test_a_second_image_replaces_the_first_that_is_on_its_way(page: Page) -> Non
         answer_for(waiting[0], {"First": 0.9, "Second": 0.1})
     page.wait_for_timeout(200)
     expect(page.locator("#verdict-name")).to_have_text("Second")
-
-
-def test_extremes_are_shown_as_bounds_and_names_as_text(page: Page) -> None:
-    shares = {"<b>_Odd_</b>": 0.9991, "Normal": 0.0009}
-    page.route("**/predict", lambda route: answer_for(route, shares))
-    choose(page, image())
-    expect(page.locator("#verdict-name")).to_have_text("<b> Odd </b>")
-    assert page.locator(".bar-share").all_inner_texts() == [">99%", "<1%"]
-    assert "100%" not in page.locator("#result").inner_text()
-
-
-def test_an_undecided_answer_says_so(page: Page) -> None:
-    shares = {"A": 0.41, "B": 0.39, "C": 0.20}
-    page.route("**/predict", lambda route: answer_for(route, shares))
-    choose(page, image())
-    expect(page.locator("#verdict-text")).to_contain_text("Uncertain: no class stands out.")
-    expect(page.get_by_role("status")).to_contain_text("Uncertain")
-
-
-@pytest.mark.parametrize("width", [320, 360])
-def test_a_phone_needs_no_sideways_scrolling(page: Page, width: int) -> None:
-    page.set_viewport_size({"width": width, "height": 740})
-    for file in (None, image(), image(data=b"bad")):
-        if file:
-            choose(page, file)
-            expect(page.locator("#result")).not_to_have_attribute("data-state", "busy")
-        assert page.evaluate("document.documentElement.scrollWidth") == width
-    below = page.locator("#result").bounding_box()
-    above = page.locator("#viewer").bounding_box()
-    assert below
-    assert above
-    assert below["y"] >= above["y"] + above["height"]
-
-
-def test_two_columns_on_a_desktop(page: Page) -> None:
-    left, right = (page.locator(name).bounding_box() for name in ("#viewer", "#result"))
-    assert left
-    assert right
-    assert left["x"] + left["width"] < right["x"]
-    assert left["y"] == right["y"]
-
-
-def test_dark_and_light_follow_the_system(page: Page) -> None:
-    colour = "getComputedStyle(document.body).backgroundColor"
-    page.emulate_media(color_scheme="light")
-    light = page.evaluate(colour)
-    page.emulate_media(color_scheme="dark")
-    assert (light, page.evaluate(colour)) == ("rgb(243, 245, 246)", "rgb(12, 18, 23)")
-
-
-def test_reduced_motion_stops_the_spinner(page: Page) -> None:
-    page.route("**/predict", lambda route: None)
-    page.emulate_media(reduced_motion="reduce")
-    choose(page, image())
-    spinner = page.locator(".spinner")
-    expect(spinner).to_be_visible()
-    assert spinner.evaluate("e => getComputedStyle(e).animationIterationCount") == "1"
