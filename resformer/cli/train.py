@@ -48,6 +48,13 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     )
     parser.add_argument("--manifest", type=Path, help="CSV of a former split, to use it again")
     parser.add_argument(
+        "--duplicate-threshold",
+        type=float,
+        metavar="CORRELATION",
+        help="images that correlate more are near-duplicates and stay in one split; above 1 only "
+        "equal files are; by default what suits chest films",
+    )
+    parser.add_argument(
         "--resume", action="store_true", help="go on where the run's folder was stopped"
     )
     add_config_options(parser, TrainingConfig)
@@ -86,7 +93,9 @@ def _find_split(root: Path, options: argparse.Namespace) -> Manifest:
     if given is not None:
         manifest = read_manifest(given, root)
     else:
-        manifest = build_manifest(root, seed=options.seed, progress=True)
+        given_threshold = options.duplicate_threshold
+        threshold = {} if given_threshold is None else {"duplicate_threshold": given_threshold}
+        manifest = build_manifest(root, seed=options.seed, progress=True, **threshold)
     options.run_dir.mkdir(parents=True, exist_ok=True)
     write_manifest(manifest, kept)
     for split in ("train", "validation", "test"):
