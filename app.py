@@ -4,61 +4,59 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import logging
-import os
+import logging.config
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from web import WebConfig, create_app
+from web.config import SettingError, describe_settings
+from web.logs import logging_config
 from web.server import serve
 from web.service import StartError
 
 __all__ = ["create_app", "main"]
 
-DEFAULT_HOST = "127.0.0.1"
-DEFAULT_PORT = "5000"
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until stopped; 1 where the start fails, with one line that says why."""
-    config = WebConfig.from_environment()
-    options = _parse(arguments, config)
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
-    )
     try:
-        app = create_app(dataclasses.replace(config, model_path=options.model))
-        serve(app, options.host, options.port)
-    except StartError as error:
+        config = _parse(arguments, WebConfig.from_environment())
+        logging.config.dictConfig(logging_config(config.log))
+        serve(create_app(config), config)
+    except (StartError, SettingError) as error:
         sys.stderr.write(f"resformer: {error}\n")
         return 1
     return 0
 
 
-def _parse(arguments: Sequence[str] | None, config: WebConfig) -> argparse.Namespace:
+def _parse(arguments: Sequence[str] | None, config: WebConfig) -> WebConfig:
     parser = argparse.ArgumentParser(
-        prog="app.py", description="Serve the chest X-ray classifier as a web page and an API."
+        prog="app.py",
+        description="Serve the chest X-ray classifier as a web page and an API.",
+        epilog=f"environment variables:\n{describe_settings()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--host",
-        default=os.environ.get("RESFORMER_HOST") or DEFAULT_HOST,
-        help="address to serve on; 0.0.0.0 opens it to the network "
-        "(default: RESFORMER_HOST or %(default)s)",
+        default=config.host,
+        help="address to serve on; 0.0.0.0 opens it to the network (default: %(default)s)",
     )
     parser.add_argument(
         "--port",
         type=_port,
-        default=os.environ.get("RESFORMER_PORT") or DEFAULT_PORT,
-        help="port, 0 for any free one (default: RESFORMER_PORT or %(default)s)",
+        default=config.port,
+        help="port, 0 for any free one (default: %(default)s)",
     )
     parser.add_argument(
         "--model",
+        dest="model_path",
+        metavar="FILE",
         type=Path,
         default=config.model_path,
-        help="checkpoint to serve (default: RESFORMER_MODEL or %(default)s)",
+        help="checkpoint to serve (default: %(default)s)",
     )
-    return parser.parse_args(arguments)
+    return dataclasses.replace(config, **vars(parser.parse_args(arguments)))
 
 
 def _port(text: str) -> int:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 OLDEST_PYTHON = (3, 11)
+NOT_ON_WINDOWS = 'sys_platform != "win32"'
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,9 @@ def check_python() -> Check:
 def check_packages(requirements: Path) -> Iterator[Check]:
     """Compare each `name==version` line of a requirements file with what is installed."""
     for line in requirements.read_text(encoding="utf-8").splitlines():
-        name, pin, expected = line.partition("==")
-        if not pin:
+        requirement, _, marker = line.partition(";")
+        name, pin, expected = requirement.strip().partition("==")
+        if not pin or (marker.strip() == NOT_ON_WINDOWS and sys.platform == "win32"):
             continue
         try:
             found = version(name)

@@ -3,48 +3,124 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Any, get_args, get_type_hints
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_MODEL = PROJECT_ROOT / "best_model.pth"
+_DAY = 24 * 60 * 60.0
+_KINDS = {int: "a whole number", float: "a number"}
+
+
+class SettingError(ValueError):
+    """A setting is impossible; the message is one line for the operator."""
 
 
 @dataclass(frozen=True)
 class WebConfig:
-    """What the application serves and what it accepts.
+    """What the application serves, what it accepts and how it bears load.
 
-    Attributes:
-        model_path: the checkpoint.
-        device: where the network runs: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
-        max_bytes: bound on the size of an uploaded file.
-        max_pixels: bound on width x height of an uploaded image, checked before it is decoded.
-        preview_side: bound on the longer side of the picture that goes back, in pixels.
+    Each field is set by an environment variable of its name: `max_pixels` by
+    `RESFORMER_MAX_PIXELS`, and `model_path` by `RESFORMER_MODEL`. `python app.py --help` prints
+    them all.
 
     Raises:
-        ValueError: if a bound is not positive.
+        SettingError: if a value is impossible, naming it and what is possible.
     """
 
-    model_path: Path = DEFAULT_MODEL
-    device: str = "auto"
-    max_bytes: int = 32 * 1024 * 1024
-    max_pixels: int = 50_000_000
-    preview_side: int = 512
+    model_path: Annotated[Path, "checkpoint to serve"] = DEFAULT_MODEL
+    device: Annotated[str, "where the network runs: auto, cpu, cuda, cuda:1 or mps"] = "auto"
+    host: Annotated[str, "address to serve on; 0.0.0.0 opens it to the network"] = "127.0.0.1"
+    port: Annotated[int, "port; 0 takes any free one"] = 5000
+    workers: Annotated[int, "processes (gunicorn only), each with a model of its own"] = 2
+    max_bytes: Annotated[int, "largest file, in bytes"] = 32 * 1024 * 1024
+    max_files: Annotated[int, "most files in one request to /predict/batch"] = 32
+    max_pixels: Annotated[int, "largest image, width x height"] = 50_000_000
+    preview_side: Annotated[int, "longer side of the preview that goes back, in pixels"] = 512
+    concurrency: Annotated[int, "images in work at the same time, in each process"] = 2
+    queue_size: Annotated[int, "images that may wait, in each process; more get 503"] = 32
+    time_limit: Annotated[float, "seconds from the arrival of an image to its answer"] = 30.0
+    receive_limit: Annotated[float, "seconds in which a whole request must arrive"] = 60.0
+    stop_limit: Annotated[float, "seconds to finish what has begun when the server stops"] = 30.0
+    api_key: Annotated[str | None, "key that /predict and /metrics ask for"] = field(
+        default=None, repr=False
+    )
+    rate_limit: Annotated[str | None, "requests of a client, such as 60/minute"] = None
+    proxies: Annotated[int, "own proxies in front, whose X-Forwarded-For is believed"] = 0
+    log: Annotated[str, "style of the log: text or json"] = "text"
 
     def __post_init__(self) -> None:
-        """Refuse bounds that would refuse every image."""
-        for name in ("max_bytes", "max_pixels", "preview_side"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        """Refuse values that would refuse every image or every client."""
+        for name in ("workers", "max_bytes", "max_files", "max_pixels", "preview_side"):
+            self._check(name, 1)
+        self._check("concurrency", 1)
+        for name in ("queue_size", "proxies"):
+            self._check(name, 0)
+        for name in ("receive_limit", "stop_limit", "time_limit"):
+            self._check(name, 1, _DAY)
+        self._check("port", 0, 65535)
+        if self.log not in ("text", "json"):
+            raise SettingError(f"log must be text or json, got {self.log!r}")
+        if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable()):
+            raise SettingError("api_key must be of printable ASCII characters")
+
+    def _check(self, name: str, least: float, most: float = float("inf")) -> None:
+        value = getattr(self, name)
+        if not least <= value <= most:
+            bounds = f"at least {least}" if value < least else f"at most {most:.0f}"
+            raise SettingError(f"{name} must be {bounds}, got {value}")
 
     @property
     def max_request_bytes(self) -> int:
-        """Bound on a whole request: the file and the multipart text around it."""
-        return self.max_bytes + 64 * 1024
+        """Bound on a whole request: the largest file in base64, and the text around it.
+
+        A batch of files has the same bound, so that requests take a known amount of memory.
+        """
+        return 4 * (self.max_bytes // 3 + 1) + 64 * 1024
+
+    @property
+    def threads(self) -> int:
+        """Threads of a server process: for all that work or wait, and to turn others away."""
+        return self.concurrency + self.queue_size + 8
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> WebConfig:
-        """Read `RESFORMER_MODEL` from the environment; the rest keeps its default."""
+        """Read every setting whose variable is set and not empty.
+
+        Raises:
+            SettingError: if a variable cannot be read or has an impossible value.
+        """
         variables = os.environ if environment is None else environment
-        return cls(model_path=Path(variables.get("RESFORMER_MODEL") or DEFAULT_MODEL))
+        values = {}
+        for name, variable, kind, _ in _settings():
+            text = variables.get(variable, "").strip()
+            if text:
+                values[name] = _read(variable, text, kind)
+        return cls(**values)
+
+
+def describe_settings() -> str:
+    """List every environment variable with its meaning and default, one a line."""
+    lines = []
+    for name, variable, _, meaning in _settings():
+        default = getattr(WebConfig, name)
+        lines.append(
+            f"  {variable:<24}{meaning} (default: {'none' if default is None else default})"
+        )
+    return "\n".join(lines)
+
+
+def _settings() -> Iterator[tuple[str, str, Any, str]]:
+    """Name, environment variable, type and meaning of every setting."""
+    for name, hint in get_type_hints(WebConfig, include_extras=True).items():
+        kind, meaning = get_args(hint)
+        yield name, f"RESFORMER_{name.removesuffix('_path').upper()}", kind, meaning
+
+
+def _read(variable: str, text: str, kind: Any) -> Any:
+    try:
+        return kind(text) if kind in (int, float, Path) else text
+    except ValueError:
+        raise SettingError(f"{variable} must be {_KINDS[kind]}, got {text!r}") from None

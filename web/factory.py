@@ -5,10 +5,12 @@ from __future__ import annotations
 from flask import Flask
 from flask.json.provider import DefaultJSONProvider
 
-from web import errors, pages, prediction, security
+from web import access, errors, health, pages, prediction, request_log, security
 from web.config import PROJECT_ROOT, WebConfig
+from web.metrics import Metrics
 from web.service import ModelService
 from web.uploads import MAX_FORM_PARTS, InMemoryRequest
+from web.work_queue import WorkQueue
 
 
 class _OrderedJSON(DefaultJSONProvider):
@@ -30,7 +32,7 @@ def create_app(config: WebConfig | None = None, service: ModelService | None = N
         service: a model service to use as it is; by default one is made and loaded here.
 
     Raises:
-        StartError: if the model cannot be loaded.
+        StartError: if the model cannot be loaded or a setting cannot be read.
     """
     config = config or WebConfig.from_environment()
     if service is None:
@@ -46,7 +48,16 @@ def create_app(config: WebConfig | None = None, service: ModelService | None = N
         MAX_FORM_PARTS=MAX_FORM_PARTS,
     )
     app.register_blueprint(pages.create_blueprint(config, service))
-    app.register_blueprint(prediction.create_blueprint(config, service))
+    metrics = Metrics()
+    queue = WorkQueue(
+        concurrency=config.concurrency,
+        waiting=config.queue_size,
+        time_limit=config.time_limit,
+    )
+    request_log.register(app, metrics)
+    access.register(app, config)
+    app.register_blueprint(prediction.create_blueprint(config, service, queue, metrics))
+    app.register_blueprint(health.create_blueprint(service, metrics))
     errors.register(app, config)
     security.register(app)
     return app

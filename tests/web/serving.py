@@ -6,11 +6,17 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from flask import Flask
+
+from web import WebConfig
+from web.server import Server
 
 ROOT = Path(__file__).resolve().parents[2]
 _START_SECONDS = 90
@@ -49,3 +55,20 @@ def _wait_for_address(process: subprocess.Popen[bytes], log: Path) -> str:
             raise RuntimeError(f"app.py ended at once: {log.read_text(encoding='utf-8')}")
         time.sleep(0.05)
     raise RuntimeError(f"app.py did not start within {_START_SECONDS} seconds")
+
+
+@contextmanager
+def serve_in_thread(app: Flask, config: WebConfig) -> Iterator[str]:
+    """Serve an application on a free port until the block ends."""
+    server = Server(app, config)
+    stopping = threading.Event()
+    thread = threading.Thread(target=server.run, args=(stopping.is_set,), daemon=True)
+    thread.start()
+    try:
+        yield server.address
+    finally:
+        stopping.set()
+        server.wake()
+        thread.join(timeout=10)
+        server.finish(5.0)
+    assert not thread.is_alive()

@@ -4,32 +4,26 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from flask import Flask
-from waitress import wasyncore
 
 from tests.web.posting import post_to_server
-from tests.web.serving import ROOT
-from web.server import address_of, create_server
+from tests.web.serving import ROOT, serve_in_thread
+from web import WebConfig
+from web.server import Server
 from web.service import StartError
 
 
 @pytest.fixture
 def url(app: Flask) -> Iterator[str]:
     """The application with its small limits behind the real server, in a thread."""
-    server = create_server(app, "127.0.0.1", 0)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    yield address_of(server)
-    server.trigger.pull_trigger(lambda: wasyncore.close_all(server._map))
-    thread.join(timeout=10)
-    server.task_dispatcher.shutdown()
-    assert not thread.is_alive()
+    with serve_in_thread(app, WebConfig(port=0, max_bytes=2**20)) as address:
+        yield address
 
 
 def test_a_large_upload_never_touches_the_disk(
@@ -74,18 +68,15 @@ def test_a_request_that_is_no_http_is_refused_in_json(url: str) -> None:
 def test_an_address_in_use_or_unknown_is_a_clear_error(app: Flask, url: str) -> None:
     port = int(url.rpartition(":")[2])
     with pytest.raises(StartError, match=f"cannot serve on 127.0.0.1 port {port}: .*in use"):
-        create_server(app, "127.0.0.1", port)
+        Server(app, WebConfig(port=port))
     with pytest.raises(StartError, match=r"cannot serve on no\.such\.host\.invalid port 0"):
-        create_server(app, "no.such.host.invalid", 0)
+        Server(app, WebConfig(host="no.such.host.invalid", port=0))
 
 
 def test_address_is_what_a_browser_takes(app: Flask) -> None:
-    server = create_server(app, "::1", 0)
-    try:
-        assert address_of(server) == f"http://[::1]:{server.effective_port}"
-    finally:
-        server.close()
-        server.task_dispatcher.shutdown()
+    server = Server(app, WebConfig(host="::1", port=0))
+    server.finish(1.0)
+    assert re.fullmatch(r"http://\[::1\]:[1-9]\d*", server.address)
 
 
 def test_uploads_folder_is_empty_in_the_repository() -> None:

@@ -76,8 +76,12 @@ def test_the_environment_names_host_port_and_model_and_flags_win(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     served: list[tuple[Path, str, int]] = []
-    monkeypatch.setattr(application, "create_app", lambda config: config.model_path)
-    monkeypatch.setattr(application, "serve", lambda *where: served.append(where))
+
+    def note(app: object, config: WebConfig) -> None:
+        served.append((config.model_path, config.host, config.port))
+
+    monkeypatch.setattr(application, "create_app", lambda config: None)
+    monkeypatch.setattr(application, "serve", note)
     for name in ("HOST", "PORT", "MODEL"):
         monkeypatch.delenv(f"RESFORMER_{name}", raising=False)
     application.main([])

@@ -1,0 +1,57 @@
+"""A worker process of gunicorn that serves with the same server as `python app.py`.
+
+gunicorn brings processes that are restarted when they end, and one address for all of them. Its
+own threaded worker gives every connection a thread while the request arrives, so that a few slow
+clients stop it (its manual asks for a buffering proxy in front); Waitress receives them all in one
+loop. So both ways to start the application have the same limits, refusals and way to stop.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import FrameType
+
+from gunicorn.arbiter import Arbiter
+from gunicorn.workers.base import Worker
+
+from web.config import WebConfig
+from web.server import Server
+from web.service import StartError
+
+
+class WaitressWorker(Worker):  # type: ignore[misc]
+    """Serves on the sockets of the parent process until that ends or says stop."""
+
+    _server: Server | None = None
+
+    def load_wsgi(self) -> None:
+        """Load the application; where it cannot start, say why in one line and end the parent."""
+        try:
+            super().load_wsgi()
+        except StartError as error:
+            self.log.error("resformer: %s", error)
+            sys.exit(Arbiter.APP_LOAD_ERROR)
+
+    def run(self) -> None:
+        """Serve; called once the application is loaded."""
+        if self.cfg.is_ssl:
+            raise StartError("TLS is not served here: put a proxy with the certificate in front")
+        self._server = Server(
+            self.wsgi,
+            WebConfig.from_environment(),
+            sockets=[listener.sock for listener in self.sockets],
+            threads=self.cfg.threads,
+        )
+        self._server.run(self._is_stopping)
+        self._server.finish(self.cfg.graceful_timeout)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop."""
+        super().handle_exit(sig, frame)
+        if self._server:
+            self._server.wake()
+
+    def _is_stopping(self) -> bool:
+        self.notify()
+        return not self.alive or os.getppid() != self.ppid
