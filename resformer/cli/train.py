@@ -12,6 +12,7 @@ from resformer.training.config import TrainingConfig
 
 if TYPE_CHECKING:
     from resformer.data.manifest import Manifest
+    from resformer.data.roots import DataRoot
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,9 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         "--data",
         type=Path,
         required=True,
-        help="folder or .zip: <Class>/images/* (masks beside it are ignored) or <Class>/*",
+        action="append",
+        help="folder or .zip: <Class>/images/* (masks beside it are ignored) or <Class>/*; given "
+        "more than once, all are read as one data set, and each may hold some of the classes",
     )
     parser.add_argument(
         "--out",
@@ -63,14 +66,14 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
 def run(options: argparse.Namespace) -> int:
     """Train; the exit status."""
     from resformer.checkpoint import save_checkpoint
-    from resformer.data.archive import open_dataset
+    from resformer.data.archive import open_datasets
     from resformer.devices import choose_device
     from resformer.evaluation.report import write_training_report
     from resformer.training.distributed import join_processes
     from resformer.training.run import train
 
     config = config_from_options(TrainingConfig, options)
-    with join_processes(choose_device(config.device)) as group, open_dataset(options.data) as root:
+    with join_processes(choose_device(config.device)) as group, open_datasets(options.data) as root:
         manifest = group.from_main(_find_split(root, options) if group.is_main else None)
         if manifest is None:
             raise RuntimeError("the main process sent no split")
@@ -84,7 +87,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _find_split(root: Path, options: argparse.Namespace) -> Manifest:
+def _find_split(root: DataRoot, options: argparse.Namespace) -> Manifest:
     """Read the split that was given, or the run's own when resuming, or make one and keep it."""
     from resformer.data.manifest import build_manifest, read_manifest, write_manifest
 

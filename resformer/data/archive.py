@@ -14,12 +14,13 @@ import stat
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PureWindowsPath
 
 from resformer.data.discovery import is_hidden, is_image, locate_root
 from resformer.data.errors import DatasetError
+from resformer.data.roots import DataRoot, JoinedRoot
 
 MAX_BYTES = 50 * 1024**3
 MAX_FILES = 1_000_000
@@ -56,6 +57,18 @@ def open_dataset(path: Path, *, cache: Path | None = None) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="dataset-") as folder:
             extract_images(path, Path(folder))
             yield locate_root(Path(folder))
+
+
+@contextmanager
+def open_datasets(paths: Sequence[Path]) -> Iterator[DataRoot]:
+    """Open one data set or several to be read as one, see `open_dataset`.
+
+    Raises:
+        DatasetError: if one cannot be opened, or if one is given twice.
+    """
+    with ExitStack() as opened:
+        folders = tuple(opened.enter_context(open_dataset(path)) for path in paths)
+        yield JoinedRoot(folders) if len(folders) > 1 else folders[0]
 
 
 def extract_images(

@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from resformer.data.manifest import ManifestRow
+from resformer.data.roots import DataRoot
 from resformer.images import decode_image
 from resformer.transforms import resize_pixels
 
 
 def cache_films(
-    root: Path,
+    root: DataRoot,
     rows: Sequence[ManifestRow],
     size: int,
     folder: Path,
@@ -34,7 +35,7 @@ def cache_films(
     """Return the films of ``rows`` as a read-only memory map ``(N, size, size)`` uint8.
 
     Args:
-        root: folder that the rows' paths are relative to.
+        root: what the rows' paths are relative to.
         rows: films, in the order wanted.
         size: side in pixels.
         folder: where the array is kept.
@@ -60,7 +61,7 @@ def cache_films(
 
 
 def _fill(
-    path: Path, root: Path, rows: Sequence[ManifestRow], size: int, *, progress: bool
+    path: Path, root: DataRoot, rows: Sequence[ManifestRow], size: int, *, progress: bool
 ) -> None:
     films = open_memmap(path, mode="w+", dtype=np.uint8, shape=(len(rows), size, size))
 

@@ -6,15 +6,19 @@ masks beside it that are left alone, and the plain ``<Class>/*``.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 from resformer.data.errors import DatasetError
+from resformer.data.roots import DataRoot, JoinedRoot, data_sets
 from resformer.images import IMAGE_SUFFIXES
 
 IMAGES_FOLDER = "images"
 _LAYOUT = f"expected <folder>/<Class>/{IMAGES_FOLDER}/* or <folder>/<Class>/*"
 _RESOURCE_FORKS = "__MACOSX"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -22,37 +26,44 @@ class ImageIndex:
     """The images of a data set, none of them opened yet.
 
     Attributes:
-        root: folder that the paths are relative to.
+        root: what the paths are relative to.
         class_names: sorted.
         items: ``(path, class name)``, the path relative and with forward slashes; sorted by path.
     """
 
-    root: Path
+    root: DataRoot
     class_names: tuple[str, ...]
     items: tuple[tuple[str, str], ...]
 
 
-def find_images(root: Path) -> ImageIndex:
+def find_images(root: DataRoot) -> ImageIndex:
     """Find the images below ``root``; hidden files and other file types are ignored.
+
+    Of several data sets read as one, each may hold any of the classes, or none: what is asked of
+    a data set is asked of all of them together.
 
     Raises:
         DatasetError: if there is no such folder, if it has fewer than two class folders, or if a
             class folder holds no image.
     """
-    folders = _class_folders(root)
-    if len(folders) < 2:
-        found = f"only the folder {folders[0].name!r}" if folders else "no folder"
-        raise DatasetError(f"{root} holds {found}, two classes or more are needed: {_LAYOUT}")
-    items = []
-    for folder in folders:
-        images = _images_of_class(folder)
-        if not images:
+    classes: dict[str, list[str]] = {}
+    for prefix, folder in data_sets(root):
+        found = _paths_of_classes(folder)
+        if isinstance(root, JoinedRoot) and not any(found.values()):
+            logger.warning("%s holds no images in class folders: it adds nothing", folder)
+        for name, paths in found.items():
+            classes.setdefault(name, []).extend(prefix + path for path in paths)
+    if len(classes) < 2:
+        folders = f"only the folder {next(iter(classes))!r}" if classes else "no folder"
+        raise DatasetError(f"{root} holds {folders}, two classes or more are needed: {_LAYOUT}")
+    for name, paths in classes.items():
+        if not paths:
             raise DatasetError(
-                f"the class folder {folder.name!r} holds no image ({_LAYOUT}): "
+                f"the class folder {name!r} holds no image ({_LAYOUT}): "
                 "add its images or remove the folder"
             )
-        items += [(image.relative_to(root).as_posix(), folder.name) for image in images]
-    return ImageIndex(root, tuple(folder.name for folder in folders), tuple(sorted(items)))
+    items = ((path, name) for name, paths in classes.items() for path in paths)
+    return ImageIndex(root, tuple(sorted(classes)), tuple(sorted(items)))
 
 
 def locate_root(folder: Path) -> Path:
@@ -82,6 +93,13 @@ def _class_folders(root: Path) -> list[Path]:
         raise DatasetError(f"there is no folder {root}: check the path of the data set")
     folders = (path for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))
     return sorted(folders, key=lambda folder: folder.name)
+
+
+def _paths_of_classes(root: Path) -> dict[str, list[str]]:
+    return {
+        folder.name: [image.relative_to(root).as_posix() for image in _images_of_class(folder)]
+        for folder in _class_folders(root)
+    }
 
 
 def _images_of_class(folder: Path) -> list[Path]:

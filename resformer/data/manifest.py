@@ -1,19 +1,20 @@
 """The manifest: which images there are, of which class, group and split, with their hashes.
 
 Made once from a data set and kept as CSV, it makes a split reproducible anywhere: paths are
-relative to the data set, and each file is known by its SHA-256.
+relative to the data set (see `resformer.data.roots` for several), and each file is known by its
+SHA-256.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 from resformer.data.discovery import find_images
 from resformer.data.duplicates import DUPLICATE_CORRELATION, group_duplicates
 from resformer.data.manifest_csv import read_manifest, write_manifest
 from resformer.data.records import Manifest, ManifestRow
+from resformer.data.roots import DataRoot
 from resformer.data.scan import ScannedFilm, scan_films, summarise
 from resformer.data.split import Fractions, assign_splits
 
@@ -26,7 +27,7 @@ _LARGE_GROUP, _LARGE_SHARE = 10, 0.02
 
 
 def build_manifest(
-    root: Path,
+    root: DataRoot,
     *,
     fractions: Fractions = (0.8, 0.1, 0.1),
     seed: int = 0,
@@ -37,7 +38,7 @@ def build_manifest(
     """Find, read, group and split the images below ``root``.
 
     Args:
-        root: folder of class folders.
+        root: folder of class folders, or several of them.
         fractions: of a class's images that go to train, validation and test.
         seed: of the split.
         duplicate_threshold: correlation of detail from which on images are near-duplicates;

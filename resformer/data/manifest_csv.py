@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from resformer.data.errors import DatasetError
 from resformer.data.records import Manifest, ManifestRow
+from resformer.data.roots import DataRoot
 from resformer.data.scan import summarise
 from resformer.data.split import SPLITS
 
@@ -36,7 +37,7 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def read_manifest(path: Path, root: Path | None = None) -> Manifest:
+def read_manifest(path: Path, root: DataRoot | None = None) -> Manifest:
     """Read a manifest back; given ``root``, make sure that its files are there and unchanged.
 
     Raises:
@@ -96,7 +97,7 @@ def _check_rows(rows: Sequence[ManifestRow], path: Path) -> None:
             )
 
 
-def _check_files(rows: Iterable[ManifestRow], root: Path) -> None:
+def _check_files(rows: Iterable[ManifestRow], root: DataRoot) -> None:
     missing, changed = [], []
     for row in rows:
         try:
@@ -110,5 +111,5 @@ def _check_files(rows: Iterable[ManifestRow], root: Path) -> None:
         if paths:
             raise DatasetError(
                 f"{len(paths)} files of the manifest {fault} below {root}: {summarise(paths)}. "
-                "Give the data set that the manifest was made from, or make it anew"
+                "Give all that the manifest was made from, in that order, or make it anew"
             )

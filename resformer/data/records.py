@@ -12,7 +12,7 @@ class ManifestRow:
     """One image.
 
     Attributes:
-        path: relative to the data set's folder, with forward slashes.
+        path: relative to the data set's folder, with forward slashes; see `resformer.data.roots`.
         class_name: its class.
         group: number of its group of near-duplicates.
         split: ``"train"``, ``"validation"`` or ``"test"``; a group is never in two.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from resformer.data.roots import DataRoot
 from resformer.images import ImageError, decode_image
 from resformer.inference import Predictor
 
@@ -20,7 +20,7 @@ _BATCH_SIZE = 32
 
 def classify_films(
     predictor: Predictor,
-    root: Path,
+    root: DataRoot,
     items: Sequence[tuple[str, str]],
     *,
     progress: bool = False,
@@ -29,7 +29,7 @@ def classify_films(
 
     Args:
         predictor: the network.
-        root: folder that the paths are relative to.
+        root: what the paths are relative to.
         items: path and class name of each film.
         progress: whether to draw a progress bar.
 

@@ -20,6 +20,7 @@ from sklearn.metrics import f1_score
 from resformer.checkpoint import Checkpoint
 from resformer.data.dataset import EpochSampler, FilmDataset
 from resformer.data.manifest import Manifest
+from resformer.data.roots import DataRoot
 from resformer.devices import choose_device, place_model
 from resformer.evaluation.calibration import fit_temperature
 from resformer.evaluation.metrics import evaluate_predictions
@@ -37,7 +38,7 @@ STATE_NAME = "last.pt"
 
 
 def train(
-    root: Path,
+    root: DataRoot,
     manifest: Manifest,
     config: TrainingConfig,
     folder: Path,
@@ -49,7 +50,7 @@ def train(
     """Train a network and evaluate it.
 
     Args:
-        root: folder that the manifest's paths are relative to.
+        root: what the manifest's paths are relative to.
         manifest: films, classes and split.
         config: how to train.
         folder: of this run; a training that is stopped is resumed from here.

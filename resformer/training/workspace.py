@@ -14,6 +14,7 @@ from resformer.data.augment import CACHE_MARGIN, FilmAugmentation
 from resformer.data.cache import cache_films
 from resformer.data.dataset import EpochSampler, FilmDataset, class_indices
 from resformer.data.manifest import Manifest
+from resformer.data.roots import DataRoot
 from resformer.devices import place_model
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.training.config import TrainingConfig
@@ -36,13 +37,13 @@ class Workspace:
     """The films of a training and the folder of its files.
 
     Attributes:
-        root: folder that the manifest's paths are relative to.
+        root: what the manifest's paths are relative to.
         manifest: films, classes and split.
         folder: of this run: the state to resume from and the decoded films.
         spec: what the network expects of an image.
     """
 
-    root: Path
+    root: DataRoot
     manifest: Manifest
     folder: Path
     spec: InputSpec
