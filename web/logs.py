@@ -52,7 +52,7 @@ class JsonFormatter(_Formatter):
 def logging_config(style: str) -> dict[str, Any]:
     """Return the configuration for `logging.config.dictConfig` and for gunicorn.
 
-    Waitress notes at level INFO which address a client left before its answer, and warns of
+    Flask-Limiter and Waitress note addresses at level INFO, and Waitress warns of
     every request that waits for a moment, as the files of one page do.
     """
     formatter = JsonFormatter if style == "json" else TextFormatter
@@ -70,6 +70,7 @@ def logging_config(style: str) -> dict[str, Any]:
         "root": {"level": "INFO", "handlers": ["stderr"]},
         "loggers": {
             "gunicorn.error": {"level": "INFO", "propagate": True, "handlers": []},
+            "flask-limiter": {"level": "WARNING"},
             "waitress": {"level": "WARNING"},
             "waitress.queue": {"level": "ERROR"},
         },

@@ -1,0 +1,126 @@
+"""The log: one line a request, with an identifier, and nothing about a person."""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.config
+import sys
+
+import pytest
+from flask.testing import FlaskClient
+
+from tests.web.conftest import encode
+from tests.web.posting import post_file
+from web.logs import JsonFormatter, TextFormatter, logging_config
+
+
+def record(message: str = "request", **details: object) -> logging.LogRecord:
+    made = logging.LogRecord("web.request_log", logging.INFO, "file", 1, message, (), None)
+    made.details = details
+    return made
+
+
+def test_text_lines_name_the_details() -> None:
+    line = TextFormatter().format(record(status=200, code=None, milliseconds=1.5))
+    assert line.endswith(" INFO request status=200 milliseconds=1.5")
+
+
+def test_json_lines_are_objects() -> None:
+    line = JsonFormatter().format(record("zwölf\nlines", status=200, code=None))
+    assert "\n" not in line
+    content = json.loads(line)
+    assert content.pop("time").endswith("+00:00")
+    assert content == {
+        "level": "INFO",
+        "logger": "web.request_log",
+        "message": "zwölf\nlines",
+        "status": 200,
+    }
+
+
+def test_a_traceback_stays_in_its_line_of_json() -> None:
+    made = record()
+    try:
+        raise KeyError("some")
+    except KeyError:
+        made.exc_info = sys.exc_info()
+    line = JsonFormatter().format(made)
+    assert "\n" not in line
+    assert json.loads(line)["traceback"].endswith("KeyError: 'some'")
+
+
+@pytest.mark.parametrize(("style", "start"), [("text", "2"), ("json", "{")])
+def test_the_configuration_writes_every_logger_to_standard_error(
+    style: str, start: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = logging.getLogger()
+    before = (list(root.handlers), root.level)
+    try:
+        logging.config.dictConfig(logging_config(style))
+        for name in ("web.server", "gunicorn.error"):
+            logging.getLogger(name).info("a line")
+        for name in ("waitress", "flask-limiter"):
+            logging.getLogger(name).info("addresses of clients")
+        lines = capsys.readouterr().err.splitlines()
+    finally:
+        root.handlers[:], root.level = before[0], before[1]
+    assert len(lines) == 2
+    assert all(line.startswith(start) and "a line" in line for line in lines)
+
+
+def test_every_request_has_an_identifier_and_a_line(
+    client: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        response = post_file(client, encode(), name="Mustermann.png")
+        client.get("/Mustermann/Erika?name=Mustermann")
+    answered, missing = (r.__dict__["details"] for r in caplog.records if r.msg == "request")
+    assert response.headers["X-Request-ID"] == answered["request_id"]
+    assert answered["endpoint"] == "/predict"
+    assert (answered["status"], answered["code"]) == (200, None)
+    assert answered["bytes_in"] > len(encode())
+    assert answered["bytes_out"] == len(response.data)
+    assert 0 < answered["milliseconds"] < 60_000
+    assert (missing["endpoint"], missing["status"]) == ("none", 404)
+    assert missing["request_id"] != answered["request_id"]
+    for line in map(JsonFormatter().format, caplog.records):
+        assert "Mustermann" not in line
+        assert "127.0.0.1" not in line
+
+
+@pytest.mark.parametrize(
+    ("given", "is_kept"),
+    [
+        ("abc-123_x.Y", True),
+        ("a" * 64, True),
+        ("a" * 65, False),
+        ("", False),
+        ("two words", False),
+        ("line\tbreak", False),
+        ("{}", False),
+        ("ä", False),
+    ],
+)
+def test_a_given_identifier_is_kept_if_it_is_a_short_token(
+    client: FlaskClient, given: str, is_kept: bool
+) -> None:
+    answered = client.get("/healthz", headers={"X-Request-ID": given}).headers["X-Request-ID"]
+    assert (answered == given) is is_kept
+    assert answered
+
+
+def test_refusals_are_logged_with_their_code(
+    client: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        post_file(client, b"no image")
+    (details,) = (r.__dict__["details"] for r in caplog.records)
+    assert (details["status"], details["code"]) == (415, "unsupported_format")
+
+
+def test_probes_do_not_fill_the_log(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        for address in ("/healthz", "/readyz", "/metrics"):
+            assert client.get(address).status_code == 200
+    assert caplog.records == []
