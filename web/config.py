@@ -10,8 +10,9 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_MODEL = PROJECT_ROOT / "best_model.pth"
+UPLOADS = PROJECT_ROOT / "uploads"
 _DAY = 24 * 60 * 60.0
-_KINDS = {int: "a whole number", float: "a number"}
+_KINDS = {bool: "0 or 1", int: "a whole number", float: "a number"}
 
 
 class SettingError(ValueError):
@@ -44,18 +45,24 @@ class WebConfig:
     time_limit: Annotated[float, "seconds from the arrival of an image to its answer"] = 30.0
     receive_limit: Annotated[float, "seconds in which a whole request must arrive"] = 60.0
     stop_limit: Annotated[float, "seconds to finish what has begun when the server stops"] = 30.0
-    api_key: Annotated[str | None, "key that /predict and /metrics ask for"] = field(
+    api_key: Annotated[str | None, "key that /predict, /feedback and /metrics ask for"] = field(
         default=None, repr=False
     )
     rate_limit: Annotated[str | None, "requests of a client, such as 60/minute"] = None
     proxies: Annotated[int, "own proxies in front, whose X-Forwarded-For is believed"] = 0
     log: Annotated[str, "style of the log: text or json"] = "text"
+    keep_feedback: Annotated[bool, "1 lets people give images with their class for training"] = (
+        False
+    )
+    uploads_path: Annotated[Path, "folder of the images that people gave"] = UPLOADS
+    feedback_max_bytes: Annotated[int, "how large that folder may grow"] = 1024**3
 
     def __post_init__(self) -> None:
         """Refuse values that would refuse every image or every client."""
         for name in ("workers", "max_bytes", "max_files", "max_pixels", "preview_side"):
             self._check(name, 1)
-        self._check("concurrency", 1)
+        for name in ("concurrency", "feedback_max_bytes"):
+            self._check(name, 1)
         for name in ("queue_size", "proxies"):
             self._check(name, 0)
         for name in ("receive_limit", "stop_limit", "time_limit"):
@@ -106,9 +113,8 @@ def describe_settings() -> str:
     lines = []
     for name, variable, _, meaning in _settings():
         default = getattr(WebConfig, name)
-        lines.append(
-            f"  {variable:<24}{meaning} (default: {'none' if default is None else default})"
-        )
+        shown = {None: "none", False: "0"}.get(default, default)
+        lines.append(f"  {variable:<30}{meaning} (default: {shown})")
     return "\n".join(lines)
 
 
@@ -121,6 +127,8 @@ def _settings() -> Iterator[tuple[str, str, Any, str]]:
 
 def _read(variable: str, text: str, kind: Any) -> Any:
     try:
+        if kind is bool:
+            return {"0": False, "1": True}[text]
         return kind(text) if kind in (int, float, Path) else text
-    except ValueError:
+    except (KeyError, ValueError):
         raise SettingError(f"{variable} must be {_KINDS[kind]}, got {text!r}") from None

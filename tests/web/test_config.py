@@ -23,6 +23,9 @@ def test_every_setting_has_its_variable() -> None:
         "RESFORMER_API_KEY": "secret",
         "RESFORMER_LOG": "json",
         "RESFORMER_RATE_LIMIT": "",
+        "RESFORMER_KEEP_FEEDBACK": "1",
+        "RESFORMER_UPLOADS": "/films/given",
+        "RESFORMER_FEEDBACK_MAX_BYTES": "5000",
     }
     assert WebConfig.from_environment(environment) == WebConfig(
         model_path=Path("/models/mine.pth"),
@@ -31,6 +34,9 @@ def test_every_setting_has_its_variable() -> None:
         time_limit=2.5,
         api_key="secret",
         log="json",
+        keep_feedback=True,
+        uploads_path=Path("/films/given"),
+        feedback_max_bytes=5000,
     )
     assert WebConfig.from_environment({}) == WebConfig()
 
@@ -54,6 +60,7 @@ def test_help_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
         ({"queue_size": -1}, "queue_size must be at least 0, got -1"),
         ({"time_limit": 0.5}, "time_limit must be at least 1, got 0.5"),
         ({"receive_limit": float("nan")}, "receive_limit must be at most 86400, got nan"),
+        ({"feedback_max_bytes": 0}, "feedback_max_bytes must be at least 1, got 0"),
         ({"port": 65536}, "port must be at most 65535, got 65536"),
         ({"log": "xml"}, "log must be text or json, got 'xml'"),
         ({"api_key": "schlüssel"}, "api_key must be of printable ASCII characters"),
@@ -71,6 +78,11 @@ def test_a_variable_that_cannot_be_read_ends_the_start_with_one_line(
     monkeypatch.setenv("RESFORMER_QUEUE_SIZE", "many")
     assert application.main([]) == 1
     message = "resformer: RESFORMER_QUEUE_SIZE must be a whole number, got 'many'\n"
+    assert capsys.readouterr().err == message
+    monkeypatch.setenv("RESFORMER_QUEUE_SIZE", "2")
+    monkeypatch.setenv("RESFORMER_KEEP_FEEDBACK", "yes")
+    assert application.main([]) == 1
+    message = "resformer: RESFORMER_KEEP_FEEDBACK must be 0 or 1, got 'yes'\n"
     assert capsys.readouterr().err == message
 
 
