@@ -1,0 +1,150 @@
+"""The images that people gave with their class, in the layout that training reads.
+
+`<folder>/<Class>/<hash of the pixels>.png`: the decoded pixels and nothing else of the upload.
+Several threads and processes may keep images in one folder.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+from PIL import Image
+
+from resformer.data.discovery import is_hidden
+from web.service import StartError
+from web.work_queue import BusyError
+
+# What some file system reads as more than a character of a name.
+_SPECIAL = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f\ud800-\udfff]|[. ]$')
+_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+_MAX_NAME_BYTES = 200
+_BLOCK = 4096
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+class StorageFullError(RuntimeError):
+    """There is no room for another image."""
+
+
+class FeedbackStore:
+    """Keeps images by class; the same image is kept once, with the class that was given last.
+
+    Args:
+        folder: where to keep them; made if it does not exist.
+        max_bytes: how large the folder may grow, in blocks of 4 KiB as on a disk.
+        patience: seconds to wait while others keep their images.
+
+    Raises:
+        StartError: if nothing can be kept in the folder.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int, patience: float) -> None:
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._lock = FileLock(folder / ".lock", timeout=patience)
+        try:
+            with self._alone():
+                pass
+        except (OSError, BusyError) as error:
+            raise StartError(f"cannot keep feedback in {folder}: {error}") from error
+
+    def keep(self, pixels: NDArray[np.uint8], class_name: str) -> None:
+        """Keep an image `(H, W)` under a class, and under no other.
+
+        Raises:
+            StorageFullError: if there is no room for it; nothing has changed then.
+            BusyError: if others keep theirs for too long.
+        """
+        data = _encode(pixels)
+        name = f"{_digest(pixels)}.png"
+        target = self._folder / class_folder(class_name) / name
+        with self._alone():
+            former = next(self._folder.glob(f"*/{name}"), None)
+            if former is None:
+                self._add(data, target)
+            elif former != target:
+                target.parent.mkdir(exist_ok=True)
+                os.replace(former, target)
+                with suppress(OSError):  # other images of the class are there
+                    former.parent.rmdir()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with self._lock:
+                yield
+        except Timeout:
+            raise BusyError from None
+
+    def _add(self, data: bytes, target: Path) -> None:
+        if _used_bytes(self._folder) + _on_disk(len(data)) > self._max_bytes:
+            raise StorageFullError
+        # One at a time: what a killed process left behind is written over. Training skips it.
+        incoming = self._folder / ".incoming"
+        try:
+            _write(incoming, data)
+            target.parent.mkdir(exist_ok=True)
+            os.replace(incoming, target)
+        except OSError as error:
+            incoming.unlink(missing_ok=True)
+            if error.errno in _NO_SPACE:
+                raise StorageFullError from error
+            raise
+
+
+def class_folder(class_name: str) -> str:
+    """Return the name of a class's folder: its own wherever every file system can take it.
+
+    Any other name, which no data set on a disk can have given to a class, is replaced by one that
+    leads nowhere else and that no other class has.
+    """
+    encoded = class_name.encode("utf-8", "surrogatepass")
+    is_plain = class_name and not (is_hidden(class_name) or _SPECIAL.search(class_name))
+    if is_plain and not _DEVICE.match(class_name) and len(encoded) <= _MAX_NAME_BYTES:
+        return class_name
+    readable = re.sub(r"[^A-Za-z0-9]+", "_", class_name)[:40].strip("_")
+    return f"{readable or 'class'}-{hashlib.sha256(encoded).hexdigest()[:12]}"
+
+
+def _digest(pixels: NDArray[np.uint8]) -> str:
+    """Hash the size and the pixels: what the file holds, not how it is packed."""
+    size = "x".join(map(str, pixels.shape)).encode()
+    return hashlib.sha256(size + b"\n" + pixels.tobytes()).hexdigest()
+
+
+def _encode(pixels: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file that others on the machine cannot read, down to the disk."""
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _used_bytes(folder: Path) -> int:
+    used = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):  # the operator may tidy up meanwhile
+                used += _on_disk(os.lstat(os.path.join(parent, name)).st_size)
+    return used
+
+
+def _on_disk(size: int) -> int:
+    return -(-size // _BLOCK) * _BLOCK
