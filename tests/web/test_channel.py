@@ -1,0 +1,208 @@
+"""Connections over real sockets: slow, endless, broken and greedy clients stop nobody else."""
+
+from __future__ import annotations
+
+import dataclasses
+import http.client
+import json
+import select
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from tests.web.posting import post_to_server
+from tests.web.serving import serve_in_thread
+from web import WebConfig, create_app
+
+# A whole request must arrive within this time in these tests.
+RECEIVE_SECONDS = 1
+MEBIBYTE = 2**20
+POST = b"POST /predict HTTP/1.1\r\nHost: a\r\n"
+
+
+CONFIG = WebConfig(device="cpu", port=0, max_bytes=MEBIBYTE, receive_limit=RECEIVE_SECONDS)
+
+
+@pytest.fixture(scope="module")
+def url(tiny_checkpoint: Path) -> Iterator[str]:
+    app = create_app(dataclasses.replace(CONFIG, model_path=tiny_checkpoint))
+    with serve_in_thread(app, CONFIG) as address:
+        yield address
+
+
+@contextmanager
+def connect(url: str) -> Iterator[socket.socket]:
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        yield connection
+
+
+def read_answer(connection: socket.socket) -> tuple[int, dict[str, Any]]:
+    response = http.client.HTTPResponse(connection)
+    response.begin()
+    content = response.read()
+    assert response.headers["Content-Type"] == "application/json"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    return response.status, json.loads(content)
+
+
+def drip(url: str, begin: bytes, piece: bytes) -> tuple[int, str, float]:
+    """Send something little by little until the server has enough of it."""
+    start = time.monotonic()
+    with connect(url) as connection:
+        connection.sendall(begin)
+        connection.settimeout(0.1)
+        while time.monotonic() < start + 20:
+            try:
+                if connection.recv(1, socket.MSG_PEEK):
+                    break
+            except TimeoutError:
+                connection.sendall(piece)
+        connection.settimeout(20)
+        status, answer = read_answer(connection)
+    return status, answer["code"], time.monotonic() - start
+
+
+@pytest.mark.parametrize(
+    ("begin", "piece"),
+    [
+        (b"", b"P"),
+        (b"GET / HTTP/1.1\r\n", b"X-Slow: yes\r\n"),
+        (POST + b"Content-Length: 1000\r\n\r\n", b"x"),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n", b"1"),
+    ],
+    ids=["request line", "headers", "body", "chunks", "chunk size"],
+)
+def test_a_slow_request_is_ended_with_a_word(url: str, begin: bytes, piece: bytes) -> None:
+    status, code, seconds = drip(url, begin, piece)
+    assert (status, code) == (408, "request_timeout")
+    assert RECEIVE_SECONDS <= seconds < RECEIVE_SECONDS + 5
+
+
+def test_many_slow_clients_stop_nobody(url: str, phantom_png: bytes) -> None:
+    with ExitStack() as crowd:
+        for _ in range(150):
+            crowd.enter_context(connect(url)).sendall(POST + b"Content-Length: 100\r\n\r\nx")
+        start = time.monotonic()
+        assert post_to_server(url, phantom_png)[0] == 200
+        assert time.monotonic() - start < 5
+
+
+def test_a_silent_connection_is_closed(url: str) -> None:
+    with connect(url) as connection:
+        assert connection.recv(1) == b""
+
+
+def test_a_client_that_hardly_reads_its_answer_is_closed(app: Flask) -> None:
+    @app.get("/much")
+    def much() -> bytes:
+        return bytes(32 * MEBIBYTE)
+
+    with serve_in_thread(app, CONFIG) as url, connect(url) as connection:
+        # Otherwise the client's system reads what the client does not.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        connection.sendall(b"GET /much HTTP/1.1\r\nHost: a\r\n\r\n")
+        received = 0
+        for _ in range(30):
+            time.sleep(0.1)
+            received += len(connection.recv(10_000))
+        # The rest of what was on its way, and then the end.
+        with suppress(ConnectionResetError):
+            while piece := connection.recv(MEBIBYTE):
+                received += len(piece)
+    assert 0 < received < 32 * MEBIBYTE
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status", "code"),
+    [
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * 40_000 + b"\r\n\r\n", 431, "bad_request"),
+        (b"GET /" + b"x" * 40_000 + b" HTTP/1.1\r\n\r\n", 431, "bad_request"),
+        (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 10_000 + b"\r\n", 431, "bad_request"),
+        (b"\x00\x01\x02 nonsense\r\n\r\n", 400, "bad_request"),
+        (b"GET / HTTP/1.1\r\nBad Header\r\n\r\n", 400, "bad_request"),
+        (POST + b"Content-Length: -1\r\n\r\n", 400, "bad_request"),
+        (POST + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n", 400, "bad_request"),
+        (POST + b"Content-Length: 99999999999\r\n\r\n", 413, "upload_too_large"),
+        (POST + b"Transfer-Encoding: gzip\r\n\r\n", 400, "bad_request"),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\nnot hexadecimal\r\n", 400, "bad_request"),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"0" * 20_000, 400, "bad_request"),
+        (
+            POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + b"X: y\r\n" * 5_000,
+            *(400, "bad_request"),
+        ),
+    ],
+)
+def test_a_request_that_cannot_be_served_is_refused(
+    url: str, phantom_png: bytes, request_bytes: bytes, status: int, code: str
+) -> None:
+    start = time.monotonic()
+    with connect(url) as connection:
+        connection.sendall(request_bytes)
+        answered, answer = read_answer(connection)
+    assert (answered, answer["code"], answer["success"]) == (status, code, False)
+    assert answer["error"]
+    assert time.monotonic() - start < 5
+    assert post_to_server(url, phantom_png)[0] == 200
+
+
+@pytest.mark.parametrize("length", [b"Content-Length: 50000000", b"Transfer-Encoding: chunked"])
+def test_a_client_that_sends_too_much_still_gets_to_read_why(url: str, length: bytes) -> None:
+    with connect(url) as connection:
+        connection.sendall(POST + length + b"\r\n\r\n")
+        for _ in range(100):
+            connection.sendall(b"7a120\r\n" + bytes(500_000) + b"\r\n")
+        status, answer = read_answer(connection)
+    assert (status, answer["code"]) == (413, "upload_too_large")
+
+
+def test_who_never_stops_sending_is_cut_off(url: str) -> None:
+    def send_for_ever() -> None:
+        with connect(url) as connection:
+            connection.sendall(POST + b"Content-Length: 99999999999\r\n\r\n")
+            while True:
+                connection.sendall(bytes(2**16))
+                time.sleep(0.01)
+
+    start = time.monotonic()
+    with pytest.raises((ConnectionResetError, BrokenPipeError)):
+        send_for_ever()
+    assert time.monotonic() - start < 15
+
+
+def test_memory_for_arriving_requests_is_bounded(app: Flask, phantom_png: bytes) -> None:
+    config = dataclasses.replace(CONFIG, receive_limit=30)
+    size = config.max_request_bytes
+    almost = POST + f"Content-Length: {size}\r\n\r\n".encode() + bytes(size - 1)
+    with serve_in_thread(app, config) as url, ExitStack() as crowd:
+        greedy = [crowd.enter_context(connect(url)) for _ in range(24)]
+        for connection in greedy:
+            connection.sendall(almost)
+        refused: list[socket.socket] = []
+        deadline = time.monotonic() + 10
+        while len(refused) < 7 and time.monotonic() < deadline:
+            time.sleep(0.2)
+            refused, _, _ = select.select(greedy, [], [], 0)
+        assert 7 <= len(refused) <= 9  # 24 came, 16 fit
+        answers = map(read_answer, refused)
+        assert {(status, answer["code"]) for status, answer in answers} == {(503, "busy")}
+        # What is small still finds its way.
+        assert post_to_server(url, phantom_png[:50_000])[0] == 400
+
+
+def test_a_request_in_pieces_is_served(url: str, phantom_png: bytes) -> None:
+    with connect(url) as connection:
+        connection.sendall(POST + b"Transfer-Encoding: chunked\r\nContent-Type: image/png\r\n\r\n")
+        for start in range(0, len(phantom_png), 20_000):
+            piece = phantom_png[start : start + 20_000]
+            connection.sendall(f"{len(piece):x};note=1\r\n".encode() + piece + b"\r\n")
+        connection.sendall(b"0\r\nTrailer: yes\r\n\r\n")
+        status, answer = read_answer(connection)
+    assert status == 200, answer
