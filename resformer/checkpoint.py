@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 
 from resformer import __version__
+from resformer.gate.gate import Gate
+from resformer.gate.subspace import GateError
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.transforms import InputSpec
 
@@ -45,6 +47,7 @@ class Checkpoint:
         metrics: evaluation reports by split, ``{"validation": {...}, "test": {...}}``.
         training: configuration, split seed and history of the training.
         versions: versions of Python and of the packages that wrote it.
+        gate: refuses what is no chest X-ray; without one nothing is refused.
 
     Raises:
         CheckpointError: if the parts contradict each other.
@@ -58,6 +61,7 @@ class Checkpoint:
     metrics: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=lambda: library_versions())
+    gate: Gate | None = None
 
     def __post_init__(self) -> None:
         """Refuse parts that contradict each other."""
@@ -70,6 +74,11 @@ class Checkpoint:
             raise CheckpointError(f"class names must be distinct words, got {self.class_names}")
         if not (math.isfinite(self.temperature) and self.temperature > 0):
             raise CheckpointError(f"temperature must be positive, got {self.temperature}")
+        if self.gate:
+            try:
+                self.gate.check_fits(self.model_config.in_chans, self.model_config.channels)
+            except GateError as error:
+                raise CheckpointError(str(error)) from error
 
     def build_model(self) -> IdentityMappingResFormer:
         """Build the network with the weights loaded, in evaluation mode.
@@ -114,6 +123,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
             "metrics": checkpoint.metrics,
             "training": checkpoint.training,
             "versions": checkpoint.versions,
+            "gate": checkpoint.gate.to_dict() if checkpoint.gate else None,
         },
         path,
     )
@@ -164,7 +174,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path} is no {FORMAT} file (format {content.get('format')!r}): "
             "train it again with this version"
         )
-    needed = [name for name in Checkpoint.__dataclass_fields__ if name not in content]
+    optional = {"gate"}
+    needed = [n for n in Checkpoint.__dataclass_fields__ if n not in content and n not in optional]
     if needed:
         raise CheckpointError(f"{path} lacks {', '.join(needed)}: train it again")
     try:
@@ -177,6 +188,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             metrics=content["metrics"],
             training=content["training"],
             versions=content["versions"],
+            gate=Gate.from_dict(content["gate"]) if content.get("gate") else None,
         )
         checkpoint.build_model()
     except (TypeError, ValueError, AttributeError) as error:

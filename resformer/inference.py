@@ -13,6 +13,10 @@ from torch import Tensor, nn
 
 from resformer.checkpoint import Checkpoint, load_checkpoint
 from resformer.devices import choose_device, place_model
+from resformer.gate.gate import describe
+from resformer.gate.pixels import object_to_pixels
+from resformer.gate.result import GateResult
+from resformer.model import IdentityMappingResFormer
 from resformer.transforms import to_input
 
 
@@ -22,9 +26,11 @@ class Prediction:
 
     Attributes:
         probabilities: by class name, in the checkpoint's order; they sum to 1.
+        gate: whether the picture looks like a film at all; nothing if the checkpoint has no gate.
     """
 
     probabilities: dict[str, float]
+    gate: GateResult | None = None
 
     @property
     def predicted_class(self) -> str:
@@ -53,6 +59,7 @@ class Predictor:
         self.checkpoint = checkpoint
         self.device = choose_device(device)
         self._model = place_model(checkpoint.build_model(), self.device)
+        self._gate = checkpoint.gate.to(self.device) if checkpoint.gate else None
 
     @classmethod
     def from_file(cls, path: Path, device: str = "auto") -> Predictor:
@@ -71,6 +78,8 @@ class Predictor:
     def predict(self, films: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
         """Classify decoded films ``(H, W)`` uint8 of any sizes, in one batch.
 
+        What the gate refuses is classified all the same; the caller decides what to show.
+
         Returns:
             one prediction for each film, in order.
 
@@ -80,13 +89,30 @@ class Predictor:
         if not films:
             return []
         spec = self.checkpoint.input_spec
-        batch = torch.stack([to_input(film, spec) for film in films])
-        logits = compute_logits(self._model, batch.to(self.device))
+        images = torch.stack([to_input(film, spec) for film in films]).to(self.device)
+        logits, features = compute_outputs(self._model, images)
         probabilities = torch.softmax(logits / self.checkpoint.temperature, dim=1)
+        judgements = self._judge(films, images, features)
         return [
-            Prediction(dict(zip(self.class_names, row, strict=True)))
-            for row in probabilities.tolist()
+            Prediction(dict(zip(self.class_names, row, strict=True)), judgement)
+            for row, judgement in zip(probabilities.tolist(), judgements, strict=True)
         ]
+
+    @torch.inference_mode()
+    def _judge(
+        self, films: Sequence[NDArray[np.uint8]], images: Tensor, features: list[Tensor]
+    ) -> Sequence[GateResult | None]:
+        if self._gate is None:
+            return [None] * len(films)
+        objections = [object_to_pixels(film) for film in films]
+        return self._gate.judge(describe(images, features), objections)
+
+
+@torch.inference_mode()
+def compute_outputs(model: IdentityMappingResFormer, batch: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Run a network once for the logits of :func:`compute_logits` and the fused features."""
+    features = model.forward_features(batch.contiguous(memory_format=torch.channels_last))
+    return model.classify(features).double(), features
 
 
 @torch.inference_mode()

@@ -163,8 +163,7 @@ class IdentityMappingResFormer(nn.Module):
         Raises:
             ValueError: as :meth:`forward_features`.
         """
-        logits: Tensor = self.fc(self.dropout(self.pool(self.forward_features(x))))
-        return logits
+        return self.classify(self.forward_features(x))
 
     def forward_features(self, x: Tensor) -> list[Tensor]:
         """Map images to the four fused features ``f_i``, ``(B, C_i, H_i, W_i)``, finest first.
@@ -177,6 +176,11 @@ class IdentityMappingResFormer(nn.Module):
         features = self.backbone(x)
         fused = self.imtm(self.auxiliary(features))
         return [identity + mapped for identity, mapped in zip(features, fused, strict=True)]
+
+    def classify(self, features: list[Tensor]) -> Tensor:
+        """Map the fused features of :meth:`forward_features` to logits ``(B, num_classes)``."""
+        logits: Tensor = self.fc(self.dropout(self.pool(features)))
+        return logits
 
     def pool(self, features: list[Tensor]) -> Tensor:
         """Average each ``(B, C_i, H_i, W_i)`` over its positions: ``(B, sum(C_i))``."""

@@ -1,0 +1,134 @@
+"""Films spoilt until they are no upright chest X-ray any more, to show the gate what to refuse.
+
+Their grey levels and textures are those of films; what is wrong is the arrangement, so that the
+gate has to look at the anatomy and not only at the contrast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image
+
+from resformer.gate.canvas import Field, Pixels, coloured_noise
+
+
+def alter_film(film: Pixels, rng: np.random.Generator) -> Pixels:
+    """Spoil a square film ``(S, S)`` in a way taken at random."""
+    return ALTERATIONS[rng.choice(list(ALTERATIONS))](film, rng)
+
+
+def _turn_sideways(film: Pixels, rng: np.random.Generator) -> Pixels:
+    turned = np.rot90(film, rng.choice([1, 3]))
+    return turned if rng.random() < 0.5 else turned[::-1]
+
+
+def _turn_upside_down(film: Pixels, rng: np.random.Generator) -> Pixels:
+    return film[::-1] if rng.random() < 0.5 else film[::-1, ::-1]
+
+
+def _tilt(film: Pixels, rng: np.random.Generator) -> Pixels:
+    angle = float(rng.uniform(35, 325))
+    fill = int(rng.choice([0, int(np.median(film))]))
+    return np.asarray(
+        Image.fromarray(film).rotate(angle, Image.Resampling.BILINEAR, fillcolor=fill)
+    )
+
+
+def _invert(film: Pixels, rng: np.random.Generator) -> Pixels:
+    del rng
+    return 255 - film
+
+
+def _shuffle_patches(film: Pixels, rng: np.random.Generator) -> Pixels:
+    count = int(rng.integers(2, 6))
+    side = len(film) // count
+    grid = film[: side * count, : side * count].reshape(count, side, count, side)
+    patches = grid.swapaxes(1, 2).reshape(count**2, side, side)
+    shuffled = patches[rng.permutation(count**2)].reshape(count, count, side, side)
+    return shuffled.swapaxes(1, 2).reshape(side * count, side * count)
+
+
+def _enlarge_detail(film: Pixels, rng: np.random.Generator) -> Pixels:
+    """Show less than an eighth of the film."""
+    side = int(len(film) * rng.uniform(0.12, 0.34))
+    top, left = rng.integers(0, len(film) - side, 2)
+    detail = Image.fromarray(film[top : top + side, left : left + side])
+    return np.asarray(detail.resize(film.shape, Image.Resampling.BICUBIC))
+
+
+def _shrink_into_page(film: Pixels, rng: np.random.Generator) -> Pixels:
+    """Show the film as a small figure of a page."""
+    size = len(film)
+    page = np.full_like(film, rng.choice([0, 255, int(rng.integers(256))]))
+    side = int(size * rng.uniform(0.15, 0.4))
+    small = np.asarray(Image.fromarray(film).resize((side, side), Image.Resampling.BILINEAR))
+    for _ in range(rng.integers(1, 4)):
+        top, left = rng.integers(0, size - side, 2)
+        page[top : top + side, left : left + side] = small
+    return page
+
+
+def _tile(film: Pixels, rng: np.random.Generator) -> Pixels:
+    """Show a sheet of several films."""
+    rows, columns = [(1, 2), (2, 1), (2, 2), (2, 3), (3, 3)][rng.integers(5)]
+    tiled = Image.fromarray(np.tile(film, (rows, columns)))
+    return np.asarray(tiled.resize(film.shape, Image.Resampling.BILINEAR))
+
+
+def _scramble_phase(film: Pixels, rng: np.random.Generator) -> Pixels:
+    """Keep the film's power spectrum and nothing else."""
+    spectrum = np.fft.rfft2(film - film.mean())
+    phase = np.angle(np.fft.rfft2(rng.normal(size=film.shape)))
+    values = np.fft.irfft2(abs(spectrum) * np.exp(1j * phase), s=film.shape)
+    values *= film.std() / max(float(values.std()), 1e-9)
+    return _clip(film.mean() + values)
+
+
+def _warp(film: Pixels, rng: np.random.Generator) -> Pixels:
+    """Move every point far away, smoothly."""
+    size = len(film)
+    strength = size * rng.uniform(0.12, 0.3)
+    rows, columns = np.mgrid[:size, :size]
+    rows = rows + strength * coloured_noise(size, rng, 6.0)
+    columns = columns + strength * coloured_noise(size, rng, 6.0)
+    rows, columns = (np.clip(place, 0, size - 1).astype(np.intp) for place in (rows, columns))
+    warped: Pixels = film[rows, columns]
+    return warped
+
+
+def _drown_in_noise(film: Pixels, rng: np.random.Generator) -> Pixels:
+    share = rng.uniform(0.7, 0.95)
+    noise = 128 + 50 * coloured_noise(len(film), rng, rng.uniform(0, 3))
+    return _clip((1 - share) * film + share * noise)
+
+
+def _posterise(film: Pixels, rng: np.random.Generator) -> Pixels:
+    """Leave edges or two tones alone."""
+    if rng.random() < 0.5:
+        return np.where(film > np.quantile(film, rng.uniform(0.3, 0.7)), 255, 0).astype(np.uint8)
+    rows, columns = np.gradient(film.astype(np.float64))
+    edges = np.hypot(rows, columns)
+    return _clip(edges * (255 / max(float(np.quantile(edges, 0.99)), 1)))
+
+
+ALTERATIONS: dict[str, Callable[[Pixels, np.random.Generator], Pixels]] = {
+    "sideways": _turn_sideways,
+    "upside_down": _turn_upside_down,
+    "tilted": _tilt,
+    "inverted": _invert,
+    "shuffled": _shuffle_patches,
+    "detail": _enlarge_detail,
+    "page": _shrink_into_page,
+    "sheet": _tile,
+    "scrambled": _scramble_phase,
+    "warped": _warp,
+    "drowned": _drown_in_noise,
+    "posterised": _posterise,
+}
+
+
+def _clip(values: Field) -> Pixels:
+    pixels: Pixels = np.clip(values, 0, 255).astype(np.uint8)
+    return pixels
