@@ -1,0 +1,66 @@
+"""The README quotes the shipped checkpoint's own figures, and its files are there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from resformer.checkpoint import Checkpoint, load_checkpoint
+from resformer.evaluation.tables import class_table, overall_table
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def readme() -> str:
+    return (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Checkpoint:
+    return load_checkpoint(ROOT / "best_model.pth")
+
+
+def _row(text: str, *cells: object) -> None:
+    row = "| " + " | ".join(map(str, cells)) + " |"
+    assert row in text, f"the README lacks the row {row}"
+
+
+def test_the_results_are_the_checkpoints_own(readme: str, shipped: Checkpoint) -> None:
+    report = shipped.metrics["test"]
+    overall = overall_table(report)
+    _row(readme, "accuracy", overall["accuracy"])
+    _row(readme, "macro-F1", overall["macro_f1"])
+    _row(readme, "macro AUC", overall["macro_auc"])
+    _row(readme, "expected calibration error", overall["expected_calibration_error"])
+    for name, scores in class_table(report).items():
+        cells = (scores[key] for key in ("support", "recall", "specificity", "f1"))
+        _row(readme, name.replace("_", " "), *cells)
+    assert f"{report['count']:,} test films" in readme
+
+
+def test_the_training_is_described_as_it_was(readme: str, shipped: Checkpoint) -> None:
+    training = shipped.training
+    assert f"{training['films']['train']:,} films" in readme
+    assert f"epoch {training['best_epoch']} of {len(training['history'])}" in readme
+    million = sum(w.numel() for w in shipped.build_model().parameters()) / 1e6
+    assert f"{million:.1f} million parameters" in readme
+    size = shipped.input_spec.size
+    assert f"(B, 1, {size}, {size})" in readme
+
+
+def test_every_file_that_the_readme_names_is_there(readme: str) -> None:
+    links = re.findall(r"\]\((?!https?://|#)([^)]+)\)", readme)
+    paths = re.findall(r"`((?:resformer|docs|web|tests|benchmarks)/[\w/.-]+)`", readme)
+    assert links
+    assert [name for name in [*links, *paths] if not (ROOT / name).exists()] == []
+
+
+def test_the_headings_that_the_readme_links_to_are_there(readme: str) -> None:
+    headings = {
+        re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-")
+        for heading in re.findall(r"^#+ (.+)$", readme, flags=re.MULTILINE)
+    }
+    assert set(re.findall(r"\]\(#([\w-]+)\)", readme)) <= headings
