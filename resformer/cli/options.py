@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import Field, fields
+from pathlib import Path
 from typing import Any, TypeVar
 
 Config = TypeVar("Config")
 
 DEFAULT_MODEL = "best_model.pth"
+
+
+def add_outliers_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--outliers``."""
+    parser.add_argument(
+        "--outliers",
+        type=Path,
+        metavar="DIR",
+        help="folder of pictures that are no chest X-rays, a folder for each kind, which the gate "
+        "shall refuse; others are drawn in any case",
+    )
 
 
 def add_config_options(parser: argparse.ArgumentParser, config: type[Any]) -> None:

@@ -7,7 +7,12 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resformer.cli.options import DEFAULT_MODEL, add_config_options, config_from_options
+from resformer.cli.options import (
+    DEFAULT_MODEL,
+    add_config_options,
+    add_outliers_option,
+    config_from_options,
+)
 from resformer.training.config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -57,6 +62,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         help="images that correlate more are near-duplicates and stay in one split; above 1 only "
         "equal files are; by default what suits chest films",
     )
+    add_outliers_option(parser)
     parser.add_argument(
         "--resume", action="store_true", help="go on where the run's folder was stopped"
     )
@@ -77,7 +83,11 @@ def run(options: argparse.Namespace) -> int:
         manifest = group.from_main(_find_split(root, options) if group.is_main else None)
         if manifest is None:
             raise RuntimeError("the main process sent no split")
-        checkpoint = train(root, manifest, config, options.run_dir, resume=options.resume)
+        checkpoint = train(
+            *(root, manifest, config, options.run_dir),
+            outliers=options.outliers,
+            resume=options.resume,
+        )
         if group.is_main:
             save_checkpoint(checkpoint, options.out)
             write_training_report(

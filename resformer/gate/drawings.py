@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from resformer.gate.bodies import draw_limbs, draw_section
+from resformer.gate.bodies import draw_joint, draw_limbs, draw_section
 from resformer.gate.canvas import Pixels, coloured_noise, make_grid, to_pixels
 
 _WORDS = ["chest", "film", "of", "the", "report", "patient", "finding", "date", "2019", "37.5"]
@@ -129,6 +129,7 @@ DRAWINGS: dict[str, Callable[[int, np.random.Generator], Pixels]] = {
     "shapes": _draw_shapes,
     "leaves": _draw_leaves,
     "limbs": draw_limbs,
+    "joint": draw_joint,
     "section": draw_section,
 }
 

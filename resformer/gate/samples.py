@@ -22,7 +22,8 @@ from resformer.transforms import InputSpec, resize_pixels, to_input
 
 Blocks = list[Tensor]
 _BATCH_SIZE = 64
-_PER_FILM = 4
+_VARIATIONS_PER_FILM = 4
+_LEAST_MADE = 8
 
 
 @dataclass(frozen=True)
@@ -129,12 +130,12 @@ def collect_samples(
     order = np.random.default_rng(config.seed).permutation(len(films)).tolist()
     chosen = [resize_pixels(films[i], size) for i in order[: config.films]]
     variation = FilmVariation(size)
-    repeats = min(config.variations, _PER_FILM * len(films))
+    repeats = min(config.variations, _VARIATIONS_PER_FILM * len(films))
     varied = (
         variation(resize_pixels(films[order[-1 - i % len(films)]], size), config.seed + i)
         for i in range(repeats)
     )
-    made = min(config.made, _PER_FILM * len(films))
+    made = min(config.made, max(_LEAST_MADE, len(films) // 4))
     return GateSamples(
         films=describer(chosen, "films"),
         varied=describer(varied, "varied films"),

@@ -14,21 +14,24 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import log_softmax, softmax
-from sklearn.metrics import f1_score
+from scipy.special import softmax
 
 from resformer.checkpoint import Checkpoint
-from resformer.data.dataset import EpochSampler, FilmDataset
+from resformer.data.dataset import EpochSampler
 from resformer.data.manifest import Manifest
 from resformer.data.roots import DataRoot
 from resformer.devices import choose_device, place_model
 from resformer.evaluation.calibration import fit_temperature
 from resformer.evaluation.metrics import evaluate_predictions
+from resformer.gate.outliers import find_outliers
+from resformer.gate.samples import GateConfig
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.training.config import TrainingConfig
 from resformer.training.distributed import ProcessGroup, join_processes
 from resformer.training.engine import FilmLoader, Learner, split_logits, train_epoch
+from resformer.training.gating import add_gate
 from resformer.training.state import Progress, load_state, save_state
+from resformer.training.validation import validate
 from resformer.training.workspace import Workspace, build_learner, build_loader
 from resformer.transforms import InputSpec
 
@@ -44,6 +47,7 @@ def train(
     folder: Path,
     *,
     model_config: ResFormerConfig | None = None,
+    outliers: Path | None = None,
     resume: bool = False,
     progress: bool = True,
 ) -> Checkpoint:
@@ -55,6 +59,7 @@ def train(
         config: how to train.
         folder: of this run; a training that is stopped is resumed from here.
         model_config: the network; its ``num_classes`` is set by the manifest.
+        outliers: folder of pictures that the gate shall refuse, besides those that it draws.
         resume: whether to go on where the folder's training was stopped.
         progress: whether to draw progress bars.
 
@@ -65,9 +70,10 @@ def train(
         FileExistsError: if the folder holds a training and ``resume`` is not given.
         FileNotFoundError: if ``resume`` is given and the folder holds none.
         CheckpointError: if the folder's training had other options or another split.
-        ValueError: if the configuration does not fit the data.
+        ValueError: if the configuration does not fit the data, or the outliers hold no image.
     """
     _check_folder(folder, resume=resume)
+    unwanted = find_outliers(outliers) if outliers else {}
     network = replace(model_config or ResFormerConfig(), num_classes=len(manifest.class_names))
     workspace = Workspace(root, manifest, folder, InputSpec(size=config.input_size))
     with join_processes(choose_device(config.device)) as group:
@@ -81,9 +87,12 @@ def train(
         if resume:
             reached = load_state(folder / STATE_NAME, learner, config, workspace.data_digest)
         _run_epochs(learner, loader, reached, workspace, config, group, progress=progress)
-        checkpoint = group.from_main(
-            _conclude(network, reached, workspace, config, group) if group.is_main else None
-        )
+        checkpoint = None
+        if group.is_main:
+            ungated = _conclude(network, reached, workspace, config, group)
+            gate = GateConfig(seed=config.seed)
+            checkpoint = add_gate(ungated, workspace, unwanted, group.device, gate, progress)
+        checkpoint = group.from_main(checkpoint)
     if checkpoint is None:
         raise RuntimeError("the main process sent no checkpoint")
     return checkpoint
@@ -126,7 +135,7 @@ def _run_epochs(
         label = f"epoch {epoch + 1}/{config.epochs}"
         figures = train_epoch(learner, loader, group, label=label, progress=progress)
         if group.is_main:
-            figures |= _validate(learner.average.module, validation, group.device)
+            figures |= validate(learner.average.module, validation, group.device)
             _record(reached, figures, learner.average.module)
             save_state(state, learner, reached, config, workspace.data_digest)
         else:
@@ -150,20 +159,6 @@ def _record(reached: Progress, figures: dict[str, float], averaged: torch.nn.Mod
         figures["validation_macro_f1"],
         reached.best_macro_f1,
     )
-
-
-def _validate(model: torch.nn.Module, films: FilmDataset, device: torch.device) -> dict[str, float]:
-    """Return mean cross-entropy, accuracy and macro-F1 of a network on the validation films."""
-    logits = split_logits(model, films, device)
-    predicted, classes = logits.argmax(axis=1), range(logits.shape[1])
-    log_likelihood = log_softmax(logits, axis=1)[np.arange(len(films)), films.labels]
-    return {
-        "validation_loss": float(-log_likelihood.mean()),
-        "validation_accuracy": float((predicted == films.labels).mean()),
-        "validation_macro_f1": float(
-            f1_score(films.labels, predicted, average="macro", labels=classes, zero_division=0)
-        ),
-    }
 
 
 def _conclude(
