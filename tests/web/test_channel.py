@@ -199,9 +199,12 @@ def test_memory_for_arriving_requests_is_bounded(app: Flask, phantom_png: bytes)
 
 def test_a_request_in_pieces_is_served(url: str, phantom_png: bytes) -> None:
     with connect(url) as connection:
-        connection.sendall(POST + b"Transfer-Encoding: chunked\r\nContent-Type: image/png\r\n\r\n")
-        for start in range(0, len(phantom_png), 20_000):
-            piece = phantom_png[start : start + 20_000]
+        kind = b"Content-Type: multipart/form-data; boundary=part\r\n"
+        connection.sendall(POST + b"Transfer-Encoding: chunked\r\n" + kind + b"\r\n")
+        field = b'--part\r\nContent-Disposition: form-data; name="file"; filename="f.png"\r\n\r\n'
+        body = field + phantom_png + b"\r\n--part--\r\n"
+        for start in range(0, len(body), 20_000):
+            piece = body[start : start + 20_000]
             connection.sendall(f"{len(piece):x};note=1\r\n".encode() + piece + b"\r\n")
         connection.sendall(b"0\r\nTrailer: yes\r\n\r\n")
         status, answer = read_answer(connection)
