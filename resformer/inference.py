@@ -75,6 +75,11 @@ class Predictor:
         """Class names in the order of the probabilities."""
         return self.checkpoint.class_names
 
+    @property
+    def model(self) -> IdentityMappingResFormer:
+        """The network, in evaluation mode on the predictor's device; not to be changed."""
+        return self._model
+
     def predict(self, films: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
         """Classify decoded films ``(H, W)`` uint8 of any sizes, in one batch.
 

@@ -118,7 +118,16 @@ class Backbone(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map images ``(B, in_chans, H, W)`` to four ``(B, C_i, H / 2^(i+1), W / 2^(i+1))``."""
-        features = [self.stages[0](self.stem(x))]
+        return self.deepen(self.begin(x))
+
+    def begin(self, x: Tensor) -> Tensor:
+        """Map images ``(B, in_chans, H, W)`` to the first stage, ``(B, C_1, H / 4, W / 4)``."""
+        first: Tensor = self.stages[0](self.stem(x))
+        return first
+
+    def deepen(self, first: Tensor) -> list[Tensor]:
+        """Map the features of the first stage to those of all four."""
+        features = [first]
         for downsample, stage in zip(self.downsamples, list(self.stages)[1:], strict=True):
             features.append(stage(downsample(features[-1])))
         return features
@@ -173,7 +182,10 @@ class IdentityMappingResFormer(nn.Module):
                 and 64 or more.
         """
         self._check_shape(x)
-        features = self.backbone(x)
+        return self.fuse(self.backbone(x))
+
+    def fuse(self, features: list[Tensor]) -> list[Tensor]:
+        """Map the backbone's four features to the fused ones, of the same shapes."""
         fused = self.imtm(self.auxiliary(features))
         return [identity + mapped for identity, mapped in zip(features, fused, strict=True)]
 

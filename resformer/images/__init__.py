@@ -8,6 +8,6 @@ from __future__ import annotations
 
 from resformer.images.decoding import IMAGE_SUFFIXES, decode_image
 from resformer.images.errors import ImageError
-from resformer.images.preview import encode_preview
+from resformer.images.preview import encode_preview, preview_size
 
-__all__ = ["IMAGE_SUFFIXES", "ImageError", "decode_image", "encode_preview"]
+__all__ = ["IMAGE_SUFFIXES", "ImageError", "decode_image", "encode_preview", "preview_size"]

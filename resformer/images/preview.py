@@ -9,6 +9,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 
+def preview_size(shape: tuple[int, ...], *, max_side: int = 512) -> tuple[int, int]:
+    """Return the width and height of the preview of an image of shape ``(H, W)``."""
+    height, width = shape
+    scale = min(1.0, max_side / max(height, width))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
 def encode_preview(pixels: NDArray[np.uint8], *, max_side: int = 512) -> bytes:
     """Encodes grey pixels as a PNG scaled down to ``max_side`` on the longer side.
 
@@ -29,7 +36,9 @@ def encode_preview(pixels: NDArray[np.uint8], *, max_side: int = 512) -> bytes:
             f"pixels must be a non-empty (H, W) uint8 array, got {pixels.dtype} {pixels.shape}"
         )
     image = Image.fromarray(pixels)
-    image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    size = preview_size(pixels.shape, max_side=max_side)
+    if size != image.size:
+        image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()
