@@ -16,6 +16,7 @@ from web.service import ModelNotReadyError
 from web.work_queue import BusyError, TimeLimitError
 
 API_PREFIX = "/predict"
+_FOR_PROGRAMS = (API_PREFIX, "/model", "/openapi.json", "/healthz", "/readyz", "/metrics")
 _IMAGE_STATUS = {
     "unreadable_image": 400,
     "image_too_large": 413,
@@ -86,7 +87,8 @@ def upload_too_large(max_bytes: int) -> ApiError:
     return ApiError(
         413,
         "upload_too_large",
-        f"The upload is too large: a file may have up to {limit:.3g} MB.",
+        f"The upload is too large: a file may have up to {limit:.3g} MB, and all that is sent at "
+        "once a third more.",
     )
 
 
@@ -158,4 +160,4 @@ def _answer_unexpected(error: Exception) -> Response:
 def _wants_json() -> bool:
     kinds = ("text/html", "application/json")
     asked = request.accept_mimetypes.best_match(kinds, default="text/html")
-    return request.path.startswith(API_PREFIX) or asked == "application/json"
+    return request.path.startswith(_FOR_PROGRAMS) or asked == "application/json"

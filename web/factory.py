@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Flask
 from flask.json.provider import DefaultJSONProvider
 
-from web import access, errors, health, pages, prediction, request_log, security
+from web import access, descriptions, errors, health, pages, prediction, request_log, security
 from web.config import PROJECT_ROOT, WebConfig
 from web.metrics import Metrics
 from web.service import ModelService
@@ -48,6 +48,7 @@ def create_app(config: WebConfig | None = None, service: ModelService | None = N
         MAX_FORM_PARTS=MAX_FORM_PARTS,
     )
     app.register_blueprint(pages.create_blueprint(config, service))
+    app.register_blueprint(descriptions.create_blueprint(config, service))
     metrics = Metrics()
     queue = WorkQueue(
         concurrency=config.concurrency,

@@ -1,21 +1,22 @@
-"""`POST /predict`: an image in, probabilities of every class and a preview out."""
+"""`POST /predict` and `/predict/batch`: images in, probabilities and previews out."""
 
 from __future__ import annotations
 
-import base64
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any
 
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint, Response, jsonify, request
+from werkzeug.datastructures import FileStorage
 
-from resformer.images import decode_image, encode_preview
+from web.answers import answer_image
 from web.config import WebConfig
+from web.errors import as_api_error
 from web.metrics import Metrics
-from web.service import ModelService
-from web.uploads import read_upload
-from web.work_queue import WorkQueue
-
-if TYPE_CHECKING:
-    from resformer.inference import Prediction
+from web.options import AnswerOptions, check_class, read_options
+from web.service import ModelNotReadyError, ModelService
+from web.uploads import read_batch, read_file, read_upload
+from web.work_queue import BusyError, WorkQueue
 
 
 def create_blueprint(
@@ -24,24 +25,42 @@ def create_blueprint(
     """Return the routes that programs and the page's own script call."""
     blueprint = Blueprint("prediction", __name__)
 
-    def answer(data: bytes) -> tuple[Prediction, bytes]:
-        pixels = decode_image(data, max_pixels=config.max_pixels)
-        prediction = service.predict(pixels)
-        return prediction, encode_preview(pixels, max_side=config.preview_side)
+    def choose(fields: dict[str, Any]) -> AnswerOptions:
+        options = read_options({**request.args.to_dict(), **fields})
+        if options.class_name is not None:
+            check_class(options.class_name, service)
+        return options
+
+    def classify(read: Callable[[], bytes], options: AnswerOptions) -> dict[str, Any]:
+        answer = queue.run(lambda: answer_image(read(), options, service, config))
+        metrics.count_prediction(answer["prediction"]["predicted_class"])
+        return answer
+
+    def classify_each(
+        files: Iterable[FileStorage], options: AnswerOptions
+    ) -> Iterator[dict[str, Any]]:
+        # One after the other, each through the queue: a batch takes the memory and the turn of
+        # one image, and others get theirs in between.
+        for index, uploaded in enumerate(files):
+            try:
+                yield classify(partial(read_file, uploaded, config.max_bytes), options)
+            except Exception as error:
+                if isinstance(error, BusyError) and index == 0:
+                    raise  # nothing has begun
+                refusal = as_api_error(error)
+                metrics.count_refusal(refusal.code)
+                yield refusal.body
 
     @blueprint.post("/predict")
     def predict() -> Response:
-        data = read_upload(config.max_bytes)
-        prediction, preview = queue.run(lambda: answer(data))
-        metrics.count_prediction(prediction.predicted_class)
-        return jsonify(
-            success=True,
-            prediction={
-                "predicted_class": prediction.predicted_class,
-                "confidence": prediction.confidence,
-                "all_probabilities": prediction.probabilities,
-            },
-            image=base64.b64encode(preview).decode("ascii"),
-        )
+        data, fields = read_upload(config.max_bytes)
+        return jsonify(classify(lambda: data, choose(fields)))
+
+    @blueprint.post("/predict/batch")
+    def predict_batch() -> Response:
+        if not service.class_names:
+            raise ModelNotReadyError
+        files, fields = read_batch(config.max_files)
+        return jsonify(success=True, results=list(classify_each(files, choose(fields))))
 
     return blueprint

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from resformer.images import preview_size
+
 if TYPE_CHECKING:
+    from resformer.checkpoint import Checkpoint
     from resformer.inference import Prediction, Predictor
+
+MODEL_NAME = "Identity-Mapping ResFormer"
 
 _logger = logging.getLogger(__name__)
 
@@ -22,6 +29,21 @@ class StartError(RuntimeError):
 
 class ModelNotReadyError(RuntimeError):
     """A prediction was asked for before the model was loaded."""
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Which model answers.
+
+    Attributes:
+        name: of the network.
+        version: of the package that trained it.
+        sha256: of the checkpoint file.
+    """
+
+    name: str
+    version: str
+    sha256: str
 
 
 class ModelService:
@@ -36,6 +58,7 @@ class ModelService:
         self._model_path = model_path
         self._device = device
         self._predictor: Predictor | None = None
+        self._sha256 = ""
 
     def load(self) -> None:
         """Load the model and let it answer once, so that the first person need not wait.
@@ -51,6 +74,8 @@ class ModelService:
         except ValueError as error:
             reason = textwrap.shorten(str(error), 400, placeholder=" …")
             raise StartError(f"cannot load the model: {reason}") from error
+        with self._model_path.open("rb") as file:
+            self._sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         predictor.predict([np.zeros((64, 64), dtype=np.uint8)])
         self._predictor = predictor
         _logger.info("model loaded: %s", ", ".join(predictor.class_names))
@@ -60,12 +85,54 @@ class ModelService:
         """The classes in the checkpoint's order; empty until the model is loaded."""
         return self._predictor.class_names if self._predictor else ()
 
+    @property
+    def identity(self) -> ModelIdentity:
+        """Which model it is.
+
+        Raises:
+            ModelNotReadyError: if the model is not loaded.
+        """
+        version = self.checkpoint.versions.get("resformer", "unknown")
+        return ModelIdentity(MODEL_NAME, version, self._sha256)
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The model as it was stored.
+
+        Raises:
+            ModelNotReadyError: if the model is not loaded.
+        """
+        return self._loaded().checkpoint
+
     def predict(self, pixels: NDArray[np.uint8]) -> Prediction:
         """Classify one decoded image `(H, W)`.
 
         Raises:
             ModelNotReadyError: if the model is not loaded.
         """
+        return self._loaded().predict([pixels])[0]
+
+    def explain(self, pixels: NDArray[np.uint8], class_name: str, *, max_side: int) -> bytes:
+        """Draw where on an image `(H, W)` the evidence for a class lies.
+
+        Args:
+            pixels: the decoded image.
+            class_name: any class of the model.
+            max_side: of the preview that the picture is to lie on, in pixels.
+
+        Returns:
+            a transparent PNG of the preview's size.
+
+        Raises:
+            ModelNotReadyError: if the model is not loaded.
+            ValueError: if the model does not know the class.
+        """
+        from resformer.explanation import encode_overlay, evidence_map
+
+        evidence = evidence_map(self._loaded(), pixels, class_name)
+        return encode_overlay(evidence, preview_size(pixels.shape, max_side=max_side))
+
+    def _loaded(self) -> Predictor:
         if self._predictor is None:
             raise ModelNotReadyError
-        return self._predictor.predict([pixels])[0]
+        return self._predictor

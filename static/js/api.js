@@ -4,22 +4,29 @@ const TIMEOUT_MS = 60_000;
 const UNREACHABLE =
   "The server cannot be reached. Check that it is running and that you are connected.";
 
-/** A failure in words for a person; `canRetry` where the same image may work the next time. */
+/**
+ * A failure in words for a person; `canRetry` where the same image may work the next time, and
+ * `answer` as the server gave it.
+ */
 export class RequestError extends Error {
-  constructor(message, { canRetry }) {
+  constructor(message, { canRetry, answer = null }) {
     super(message);
     this.canRetry = canRetry;
+    this.answer = answer;
   }
 }
 
-/** Send one image and return the answer; aborts silently (AbortError) through `signal`. */
-export async function requestPrediction(endpoint, file, signal) {
+/**
+ * Send one image with options such as `{ force: 1 }` and return the answer; aborts silently
+ * (AbortError) through `signal`.
+ */
+export async function sendImage(endpoint, file, options, signal) {
   const limit = new AbortController();
   const stop = () => limit.abort();
   const timer = setTimeout(stop, TIMEOUT_MS);
   signal.addEventListener("abort", stop);
   try {
-    return await send(endpoint, file, limit.signal);
+    return await send(endpoint, file, options, limit.signal);
   } catch (error) {
     if (error instanceof RequestError || signal.aborted) {
       throw error;
@@ -34,8 +41,11 @@ export async function requestPrediction(endpoint, file, signal) {
   }
 }
 
-async function send(endpoint, file, signal) {
+async function send(endpoint, file, options, signal) {
   const body = new FormData();
+  for (const [name, value] of Object.entries(options)) {
+    body.append(name, value);
+  }
   body.append("file", file, "image"); // the file's own name may tell who is on the film
   const response = await fetch(endpoint, { method: "POST", body, signal });
   const answer = await readJson(response);
@@ -44,7 +54,7 @@ async function send(endpoint, file, signal) {
   }
   throw new RequestError(
     answer?.error ?? `The server gave an answer that this page cannot read (${response.status}).`,
-    { canRetry: response.status >= 500 },
+    { canRetry: response.status >= 500, answer },
   );
 }
 

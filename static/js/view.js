@@ -17,6 +17,10 @@ export function showNoFile() {
   element("viewer").dataset.state = "empty";
 }
 
+function showPreview(picture) {
+  showFilm(`data:image/png;base64,${picture}`);
+}
+
 /** Show a picture by its address. */
 function showFilm(address) {
   const image = element("film-image");
@@ -42,7 +46,8 @@ export function showBusy() {
 export function showAnswer(answer) {
   const { predicted_class: name, confidence, all_probabilities: shares } = answer.prediction;
   const clear = confidence >= CLEAR_FROM;
-  showFilm(`data:image/png;base64,${answer.image}`);
+  showPreview(answer.image);
+  showWarnings(answer.warnings ?? []);
   element("verdict-name").textContent = displayName(name);
   element("verdict-share").textContent = percent(confidence);
   element("verdict-text").textContent = clear
@@ -51,9 +56,21 @@ export function showAnswer(answer) {
   setState("done", clear ? "high" : "low");
   fillBars(Object.entries(shares).sort((a, b) => b[1] - a[1]));
   announce(
-    `Model’s estimate: ${displayName(name)}, ${percent(confidence)}. ` +
+    `${element("warning").textContent} Model’s estimate: ${displayName(name)}, ${percent(confidence)}. ` +
       `${clear ? "" : "Uncertain. "}Not a diagnosis.`,
   );
+  scrollToResult();
+}
+
+/** The image does not look like a chest X-ray; the person may go on nevertheless. */
+export function showRefusal({ image, reason = "" }) {
+  if (image) {
+    showPreview(image);
+  }
+  element("refusal-reason").textContent = reason;
+  fillBars([]);
+  setState("refused");
+  announce("This does not look like a frontal chest X-ray. You can analyse it anyway.");
   scrollToResult();
 }
 
@@ -65,6 +82,11 @@ export function showError(message, { canRetry = false } = {}) {
   element("retry").hidden = !canRetry;
   setState("error");
   scrollToResult();
+}
+
+function showWarnings(warnings) {
+  element("warning").textContent = warnings.map((warning) => warning.message).join(" ");
+  element("warning").hidden = !warnings.length;
 }
 
 function setState(state, certainty = "") {
@@ -121,7 +143,8 @@ function percent(share) {
   return share < 0.01 ? "<1%" : `${Math.round(100 * share)}%`;
 }
 
-function displayName(name) {
+/** A class name as people read it. */
+export function displayName(name) {
   return name.replaceAll("_", " ").trim();
 }
 

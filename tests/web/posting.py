@@ -8,37 +8,61 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Iterable
 from typing import Any
 
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 _BOUNDARY = "film-boundary"
-_CONTENT_TYPE = f"multipart/form-data; boundary={_BOUNDARY}"
+CONTENT_TYPE = f"multipart/form-data; boundary={_BOUNDARY}"
 
 
 def multipart(data: bytes, name: str, field: str) -> bytes:
     """The body of a form with one file."""
-    head = (
-        f"--{_BOUNDARY}\r\n"
+    return form([(field, name, data)])
+
+
+def form(files: Iterable[tuple[str, str, bytes]], **fields: str) -> bytes:
+    """The body of a form with files, each by field, name and content, and with plain fields."""
+    parts = [
         f'Content-Disposition: form-data; name="{field}"; filename="{name}"\r\n'
-        "Content-Type: application/octet-stream\r\n\r\n"
-    )
-    return head.encode() + data + f"\r\n--{_BOUNDARY}--\r\n".encode()
+        "Content-Type: application/octet-stream\r\n\r\n".encode()
+        + data
+        for field, name, data in files
+    ]
+    parts += [
+        f'Content-Disposition: form-data; name="{name}"\r\n\r\n{value}'.encode()
+        for name, value in fields.items()
+    ]
+    border = f"--{_BOUNDARY}".encode()
+    return b"".join(border + b"\r\n" + part + b"\r\n" for part in parts) + border + b"--\r\n"
 
 
 def post_file(
-    client: FlaskClient, data: bytes, *, name: str = "film.png", field: str = "file"
+    client: FlaskClient,
+    data: bytes,
+    *,
+    name: str = "film.png",
+    field: str = "file",
+    query: str = "",
+    **fields: str,
 ) -> TestResponse:
-    """Send one file to `/predict`."""
-    body = multipart(data, name, field)
-    return client.post("/predict", data=body, content_type=_CONTENT_TYPE)
+    """Send one file to `/predict`, with options in the query or in the form."""
+    body = form([(field, name, data)], **fields)
+    return client.post(f"/predict?{query}", data=body, content_type=CONTENT_TYPE)
+
+
+def post_batch(client: FlaskClient, *files: bytes, query: str = "", **fields: str) -> TestResponse:
+    """Send files to `/predict/batch`, with options in the query or in the form."""
+    body = form([("files", "film.png", data) for data in files], **fields)
+    return client.post(f"/predict/batch?{query}", data=body, content_type=CONTENT_TYPE)
 
 
 def post_to_server(url: str, data: bytes, *, name: str = "film.png") -> tuple[int, dict[str, Any]]:
     """Send one file over a socket; the status and the answer."""
     request = urllib.request.Request(f"{url}/predict", data=multipart(data, name, "file"))
-    request.add_header("Content-Type", _CONTENT_TYPE)
+    request.add_header("Content-Type", CONTENT_TYPE)
     try:
         with urllib.request.urlopen(request, timeout=30) as response:
             return response.status, json.load(response)

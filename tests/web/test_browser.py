@@ -76,7 +76,7 @@ def test_keyboard_alone_is_enough(page: Page) -> None:
     page.on("filechooser", lambda _: None)
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
-    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
     page.keyboard.press("Tab")
     chooser = page.get_by_label("Choose a chest X-ray")
     expect(chooser).to_be_focused()
@@ -86,6 +86,15 @@ def test_keyboard_alone_is_enough(page: Page) -> None:
         page.keyboard.press("Enter")
     opened.value.set_files([image()])
     expect_result(page)
+
+
+def test_the_links_to_the_other_pages_come_first_in_the_order_of_the_keyboard(page: Page) -> None:
+    page.keyboard.press("Tab")
+    for name in ("ResFormer", "Classify", "The model", "API"):
+        page.keyboard.press("Tab")
+        expect(page.get_by_role("link", name=name, exact=True)).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.get_by_label("Choose a chest X-ray")).to_be_focused()
 
 
 def test_an_unusable_file_is_a_clear_error_and_the_next_one_works(page: Page) -> None:

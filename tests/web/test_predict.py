@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import hashlib
 import io
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 from flask.testing import FlaskClient
 from PIL import Image
 
+import resformer
 from resformer.checkpoint import Checkpoint, save_checkpoint
 from resformer.images import decode_image
 from resformer.inference import Predictor
@@ -31,8 +33,15 @@ def test_answer_holds_the_prediction_of_the_model_and_nothing_else(
     assert response.status_code == 200
     assert response.mimetype == "application/json"
     answer = response.get_json()
-    assert list(answer) == ["success", "prediction", "image"]
+    assert list(answer) == ["success", "prediction", "model", "gate", "warnings", "image"]
     assert answer["success"] is True
+    assert answer["model"] == {
+        "name": "Identity-Mapping ResFormer",
+        "version": resformer.__version__,
+        "sha256": hashlib.sha256(tiny_checkpoint.read_bytes()).hexdigest(),
+    }
+    assert answer["gate"] is None
+    assert answer["warnings"] == []
     assert list(answer["prediction"]) == ["predicted_class", "confidence", "all_probabilities"]
     assert answer["prediction"]["predicted_class"] == expected.predicted_class
     assert answer["prediction"]["confidence"] == expected.confidence

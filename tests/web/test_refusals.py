@@ -15,7 +15,7 @@ from werkzeug.test import TestResponse
 
 from resformer.inference import Prediction
 from tests.web.conftest import encode
-from tests.web.posting import post_file
+from tests.web.posting import CONTENT_TYPE, multipart, post_file
 from web import WebConfig, create_app
 from web.service import ModelService
 
@@ -48,7 +48,9 @@ def check_refusal(response: TestResponse, status: int, code: str, words: str) ->
 def test_no_file(client: FlaskClient) -> None:
     check_refusal(client.post("/predict"), 400, "no_file", "send it as “file”")
     check_refusal(post_file(client, b"x", field="image"), 400, "no_file", "“file”")
-    check_refusal(client.post("/predict", data={"file": "text"}), 400, "no_file", "“file”")
+    text = multipart(b"text", "", "file").replace(b'; filename=""', b"")
+    response = client.post("/predict", data=text, content_type=CONTENT_TYPE)
+    check_refusal(response, 400, "no_file", "“file”")
     check_refusal(post_file(client, b"", name=""), 400, "no_file", "“file”")
 
 
