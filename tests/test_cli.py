@@ -141,7 +141,7 @@ def test_a_training_that_is_stopped_can_be_resumed(
     while not state.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(how)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == (130 if how == signal.SIGINT else -how), errors
     assert not (tmp_path / "model.pth").exists()
     assert "Traceback" not in errors
@@ -156,5 +156,5 @@ def test_a_training_that_is_stopped_can_be_resumed(
         if "validation loss" in line:
             break
     resumed.kill()
-    resumed.communicate(timeout=60)
+    resumed.communicate(timeout=120)
     assert "validation loss" in lines[-1], lines

@@ -6,6 +6,8 @@ import struct
 import time
 import tracemalloc
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -14,7 +16,19 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, RLELos
 from resformer.images import ImageError, decode_image
 from tests.dicom_files import radiograph, write, write_frame
 
+# Each takes less than one; what they guard against takes many times this.
+PROCESSOR_SECONDS = 20
 VALUES = np.random.default_rng(0).integers(0, 4096, (24, 32)).astype("u2")
+
+
+@contextmanager
+def bounded_work() -> Iterator[None]:
+    """Count the processor's time: unlike a clock, it does not run for what others do."""
+    started = time.process_time()
+    try:
+        yield
+    finally:
+        assert time.process_time() - started < PROCESSOR_SECONDS
 
 
 def test_rle_bomb_stops_at_the_announced_size() -> None:
@@ -62,10 +76,8 @@ def precinct_bomb(side: int, exponents: int, *, in_tile: bool = False) -> bytes:
 def test_jpeg2000_precinct_bomb(exponents: int, in_tile: bool) -> None:
     bomb = precinct_bomb(7000, exponents, in_tile=in_tile)
     data = write_frame(radiograph(VALUES, Rows=7000, Columns=7000), JPEG2000Lossless, bomb)
-    started = time.perf_counter()
-    with pytest.raises(ImageError, match="damaged"):
+    with pytest.raises(ImageError, match="damaged"), bounded_work():
         decode_image(data)
-    assert time.perf_counter() - started < 2
     small = radiograph(VALUES, Rows=64, Columns=64)
     harmless = write_frame(small, JPEG2000Lossless, precinct_bomb(64, 0x88))
     assert decode_image(harmless).shape == (64, 64)
@@ -75,17 +87,13 @@ def test_millions_of_elements_end_in_time() -> None:
     data = write(radiograph(VALUES))
     at = data.index(b"\x28\x00\x02\x00US")
     many = data[:at] + b"\x09\x00\x10\x00LO\0\0" * 3_000_000 + data[at:]
-    started = time.perf_counter()
-    with pytest.raises(ImageError, match="holds no image"):
+    with pytest.raises(ImageError, match="holds no image"), bounded_work():
         decode_image(many)
-    assert time.perf_counter() - started < 10
 
 
 def test_millions_of_fragments_end_in_time() -> None:
     data = write(radiograph(VALUES), JPEG2000Lossless)
     at = data.index(b"\xfe\xff\x00\xe0", data.index(b"\xe0\x7f\x10\x00OB"))
     many = data[:at] + b"\xfe\xff\x00\xe0\0\0\0\0" * 3_000_000 + data[at:]
-    started = time.perf_counter()
-    with pytest.raises(ImageError, match="incomplete or damaged"):
+    with pytest.raises(ImageError, match="incomplete or damaged"), bounded_work():
         decode_image(many)
-    assert time.perf_counter() - started < 5

@@ -62,17 +62,29 @@ class _RefusalTask(ErrorTask):  # type: ignore[misc]
 
 
 class _Parser(HTTPRequestParser):  # type: ignore[misc]
-    """Waitress gathers a chunk's line and the trailer without a bound, in quadratic time."""
+    """Waitress gathers a chunk's line and the trailer without a bound, in quadratic time.
+
+    It also keeps the body of a refused request until there is a thread for the answer, and asks
+    for the body of one that it has refused by its headers.
+    """
 
     completed: bool
+    body_rcv: Any
 
     def received(self, data: bytes) -> int:
         consumed: int = super().received(data)
         lines = self.body_rcv if self.chunked else None
         if lines is not None and len(lines.control_line) + len(lines.trailer) > _MAX_CHUNK_LINE:
             self.error = BadRequest("chunk line too long")
-            self.completed = True
+        if self.error:
+            self.refuse(self.error)
         return consumed
+
+    def refuse(self, error: Any) -> None:
+        """Take in nothing more, and let go of what came."""
+        self.close()
+        self.error, self.completed, self.expect_continue = error, True, False
+        self.body_rcv, self.body_bytes_received = None, 0
 
 
 class Channel(HTTPChannel):  # type: ignore[misc]
@@ -153,8 +165,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     def _refuse(self, status: int) -> None:
         with self.requests_lock:
             request, self.request = self.request, None
-            request.error = _Refusal(status)
-            request.completed = True
+            request.refuse(_Refusal(status))
             self.requests.append(request)
             if len(self.requests) == 1:
                 self.server.add_task(self)

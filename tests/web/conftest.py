@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.phantom import draw_chest_phantom
 from tests.web.browser import chromium_or_skip
+from tests.web.posting import PATIENCE
 from tests.web.serving import RunningApp, run_app
 from web import WebConfig, create_app
 
@@ -55,7 +56,7 @@ def running_app(
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    expect.set_options(timeout=20_000)  # milliseconds; a busy machine is slow
+    expect.set_options(timeout=1000 * PATIENCE)
     with chromium_or_skip() as opened:
         yield opened
 
@@ -65,6 +66,7 @@ def page(browser: Browser, running_app: RunningApp) -> Iterator[Page]:
     """The page, opened; it must never complain nor ask any other host."""
     complaints: list[str] = []
     opened = browser.new_page(viewport={"width": 1200, "height": 800})
+    opened.set_default_timeout(1000 * PATIENCE)
     opened.on("pageerror", lambda error: complaints.append(str(error)))
     opened.on("console", lambda message: complaints.append(message.text))
     opened.on("request", lambda request: complaints.append(request.url))

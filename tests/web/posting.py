@@ -1,4 +1,4 @@
-"""Posts a file as a form does.
+"""Posts a file as a form does, and opens connections for what no form does.
 
 The body is put together here: the test client of Werkzeug would spool large ones to disk itself.
 """
@@ -6,14 +6,18 @@ The body is put together here: the test client of Werkzeug would spool large one
 from __future__ import annotations
 
 import json
+import socket
 import urllib.error
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+# Seconds after which something hangs: much more than it takes on a slow and busy machine.
+PATIENCE = 90
 _BOUNDARY = "film-boundary"
 CONTENT_TYPE = f"multipart/form-data; boundary={_BOUNDARY}"
 
@@ -64,8 +68,16 @@ def post_to_server(url: str, data: bytes, *, name: str = "film.png") -> tuple[in
     request = urllib.request.Request(f"{url}/predict", data=multipart(data, name, "file"))
     request.add_header("Content-Type", CONTENT_TYPE)
     try:
-        with urllib.request.urlopen(request, timeout=30) as response:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as response:
             return response.status, json.load(response)
     except urllib.error.HTTPError as error:
         with error:
             return error.code, json.load(error)
+
+
+@contextmanager
+def connect(url: str) -> Iterator[socket.socket]:
+    """Open a connection to a server until the block ends."""
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
+        yield connection

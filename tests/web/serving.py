@@ -1,4 +1,4 @@
-"""Starts `python app.py` as a user would, for tests and for the screenshot."""
+"""Starts the application as a user would, for tests and for the screenshot."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from flask import Flask
 
+from tests.web.posting import PATIENCE
 from web import WebConfig
 from web.server import Server
 
 ROOT = Path(__file__).resolve().parents[2]
-_START_SECONDS = 90
 
 
 @dataclass(frozen=True)
@@ -33,28 +34,62 @@ class RunningApp:
 
 @contextmanager
 def run_app(model: Path, log: Path) -> Iterator[RunningApp]:
-    """Run the application on a free port until the block ends."""
-    command = [sys.executable, "app.py", "--port", "0", "--model", str(model)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    """Run `python app.py` on a free port until the block ends."""
+    with run_command([sys.executable, "app.py", "--port", "0"], model, log) as running:
+        yield running
+
+
+@contextmanager
+def run_gunicorn(
+    model: Path, log: Path, *, app: str = "app:create_app()", **variables: str
+) -> Iterator[RunningApp]:
+    """Run gunicorn with two workers on a free port until the block ends."""
+    command = [sys.executable, "-m", "gunicorn", app]
+    with run_command(command, model, log, **{"RESFORMER_PORT": "0", **variables}) as running:
+        yield running
+
+
+@contextmanager
+def run_command(
+    command: Sequence[str], model: Path, log: Path, **variables: str
+) -> Iterator[RunningApp]:
+    """Run a command that serves until the block ends."""
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+        "RESFORMER_MODEL": str(model),
+        **variables,
+    }
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=output)
     try:
         yield RunningApp(_wait_for_address(process, log), process, log)
     finally:
         process.terminate()
-        process.wait(timeout=20)
+        process.wait(timeout=PATIENCE)
+
+
+def wait_for_log(process: subprocess.Popen[bytes], log: Path, pattern: str) -> re.Match[str]:
+    """Return the first match of a pattern in a log, as soon as it is there."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        text = log.read_text(encoding="utf-8")
+        found = re.search(pattern, text)
+        if found:
+            return found
+        if process.poll() is not None:
+            raise RuntimeError(f"the server ended at once: {text}")
+        time.sleep(0.05)
+    raise RuntimeError(f"no {pattern!r} within {PATIENCE} seconds: {text}")
 
 
 def _wait_for_address(process: subprocess.Popen[bytes], log: Path) -> str:
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline:
-        found = re.search(r"serving on (http://\S+)", log.read_text(encoding="utf-8"))
-        if found:
-            return found[1]
-        if process.poll() is not None:
-            raise RuntimeError(f"app.py ended at once: {log.read_text(encoding='utf-8')}")
-        time.sleep(0.05)
-    raise RuntimeError(f"app.py did not start within {_START_SECONDS} seconds")
+    url = wait_for_log(process, log, r"(?:serving on|Listening at:) (http://\S+)")[1]
+    # gunicorn listens before its workers have loaded the model.
+    with urllib.request.urlopen(f"{url}/readyz", timeout=PATIENCE) as response:
+        assert response.status == 200
+    return url
 
 
 @contextmanager
@@ -69,6 +104,6 @@ def serve_in_thread(app: Flask, config: WebConfig) -> Iterator[str]:
     finally:
         stopping.set()
         server.wake()
-        thread.join(timeout=10)
+        thread.join(timeout=PATIENCE)
         server.finish(5.0)
     assert not thread.is_alive()

@@ -9,38 +9,47 @@ import select
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask
 
-from tests.web.posting import post_to_server
+from tests.web.posting import PATIENCE, connect, post_to_server
 from tests.web.serving import serve_in_thread
-from web import WebConfig, create_app
+from web import WebConfig, channel, create_app
 
-# A whole request must arrive within this time in these tests.
-RECEIVE_SECONDS = 1
 MEBIBYTE = 2**20
 POST = b"POST /predict HTTP/1.1\r\nHost: a\r\n"
-
-
-CONFIG = WebConfig(device="cpu", port=0, max_bytes=MEBIBYTE, receive_limit=RECEIVE_SECONDS)
+# The server is either quick to give up or does not give up within a test, on any machine.
+SHORT, LONG = 1, 3600
+CONFIG = WebConfig(device="cpu", port=0, max_bytes=MEBIBYTE, receive_limit=LONG)
+IMPATIENT = dataclasses.replace(CONFIG, receive_limit=SHORT)
 
 
 @pytest.fixture(scope="module")
-def url(tiny_checkpoint: Path) -> Iterator[str]:
-    app = create_app(dataclasses.replace(CONFIG, model_path=tiny_checkpoint))
-    with serve_in_thread(app, CONFIG) as address:
+def application(tiny_checkpoint: Path) -> Flask:
+    return create_app(dataclasses.replace(CONFIG, model_path=tiny_checkpoint))
+
+
+@pytest.fixture(scope="module")
+def url(application: Flask) -> Iterator[str]:
+    """A server with all the time in the world."""
+    with serve_in_thread(application, CONFIG) as address:
         yield address
 
 
-@contextmanager
-def connect(url: str) -> Iterator[socket.socket]:
-    host, port = url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
-        yield connection
+@pytest.fixture(scope="module")
+def impatient_url(application: Flask) -> Iterator[str]:
+    """A server that a whole request must reach within a second."""
+    with serve_in_thread(application, IMPATIENT) as address:
+        yield address
+
+
+@pytest.fixture(autouse=True)
+def linger(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channel, "_LINGER_SECONDS", LONG)
 
 
 def read_answer(connection: socket.socket) -> tuple[int, dict[str, Any]]:
@@ -58,13 +67,13 @@ def drip(url: str, begin: bytes, piece: bytes) -> tuple[int, str, float]:
     with connect(url) as connection:
         connection.sendall(begin)
         connection.settimeout(0.1)
-        while time.monotonic() < start + 20:
+        while time.monotonic() < start + PATIENCE:
             try:
                 if connection.recv(1, socket.MSG_PEEK):
                     break
             except TimeoutError:
                 connection.sendall(piece)
-        connection.settimeout(20)
+        connection.settimeout(PATIENCE)
         status, answer = read_answer(connection)
     return status, answer["code"], time.monotonic() - start
 
@@ -80,23 +89,23 @@ def drip(url: str, begin: bytes, piece: bytes) -> tuple[int, str, float]:
     ],
     ids=["request line", "headers", "body", "chunks", "chunk size"],
 )
-def test_a_slow_request_is_ended_with_a_word(url: str, begin: bytes, piece: bytes) -> None:
-    status, code, seconds = drip(url, begin, piece)
+def test_a_slow_request_is_ended_with_a_word(
+    impatient_url: str, begin: bytes, piece: bytes
+) -> None:
+    status, code, seconds = drip(impatient_url, begin, piece)
     assert (status, code) == (408, "request_timeout")
-    assert RECEIVE_SECONDS <= seconds < RECEIVE_SECONDS + 5
+    assert seconds >= SHORT
 
 
 def test_many_slow_clients_stop_nobody(url: str, phantom_png: bytes) -> None:
     with ExitStack() as crowd:
         for _ in range(150):
             crowd.enter_context(connect(url)).sendall(POST + b"Content-Length: 100\r\n\r\nx")
-        start = time.monotonic()
         assert post_to_server(url, phantom_png)[0] == 200
-        assert time.monotonic() - start < 5
 
 
-def test_a_silent_connection_is_closed(url: str) -> None:
-    with connect(url) as connection:
+def test_a_silent_connection_is_closed(impatient_url: str) -> None:
+    with connect(impatient_url) as connection:
         assert connection.recv(1) == b""
 
 
@@ -105,16 +114,16 @@ def test_a_client_that_hardly_reads_its_answer_is_closed(app: Flask) -> None:
     def much() -> bytes:
         return bytes(32 * MEBIBYTE)
 
-    with serve_in_thread(app, CONFIG) as url, connect(url) as connection:
+    with serve_in_thread(app, IMPATIENT) as url, connect(url) as connection:
         # Otherwise the client's system reads what the client does not.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         connection.sendall(b"GET /much HTTP/1.1\r\nHost: a\r\n\r\n")
         received = 0
-        for _ in range(30):
-            time.sleep(0.1)
-            received += len(connection.recv(10_000))
-        # The rest of what was on its way, and then the end.
         with suppress(ConnectionResetError):
+            for _ in range(30):
+                time.sleep(0.1)
+                received += len(connection.recv(10_000))
+            # The rest of what was on its way, and then the end.
             while piece := connection.recv(MEBIBYTE):
                 received += len(piece)
     assert 0 < received < 32 * MEBIBYTE
@@ -143,13 +152,11 @@ def test_a_client_that_hardly_reads_its_answer_is_closed(app: Flask) -> None:
 def test_a_request_that_cannot_be_served_is_refused(
     url: str, phantom_png: bytes, request_bytes: bytes, status: int, code: str
 ) -> None:
-    start = time.monotonic()
     with connect(url) as connection:
         connection.sendall(request_bytes)
         answered, answer = read_answer(connection)
     assert (answered, answer["code"], answer["success"]) == (status, code, False)
     assert answer["error"]
-    assert time.monotonic() - start < 5
     assert post_to_server(url, phantom_png)[0] == 200
 
 
@@ -163,38 +170,52 @@ def test_a_client_that_sends_too_much_still_gets_to_read_why(url: str, length: b
     assert (status, answer["code"]) == (413, "upload_too_large")
 
 
-def test_who_never_stops_sending_is_cut_off(url: str) -> None:
-    def send_for_ever() -> None:
+def test_who_never_stops_sending_is_cut_off(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channel, "_LINGER_SECONDS", SHORT)
+
+    def send_on() -> None:
+        deadline = time.monotonic() + PATIENCE
         with connect(url) as connection:
             connection.sendall(POST + b"Content-Length: 99999999999\r\n\r\n")
-            while True:
+            while time.monotonic() < deadline:
                 connection.sendall(bytes(2**16))
                 time.sleep(0.01)
 
-    start = time.monotonic()
     with pytest.raises((ConnectionResetError, BrokenPipeError)):
-        send_for_ever()
-    assert time.monotonic() - start < 15
+        send_on()
 
 
 def test_memory_for_arriving_requests_is_bounded(app: Flask, phantom_png: bytes) -> None:
-    config = dataclasses.replace(CONFIG, receive_limit=30)
-    size = config.max_request_bytes
+    size = CONFIG.max_request_bytes
     almost = POST + f"Content-Length: {size}\r\n\r\n".encode() + bytes(size - 1)
-    with serve_in_thread(app, config) as url, ExitStack() as crowd:
+    with serve_in_thread(app, CONFIG) as url, ExitStack() as crowd:
         greedy = [crowd.enter_context(connect(url)) for _ in range(24)]
         for connection in greedy:
             connection.sendall(almost)
         refused: list[socket.socket] = []
-        deadline = time.monotonic() + 10
-        while len(refused) < 7 and time.monotonic() < deadline:
-            time.sleep(0.2)
+        deadline = time.monotonic() + PATIENCE
+        while len(refused) < 8 and time.monotonic() < deadline:
             refused, _, _ = select.select(greedy, [], [], 0)
-        assert 7 <= len(refused) <= 9  # 24 came, 16 fit
-        answers = map(read_answer, refused)
+            time.sleep(0.05)
+        answers = [read_answer(connection) for connection in refused]
         assert {(status, answer["code"]) for status, answer in answers} == {(503, "busy")}
         # What is small still finds its way.
         assert post_to_server(url, phantom_png[:50_000])[0] == 400
+        # 24 came and 16 fit: those end as they would have without the others.
+        accepted = [connection for connection in greedy if connection not in refused]
+        assert len(accepted) == 16
+        for connection in accepted:
+            connection.sendall(b"x")
+        answers = [read_answer(connection) for connection in accepted]
+        assert {(status, answer["code"]) for status, answer in answers} == {(400, "no_file")}
+
+
+def test_who_asks_first_is_refused_before_the_body(url: str) -> None:
+    head = POST + b"Content-Length: 9999999\r\nExpect: 100-continue\r\n\r\n"
+    with connect(url) as connection:
+        connection.sendall(head)
+        status, answer = read_answer(connection)
+    assert (status, answer["code"]) == (413, "upload_too_large")
 
 
 def test_a_request_in_pieces_is_served(url: str, phantom_png: bytes) -> None:

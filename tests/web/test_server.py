@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-from tests.web.posting import post_to_server
+from tests.web.posting import PATIENCE, post_to_server
 from tests.web.serving import ROOT, serve_in_thread
 from web import WebConfig
 from web.server import Server
@@ -41,7 +41,7 @@ def test_a_large_upload_never_touches_the_disk(
 
 
 def test_a_body_beyond_the_limit_is_refused_in_json_before_it_is_read(url: str) -> None:
-    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=10)
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=PATIENCE)
     connection.putrequest("POST", "/predict")
     connection.putheader("Content-Length", str(10**12))
     connection.endheaders()
@@ -55,7 +55,7 @@ def test_a_body_beyond_the_limit_is_refused_in_json_before_it_is_read(url: str) 
 
 
 def test_a_request_that_is_no_http_is_refused_in_json(url: str) -> None:
-    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=10)
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=PATIENCE)
     connection.putrequest("POST", "/predict")
     connection.putheader("Content-Length", "many")
     connection.endheaders()

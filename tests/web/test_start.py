@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import app as application
-from tests.web.posting import post_to_server
+from tests.web.posting import PATIENCE, post_to_server
 from tests.web.serving import ROOT, run_app
 from web import WebConfig, create_app
 from web.config import DEFAULT_MODEL
@@ -27,7 +27,7 @@ def test_the_application_serves_and_ends_cleanly(
         status, answer = post_to_server(running.url, phantom_png, name="secret-name.png")
         assert (status, answer["success"]) == (200, True)
         running.process.send_signal(number)
-        assert running.process.wait(timeout=20) == 0
+        assert running.process.wait(timeout=PATIENCE) == 0
     log = running.log.read_text()
     assert log.count("serving on") == 1
     assert log.endswith("stopped\n")
@@ -38,7 +38,7 @@ def test_the_application_serves_and_ends_cleanly(
 def test_a_missing_model_ends_the_start_with_one_line() -> None:
     command = [sys.executable, "app.py", "--model", "no-such-model.pth", "--port", "0"]
     done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=90, check=False
+        command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.returncode == 1
     assert done.stdout == ""
@@ -123,5 +123,5 @@ def test_serving_imports_neither_training_nor_plotting(tiny_checkpoint: Path) ->
         cwd=ROOT,
         env={**os.environ, "RESFORMER_MODEL": str(tiny_checkpoint)},
         check=True,
-        timeout=90,
+        timeout=PATIENCE,
     )

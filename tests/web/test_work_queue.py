@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from resformer.inference import Prediction
 from tests.web.conftest import encode
-from tests.web.posting import post_file
+from tests.web.posting import PATIENCE, post_file
 from web import WebConfig, create_app
 from web.service import ModelService
 from web.work_queue import BusyError, TimeLimitError, WorkQueue
@@ -30,7 +31,7 @@ class Work:
 
     def __call__(self) -> str:
         self.has_begun.set()
-        assert self.may_end.wait(30)
+        assert self.may_end.wait(PATIENCE)
         return "done"
 
 
@@ -42,7 +43,7 @@ def ask() -> Iterator[Callable[..., Any]]:
 
 
 def test_results_and_errors_come_back() -> None:
-    queue = WorkQueue(concurrency=1, waiting=0, time_limit=30)
+    queue = WorkQueue(concurrency=1, waiting=0, time_limit=PATIENCE)
     assert queue.run(lambda: 42) == 42
     with pytest.raises(ZeroDivisionError):
         queue.run(lambda: 1 // 0)
@@ -52,37 +53,56 @@ def test_results_and_errors_come_back() -> None:
 def test_a_full_queue_refuses_at_once_and_takes_more_when_there_is_room(
     ask: Callable[..., Any],
 ) -> None:
-    queue = WorkQueue(concurrency=1, waiting=1, time_limit=30)
+    queue = WorkQueue(concurrency=1, waiting=1, time_limit=PATIENCE)
     first, other = Work(), Work()
     running = ask(queue.run, first)
-    assert first.has_begun.wait(10)
+    assert first.has_begun.wait(PATIENCE)
     rivals = [ask(queue.run, other), ask(queue.run, other)]
-    finished, waiting = wait(rivals, timeout=10, return_when=FIRST_COMPLETED)
+    finished, waiting = wait(rivals, timeout=PATIENCE, return_when=FIRST_COMPLETED)
     assert len(finished) == len(waiting) == 1
     with pytest.raises(BusyError):
         finished.pop().result()
     assert not other.has_begun.is_set()
     first.may_end.set()
     other.may_end.set()
-    assert running.result(10) == waiting.pop().result(10) == "done"
+    assert running.result(PATIENCE) == waiting.pop().result(PATIENCE) == "done"
     assert queue.run(lambda: "room again") == "room again"
 
 
 def test_only_so_many_run_at_the_same_time(ask: Callable[..., Any]) -> None:
-    queue = WorkQueue(concurrency=2, waiting=4, time_limit=30)
+    queue = WorkQueue(concurrency=2, waiting=4, time_limit=PATIENCE)
     lock, running, most = threading.Lock(), [0], [0]
+    two = threading.Barrier(2)
 
     def work() -> None:
         with lock:
             running[0] += 1
             most[0] = max(most[0], running[0])
-        time.sleep(0.02)
+        two.wait(PATIENCE)
         with lock:
             running[0] -= 1
 
     for future in [ask(queue.run, work) for _ in range(6)]:
-        future.result(10)
+        future.result(PATIENCE)
     assert most == [2]
+
+
+def begin(queue: WorkQueue, work: Work) -> None:
+    """Let a queue begin with work that outlasts its short limit, however busy the machine is."""
+    while not work.has_begun.wait(0.1):
+        with suppress(BusyError, TimeLimitError):
+            queue.run(work)
+
+
+def run_when_free(queue: WorkQueue) -> None:
+    """Let a queue with a short limit do something, however busy the machine is."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        with suppress(BusyError, TimeLimitError):
+            assert queue.run(lambda: "free") == "free"
+            return
+        time.sleep(0.01)
+    pytest.fail("the place was never given back")
 
 
 def test_work_beyond_the_time_limit_is_given_up_but_keeps_its_place() -> None:
@@ -90,29 +110,22 @@ def test_work_beyond_the_time_limit_is_given_up_but_keeps_its_place() -> None:
     work = Work()
     with pytest.raises(TimeLimitError):
         queue.run(work)
+    begin(queue, work)
     with pytest.raises(BusyError):
         queue.run(lambda: "too early")
     work.may_end.set()
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            assert queue.run(lambda: "free") == "free"
-            return
-        except BusyError:
-            time.sleep(0.01)
-    pytest.fail("the place was never given back")
+    run_when_free(queue)
 
 
-def test_work_that_waited_too_long_never_begins(ask: Callable[..., Any]) -> None:
+def test_work_that_waited_too_long_never_begins() -> None:
     queue = WorkQueue(concurrency=1, waiting=1, time_limit=0.2)
-    first, second = Work(), Work()
-    ask(queue.run, first)
-    assert first.has_begun.wait(10)
+    blocker, late = Work(), Work()
+    begin(queue, blocker)
     with pytest.raises(TimeLimitError):
-        queue.run(second)
-    first.may_end.set()
-    time.sleep(0.05)
-    assert not second.has_begun.is_set()
+        queue.run(late)
+    blocker.may_end.set()
+    run_when_free(queue)  # its turn would have come before
+    assert not late.has_begun.is_set()
 
 
 def test_a_time_out_of_the_work_itself_stays_what_it_is() -> None:
@@ -120,7 +133,7 @@ def test_a_time_out_of_the_work_itself_stays_what_it_is() -> None:
         raise TimeoutError("its own")
 
     with pytest.raises(TimeoutError, match="its own"):
-        WorkQueue(concurrency=1, waiting=0, time_limit=30).run(work)
+        WorkQueue(concurrency=1, waiting=0, time_limit=PATIENCE).run(work)
 
 
 class SlowService(ModelService):
@@ -152,23 +165,22 @@ def test_a_busy_server_says_so_at_once_and_answers_again_later(
 ) -> None:
     client, work = slow_client(tiny_checkpoint)
     running = ask(post_file, client, encode())
-    assert work.has_begun.wait(10)
-    start = time.monotonic()
+    assert work.has_begun.wait(PATIENCE)
     refused = post_file(client.application.test_client(), encode())
-    assert time.monotonic() - start < 1
+    assert not running.done()
     assert (refused.status_code, refused.get_json()["code"]) == (503, "busy")
     assert "Try again" in refused.get_json()["error"]
     assert refused.headers["Retry-After"] == "1"
     work.may_end.set()
-    assert running.result(10).status_code == 200
+    assert running.result(PATIENCE).status_code == 200
     assert post_file(client, encode()).status_code == 200
 
 
 def test_an_image_beyond_the_time_limit_is_answered_in_time(tiny_checkpoint: Path) -> None:
     client, work = slow_client(tiny_checkpoint, time_limit=1)
     start = time.monotonic()
-    refused = post_file(client, encode())
-    assert 0.9 < time.monotonic() - start < 5
+    refused = post_file(client, encode())  # answered, although the model still thinks
+    assert time.monotonic() - start > 0.9
     assert (refused.status_code, refused.get_json()["code"]) == (503, "timeout")
     assert refused.headers["Retry-After"] == "5"
     work.may_end.set()
