@@ -1,0 +1,159 @@
+"""gunicorn with two workers: figures that add up, models of their own, and no way to stop it."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tests.web.conftest import encode
+from tests.web.posting import PATIENCE, connect, post_to_server
+from tests.web.serving import ROOT, RunningApp, run_gunicorn
+from web.metrics import SHARED_FOLDER
+from web.service import StartError
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="gunicorn needs a POSIX system")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The temporary folder of the server."""
+    return tmp_path_factory.mktemp("gunicorn")
+
+
+@pytest.fixture(scope="module")
+def server(
+    tiny_checkpoint: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningApp]:
+    log = tmp_path_factory.mktemp("log") / "log.txt"
+    settings = {"TMPDIR": str(folder), "RESFORMER_LOG": "json", "RESFORMER_RECEIVE_LIMIT": "3600"}
+    with run_gunicorn(tiny_checkpoint, log, **settings) as running:
+        yield running
+    assert list(folder.glob("resformer-metrics-*")) == []
+
+
+def read(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=PATIENCE) as response:
+        return str(response.read().decode())
+
+
+def counted(server: RunningApp, name: str) -> float:
+    lines = read(f"{server.url}/metrics").splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
+
+
+def workers(server: RunningApp) -> set[int]:
+    pid = server.process.pid
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+    return set(map(int, text.split()))
+
+
+def test_the_figures_of_all_workers_add_up(server: RunningApp, folder: Path) -> None:
+    name = 'resformer_requests_total{endpoint="/predict",status="200"}'
+    before = counted(server, name)
+    sent, deadline = 0, time.monotonic() + PATIENCE
+    # Whichever worker is awake takes a connection: until both have answered at least once.
+    with ThreadPoolExecutor(4) as threads:
+        while len(list(folder.glob("resformer-metrics-*/counter_*.db"))) < 2 or sent < 20:
+            answers = threads.map(post_to_server, [server.url] * 4, [encode()] * 4)
+            assert [status for status, _ in answers] == [200] * 4
+            sent += 4
+            assert time.monotonic() < deadline
+    assert {counted(server, name) - before for _ in range(10)} == {sent}
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads the maps of Linux")
+def test_the_parent_never_loads_pytorch(server: RunningApp) -> None:
+    parent = server.process.pid
+    assert "libtorch" not in Path(f"/proc/{parent}/maps").read_text()
+    children = workers(server)
+    assert len(children) == 2
+    for child in children:
+        assert "libtorch" in Path(f"/proc/{child}/maps").read_text()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads the processes of Linux")
+def test_a_worker_that_dies_is_replaced_and_its_figures_stay(server: RunningApp) -> None:
+    for _ in range(5):
+        assert post_to_server(server.url, encode())[0] == 200
+    name = 'resformer_requests_total{endpoint="/predict",status="200"}'
+    before, first = counted(server, name), workers(server)
+    os.kill(min(first), signal.SIGKILL)
+    deadline = time.monotonic() + PATIENCE
+    while len(workers(server)) < 2 or min(first) in workers(server):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert post_to_server(server.url, encode())[0] == 200
+    assert counted(server, name) == before + 1
+
+
+def test_many_slow_clients_stop_no_worker(server: RunningApp) -> None:
+    head = b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n"
+    with ExitStack() as crowd:
+        for _ in range(200):
+            crowd.enter_context(connect(server.url)).sendall(head + b"\r\nx")
+        for _ in range(4):
+            assert post_to_server(server.url, encode())[0] == 200
+
+
+def test_the_log_is_of_json_lines(server: RunningApp) -> None:
+    read(f"{server.url}/")
+    lines = server.log.read_text(encoding="utf-8").splitlines()
+    assert lines
+    assert [line for line in lines if not (line.startswith("{") and line.endswith("}"))] == []
+
+
+def test_settings_share_the_cores_and_load_no_model() -> None:
+    code = (
+        "import runpy, sys, os\n"
+        "from types import SimpleNamespace\n"
+        "settings = runpy.run_path('gunicorn.conf.py')\n"
+        "os.sched_getaffinity = lambda pid: set(range(8))\n"
+        "cfg = SimpleNamespace(preload_app=False, workers=3)\n"
+        "settings['on_starting'](SimpleNamespace(cfg=cfg))\n"
+        "settings['on_exit'](None)\n"
+        "assert not {'torch', 'prometheus_client'} & set(sys.modules)\n"
+        "print(os.environ['OMP_NUM_THREADS'], settings['bind'], settings['workers'])\n"
+    )
+    variables = {"RESFORMER_PORT": "81", "RESFORMER_WORKERS": "3", "RESFORMER_HOST": "0.0.0.0"}
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"} | variables
+    command = [sys.executable, "-c", code]
+    printed = subprocess.check_output(
+        command, cwd=ROOT, env=environment, text=True, timeout=PATIENCE
+    )
+    assert printed == "2 0.0.0.0:81 3\n"
+
+
+def test_loading_before_the_fork_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(SHARED_FOLDER, raising=False)
+    settings = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
+    server = SimpleNamespace(cfg=SimpleNamespace(preload_app=True, workers=2))
+    with pytest.raises(StartError, match="start without --preload"):
+        settings["on_starting"](server)
+    assert SHARED_FOLDER not in os.environ
+
+
+def test_a_missing_model_ends_the_start_with_its_reason() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "gunicorn", "app:create_app()"],
+        cwd=ROOT,
+        env={**os.environ, "RESFORMER_MODEL": "no-such-model.pth", "RESFORMER_PORT": "0"},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 4
+    assert "resformer: cannot load the model: no checkpoint at no-such-model.pth" in done.stderr
+    assert "Traceback" not in done.stderr
