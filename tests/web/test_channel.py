@@ -201,13 +201,15 @@ def test_memory_for_arriving_requests_is_bounded(app: Flask, phantom_png: bytes)
         assert {(status, answer["code"]) for status, answer in answers} == {(503, "busy")}
         # What is small still finds its way.
         assert post_to_server(url, phantom_png[:50_000])[0] == 400
-        # 24 came and 16 fit: those end as they would have without the others.
+        # 24 came and 16 fit: those get the answer of the application.
         accepted = [connection for connection in greedy if connection not in refused]
         assert len(accepted) == 16
         for connection in accepted:
             connection.sendall(b"x")
         answers = [read_answer(connection) for connection in accepted]
-        assert {(status, answer["code"]) for status, answer in answers} == {(400, "no_file")}
+        assert {(status, answer["code"]) for status, answer in answers} == {
+            (413, "upload_too_large")
+        }
 
 
 def test_who_asks_first_is_refused_before_the_body(url: str) -> None:
