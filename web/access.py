@@ -11,10 +11,10 @@ from flask import Flask, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from web.config import WebConfig
-from web.errors import API_PREFIX, ApiError
+from web.errors import API_PREFIXES, ApiError
 from web.service import StartError
 
-_KEPT_PATHS = (API_PREFIX, "/metrics")
+_KEPT_PATHS = (*API_PREFIXES, "/metrics")
 
 
 def register(app: Flask, config: WebConfig) -> None:
@@ -87,4 +87,4 @@ def _limit_rate(app: Flask, rate: str) -> None:
 
     @limiter.request_filter
     def is_free() -> bool:
-        return not request.path.startswith(API_PREFIX)
+        return not request.path.startswith(API_PREFIXES)

@@ -15,8 +15,8 @@ from web.config import WebConfig
 from web.service import ModelNotReadyError
 from web.work_queue import BusyError, TimeLimitError
 
-API_PREFIX = "/predict"
-_FOR_PROGRAMS = (API_PREFIX, "/model", "/openapi.json", "/healthz", "/readyz", "/metrics")
+API_PREFIXES = ("/predict", "/feedback")
+_FOR_PROGRAMS = (*API_PREFIXES, "/model", "/openapi.json", "/healthz", "/readyz", "/metrics")
 _IMAGE_STATUS = {
     "unreadable_image": 400,
     "image_too_large": 413,

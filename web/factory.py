@@ -5,7 +5,17 @@ from __future__ import annotations
 from flask import Flask
 from flask.json.provider import DefaultJSONProvider
 
-from web import access, descriptions, errors, health, pages, prediction, request_log, security
+from web import (
+    access,
+    descriptions,
+    errors,
+    feedback,
+    health,
+    pages,
+    prediction,
+    request_log,
+    security,
+)
 from web.config import PROJECT_ROOT, WebConfig
 from web.metrics import Metrics
 from web.service import ModelService
@@ -58,6 +68,8 @@ def create_app(config: WebConfig | None = None, service: ModelService | None = N
     request_log.register(app, metrics)
     access.register(app, config)
     app.register_blueprint(prediction.create_blueprint(config, service, queue, metrics))
+    if config.keep_feedback:
+        app.register_blueprint(feedback.create_blueprint(config, service, queue))
     app.register_blueprint(health.create_blueprint(service, metrics))
     errors.register(app, config)
     security.register(app)

@@ -12,6 +12,7 @@ from resformer.images import IMAGE_SUFFIXES
 from web import charts
 from web.config import WebConfig
 from web.contract import build_document
+from web.contract.errors import documented_codes
 from web.contract.reading import read_document
 from web.model_card import build_card
 from web.service import ModelService
@@ -57,6 +58,7 @@ def create_blueprint(config: WebConfig, service: ModelService) -> Blueprint:
             has_gate=bool(service.class_names and service.checkpoint.gate),
             accept=",".join([*sorted(IMAGE_SUFFIXES), *_DICOM_SUFFIXES]),
             max_bytes=config.max_bytes,
+            keeps_images=config.keep_feedback,
             scale=_colour_scale(),
         )
 
@@ -73,9 +75,8 @@ def create_blueprint(config: WebConfig, service: ModelService) -> Blueprint:
 
     @blueprint.get("/docs")
     def docs() -> str:
-        return render_template(
-            "docs.html", **read_document(build_document(service.class_names, config))
-        )
+        document = build_document(service.class_names, config)
+        return render_template("docs.html", **read_document(document, documented_codes(config)))
 
     return blueprint
 

@@ -2,6 +2,7 @@
 
 import { RequestError, sendImage } from "./api.js";
 import { forgetReasons, offerReasons } from "./explanation.js";
+import { forgetFeedback, offerFeedback } from "./feedback.js";
 import { watchIntake } from "./intake.js";
 import { showAnswer, showBusy, showError, showFile, showNoFile, showRefusal } from "./view.js";
 
@@ -30,6 +31,7 @@ async function analyse(file, options = {}) {
     if (mine === current) {
       showAnswer(answer);
       offerReasons(answer.prediction, ask);
+      offerFeedback(answer.prediction, file);
     }
   } catch (error) {
     if (mine === current) {
@@ -41,6 +43,7 @@ async function analyse(file, options = {}) {
 function replaceCurrent(file, options = {}) {
   current.controller.abort();
   forgetReasons();
+  forgetFeedback();
   current = { file, options, controller: new AbortController() };
   return current;
 }

@@ -39,6 +39,25 @@ def app(tiny_checkpoint: Path) -> Flask:
 
 
 @pytest.fixture
+def giving_config(tiny_checkpoint: Path, tmp_path: Path) -> WebConfig:
+    """Small limits, and feedback kept in a folder of the test."""
+    return WebConfig(
+        *(tiny_checkpoint, "cpu"),
+        max_bytes=2**20,
+        max_pixels=10**6,
+        keep_feedback=True,
+        uploads_path=tmp_path / "uploads",
+        feedback_max_bytes=2**20,
+    )
+
+
+@pytest.fixture
+def giver(giving_config: WebConfig) -> FlaskClient:
+    """A client of an application that keeps feedback."""
+    return create_app(giving_config).test_client()
+
+
+@pytest.fixture
 def client(app: Flask) -> FlaskClient:
     """A client that needs no socket."""
     return app.test_client()

@@ -11,20 +11,23 @@ from web.contract.errors import refer_to
 from web.json_image import IMAGE_FIELD
 from web.uploads import BATCH_FIELD, FILE_FIELD, RAW_TYPES
 
-_RASTER_TYPES = ("png", "jpeg", "bmp", "gif", "webp", "tiff")
+RAW_IMAGE_TYPES = (
+    *(f"image/{kind}" for kind in ("png", "jpeg", "bmp", "gif", "webp", "tiff")),
+    *RAW_TYPES,
+)
 _OPTIONS = {
     "preview": "0 leaves the picture of the decoded image out.",
     "explain": "1 adds a picture of where the evidence for a class lies.",
     "class": "The class to explain; without it, the predicted one.",
     "force": "1 answers although the image does not look like a chest X-ray.",
 }
-_BINARY = {
+BINARY = {
     "title": "file",
     "type": "string",
     "contentMediaType": "application/octet-stream",
     "description": "A file, whatever its name.",
 }
-_BASE64 = {
+BASE64 = {
     "type": "string",
     "contentEncoding": "base64",
     "description": "Padded, without line breaks; a data URL (`data:image/png;base64,…`) too.",
@@ -34,7 +37,6 @@ _HOST = "http://localhost:5000"
 
 def predict_operation(config: WebConfig) -> dict[str, Any]:
     """Describe `POST /predict`."""
-    raw_types = (*(f"image/{kind}" for kind in _RASTER_TYPES), *RAW_TYPES)
     return {
         "tags": ["Classify"],
         "operationId": "predict",
@@ -50,9 +52,9 @@ def predict_operation(config: WebConfig) -> dict[str, Any]:
         "requestBody": {
             "required": True,
             "content": {
-                "multipart/form-data": {"schema": _body({FILE_FIELD: _BINARY}, "Flag")},
-                "application/json": {"schema": _body({IMAGE_FIELD: _BASE64}, "JsonFlag")},
-                **{kind: {} for kind in raw_types},
+                "multipart/form-data": {"schema": _body({FILE_FIELD: BINARY}, "Flag")},
+                "application/json": {"schema": _body({IMAGE_FIELD: BASE64}, "JsonFlag")},
+                **{kind: {} for kind in RAW_IMAGE_TYPES},
             },
         },
         "responses": {
@@ -75,7 +77,7 @@ def batch_operation(config: WebConfig) -> dict[str, Any]:
     """Describe `POST /predict/batch`."""
     files = {
         "type": "array",
-        "items": _BINARY,
+        "items": BINARY,
         "minItems": 1,
         "maxItems": config.max_files,
         "description": "Files, whatever their names.",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+from web.config import WebConfig
 
 CODES: dict[int, dict[str, str]] = {
     400: {
@@ -36,6 +39,10 @@ CODES: dict[int, dict[str, str]] = {
         "timeout": "The image took too long.",
     },
 }
+_FEEDBACK_CODES: dict[int, dict[str, str]] = {
+    403: {"cross_origin": "The request comes from a page of another site."},
+    507: {"storage_full": "There is no room for another image."},
+}
 _RETRY = {
     "Retry-After": {
         "description": "Seconds after which to try again.",
@@ -54,6 +61,11 @@ _HEADERS: dict[int, dict[str, Any]] = {
 }
 
 
+def documented_codes(config: WebConfig) -> dict[int, dict[str, str]]:
+    """Return the codes that an application with these settings refuses with, by status."""
+    return dict(sorted((CODES | (_FEEDBACK_CODES if config.keep_feedback else {})).items()))
+
+
 def name_of(status: int) -> str:
     """Return the name of a status in the document's components."""
     return f"Error{status}"
@@ -66,9 +78,9 @@ def refer_to(*statuses: int) -> dict[str, Any]:
     }
 
 
-def error_responses() -> dict[str, Any]:
+def error_responses(codes: Mapping[int, dict[str, str]]) -> dict[str, Any]:
     """Return the answer of every status, by name."""
-    return {name_of(status): _response(status, codes) for status, codes in CODES.items()}
+    return {name_of(status): _response(status, codes[status]) for status in codes}
 
 
 def error_schema(codes: list[str]) -> dict[str, Any]:

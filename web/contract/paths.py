@@ -8,6 +8,7 @@ from web.config import WebConfig
 from web.contract.building import json_content, reference
 from web.contract.classify import batch_operation, predict_operation
 from web.contract.errors import refer_to
+from web.contract.feedback import feedback_operation
 
 _TEXT = {"schema": {"type": "string"}}
 _PAGE = {"description": "A page.", "content": {"text/html": _TEXT}}
@@ -24,6 +25,9 @@ def build_paths(config: WebConfig) -> dict[str, Any]:
     return {
         "/predict": {"post": predict_operation(config) | security},
         "/predict/batch": {"post": batch_operation(config) | security},
+        **(
+            {"/feedback": {"post": feedback_operation() | security}} if config.keep_feedback else {}
+        ),
         **{path: {"get": operation} for path, operation in _model_operations().items()},
         "/healthz": {
             "get": _operation(

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from markupsafe import Markup, escape
 
-from web.contract.errors import CODES
-
 _CODE = re.compile(r"`([^`]+)`")
 
 
-def read_document(document: dict[str, Any]) -> dict[str, Any]:
-    """Return what the template needs of an OpenAPI document of this application."""
+def read_document(
+    document: dict[str, Any], codes: Mapping[int, Mapping[str, str]]
+) -> dict[str, Any]:
+    """Return what the template needs of an OpenAPI document and of the codes of its refusals."""
     schemas = document["components"]["schemas"]
     return {
         "info": document["info"] | {"description": in_words(document["info"]["description"])},
@@ -25,7 +26,7 @@ def read_document(document: dict[str, Any]) -> dict[str, Any]:
             for method, operation in methods.items()
         ],
         "refusals": [
-            (status, code, meaning) for status in CODES for code, meaning in CODES[status].items()
+            (status, code, meaning) for status in codes for code, meaning in codes[status].items()
         ],
         "schemas": [
             {

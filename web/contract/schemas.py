@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from web.contract.answers import MODEL, answer_schemas
 from web.contract.building import object_of
-from web.contract.errors import CODES, error_schema
+from web.contract.errors import error_schema
 
 _FLAG_VALUES = ["0", "1", "false", "true"]
 
 
-def build_schemas(class_names: Sequence[str]) -> dict[str, Any]:
-    """Return every schema by its name."""
+def build_schemas(
+    class_names: Sequence[str], errors: Mapping[int, Mapping[str, str]]
+) -> dict[str, Any]:
+    """Return every schema by its name; the errors are codes and meanings by status."""
     class_name: dict[str, Any] = {"type": "string", "description": "A class of the model."}
     if class_names:
         class_name["enum"] = list(class_names)
-    codes = [code for status in CODES for code in CODES[status] if status != 422]
+    codes = [code for status in errors for code in errors[status] if status != 422]
     return {
         **answer_schemas(class_names),
         "Error": error_schema(list(dict.fromkeys(codes))),
