@@ -32,20 +32,23 @@ class AnswerOptions:
     force: bool = False
 
 
-def read_options(values: Mapping[str, Any]) -> AnswerOptions:
-    """Read the options among the parameters and fields of a request; others are ignored.
+_DEFAULT = AnswerOptions()
+
+
+def read_options(values: Mapping[str, Any], default: AnswerOptions = _DEFAULT) -> AnswerOptions:
+    """Read the options among parameters or fields of a request; what is no option is ignored.
 
     Raises:
         ApiError: 400 `bad_option` if one cannot be read, naming it and what is possible.
     """
-    class_name = values.get("class")
+    class_name = values.get("class", default.class_name)
     if class_name is not None and not isinstance(class_name, str):
         raise ApiError(400, "bad_option", "“class” must be the name of a class.")
     return AnswerOptions(
-        preview=_read_flag(values, "preview", True),
-        explain=_read_flag(values, "explain", False),
+        preview=_read_flag(values, "preview", default.preview),
+        explain=_read_flag(values, "explain", default.explain),
         class_name=class_name,
-        force=_read_flag(values, "force", False),
+        force=_read_flag(values, "force", default.force),
     )
 
 

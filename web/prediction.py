@@ -26,9 +26,11 @@ def create_blueprint(
     blueprint = Blueprint("prediction", __name__)
 
     def choose(fields: dict[str, Any]) -> AnswerOptions:
-        options = read_options({**request.args.to_dict(), **fields})
-        if options.class_name is not None:
-            check_class(options.class_name, service)
+        asked = read_options(request.args)
+        options = read_options(fields, asked)
+        for name in (asked.class_name, options.class_name):
+            if name is not None:
+                check_class(name, service)
         return options
 
     def classify(read: Callable[[], bytes], options: AnswerOptions) -> dict[str, Any]:
