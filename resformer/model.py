@@ -3,95 +3,27 @@
 ``x_i`` are the features of the backbone's four stages, ``t_i = EMPT_i(x_i)`` those of the
 auxiliary network, and ``f_i = x_i + IMTM(t)_i`` (the identity mapping) is what is pooled and
 classified. Departure from the earlier implementation, which classified the last scale alone and
-left 24,768 parameters without a gradient: all four ``f_i`` are pooled.
+left 24,768 parameters without a gradient: all four ``f_i`` are pooled, and where the network has
+a lung head, inside the lungs that it predicts, so that the class is read off the lungs.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
-from typing import Any
+from typing import Literal, overload
 
 import torch
 from torch import Tensor, nn
 
-from resformer.layers import EMPT, IMTM, MCCRM, ConvNormAct
-from resformer.layers.validation import require_divisible, require_positive
+from resformer.configuration import ResFormerConfig
+from resformer.layers import EMPT, IMTM, MCCRM, ConvNormAct, LungHead, average_inside
 
-NUM_STAGES = 4
+__all__ = ["AuxiliaryNetwork", "Backbone", "IdentityMappingResFormer", "ResFormerConfig"]
+
 DOWNSAMPLING = 32
 MIN_SIDE = 64
-
-
-@dataclass(frozen=True)
-class ResFormerConfig:
-    """Everything that is needed to build the network.
-
-    Attributes:
-        num_classes: length of the logits, two or more.
-        in_chans: channels of the image; an X-ray has one.
-        channels: channels of the four stages, finest first.
-        depths: MCCRM blocks in each stage.
-        num_heads: attention heads of each stage's EMPT.
-        reduction_ratios: spatial reduction of the keys in each stage's EMPT.
-        mlp_ratio: hidden channels of the EMPT's MLP as a multiple of the stage's channels.
-        fusion_dim: width of the tokens in the IMTM.
-        fusion_heads: attention heads of the IMTM.
-        dropout: probability of dropping a pooled feature during training.
-
-    Raises:
-        ValueError: if a value is impossible, naming it and what to change.
-    """
-
-    num_classes: int = 4
-    in_chans: int = 1
-    channels: tuple[int, ...] = (32, 64, 96, 128)
-    depths: tuple[int, ...] = (1, 2, 2, 1)
-    num_heads: tuple[int, ...] = (1, 2, 3, 4)
-    reduction_ratios: tuple[int, ...] = (8, 4, 2, 1)
-    mlp_ratio: float = 2.0
-    fusion_dim: int = 128
-    fusion_heads: int = 4
-    dropout: float = 0.2
-
-    def __post_init__(self) -> None:
-        """Refuse impossible values at once, not in the middle of a training."""
-        if self.num_classes < 2:
-            raise ValueError(f"num_classes must be 2 or more, got {self.num_classes}")
-        require_positive(in_chans=self.in_chans, mlp_ratio=self.mlp_ratio)
-        for name in ("channels", "depths", "num_heads", "reduction_ratios"):
-            values = getattr(self, name)
-            if len(values) != NUM_STAGES:
-                raise ValueError(f"{name} needs {NUM_STAGES} values, one a stage, got {values}")
-            for value in values:
-                require_positive(**{name: value})
-        for embed_dim, num_heads in zip(self.channels, self.num_heads, strict=True):
-            require_divisible(embed_dim, num_heads)
-        require_divisible(self.fusion_dim, self.fusion_heads)
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain lists and numbers, fit for JSON and for a checkpoint."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> ResFormerConfig:
-        """Rebuild a configuration from :meth:`to_dict`.
-
-        Raises:
-            ValueError: if a field is missing or unknown, naming it.
-        """
-        names = {field.name for field in fields(cls)}
-        if set(values) != names:
-            raise ValueError(
-                f"the network's configuration lacks {sorted(names - set(values))} and has unknown "
-                f"{sorted(set(values) - names)}: it was written by another version"
-            )
-        restored: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
-        }
-        return cls(**restored)
+# Pixels a side of the square that one position of the lung head stands for.
+LUNG_CELL = 4
 
 
 class Backbone(nn.Module):
@@ -165,14 +97,29 @@ class IdentityMappingResFormer(nn.Module):
         self.imtm = IMTM(self.config.channels, self.config.fusion_dim, self.config.fusion_heads)
         self.dropout = nn.Dropout(self.config.dropout)
         self.fc = nn.Linear(sum(self.config.channels), self.config.num_classes)
+        self.lung_head = LungHead(self.config.channels) if self.config.lung_head else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    @overload
+    def forward(self, x: Tensor, return_lungs: Literal[False] = False) -> Tensor: ...
+
+    @overload
+    def forward(self, x: Tensor, return_lungs: Literal[True]) -> tuple[Tensor, Tensor]: ...
+
+    def forward(self, x: Tensor, return_lungs: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Map images ``(B, in_chans, H, W)`` to logits ``(B, num_classes)``.
 
+        Args:
+            x: the images.
+            return_lungs: whether to return the logits of the lungs too, as :meth:`lungs` does.
+
         Raises:
-            ValueError: as :meth:`forward_features`.
+            ValueError: as :meth:`forward_features`; as :meth:`lungs` if the lungs are asked for.
         """
-        return self.classify(self.forward_features(x))
+        features = self.forward_features(x)
+        if not return_lungs:
+            return self.classify(features)
+        lungs = self.lungs(features)
+        return self.classify(features, lungs), lungs
 
     def forward_features(self, x: Tensor) -> list[Tensor]:
         """Map images to the four fused features ``f_i``, ``(B, C_i, H_i, W_i)``, finest first.
@@ -189,14 +136,38 @@ class IdentityMappingResFormer(nn.Module):
         fused = self.imtm(self.auxiliary(features))
         return [identity + mapped for identity, mapped in zip(features, fused, strict=True)]
 
-    def classify(self, features: list[Tensor]) -> Tensor:
-        """Map the fused features of :meth:`forward_features` to logits ``(B, num_classes)``."""
-        logits: Tensor = self.fc(self.dropout(self.pool(features)))
+    def lungs(self, features: list[Tensor]) -> Tensor:
+        """Map the fused features to logits of being lung, ``(B, 1, H / 4, W / 4)``.
+
+        Raises:
+            ValueError: if the network has no lung head.
+        """
+        if self.lung_head is None:
+            raise ValueError("the network has no lung head: train one with --lung-head")
+        logits: Tensor = self.lung_head(features)
         return logits
 
-    def pool(self, features: list[Tensor]) -> Tensor:
-        """Average each ``(B, C_i, H_i, W_i)`` over its positions: ``(B, sum(C_i))``."""
-        return torch.cat([f.mean(dim=(-2, -1)) for f in features], dim=1)
+    def classify(self, features: list[Tensor], lungs: Tensor | None = None) -> Tensor:
+        """Map the fused features of :meth:`forward_features` to logits ``(B, num_classes)``.
+
+        Args:
+            features: of the four scales.
+            lungs: what :meth:`lungs` returned for them, if it was asked already.
+        """
+        logits: Tensor = self.fc(self.dropout(self.pool(features, lungs)))
+        return logits
+
+    def pool(self, features: list[Tensor], lungs: Tensor | None = None) -> Tensor:
+        """Average each ``(B, C_i, H_i, W_i)`` over its positions: ``(B, sum(C_i))``.
+
+        With a lung head, over those inside the predicted lungs. The loss of the classes sends no
+        gradient into the lungs, which would else come to mean "where the class shows best".
+        """
+        if self.lung_head is None:
+            return torch.cat([f.mean(dim=(-2, -1)) for f in features], dim=1)
+        logits = self.lungs(features) if lungs is None else lungs
+        inside = torch.sigmoid(logits.detach())
+        return torch.cat([average_inside(f, inside) for f in features], dim=1)
 
     def _check_shape(self, x: Tensor) -> None:
         if x.ndim != 4 or x.shape[1] != self.config.in_chans:

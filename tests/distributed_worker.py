@@ -15,7 +15,7 @@ import torch
 from resformer.model import ResFormerConfig
 from resformer.training.distributed import join_processes
 from resformer.training.engine import train_epoch
-from resformer.training.workspace import Workspace, build_learner, build_loader
+from resformer.training.workspace import Workspace, build_learner, build_loader, build_loss
 from resformer.transforms import InputSpec
 from tests.training_setup import TINY_TRAINING, split_by_number
 
@@ -30,7 +30,8 @@ def main(images: Path, notes: Path) -> None:
         group.from_main(None)
         films = space.training_films(0)
         loader = build_loader(films, TINY_TRAINING, group)
-        learner = build_learner(films, len(loader), network, TINY_TRAINING, group)
+        loss = build_loss(films, network, TINY_TRAINING)
+        learner = build_learner(loss, len(loader), network, TINY_TRAINING, group)
         train_epoch(learner, loader, group, label="epoch", progress=False)
         weights = torch.cat([p.detach().flatten() for p in learner.average.module.parameters()])
         note = {

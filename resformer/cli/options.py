@@ -27,6 +27,14 @@ def add_config_options(parser: argparse.ArgumentParser, config: type[Any]) -> No
     """Add ``--field-name`` for every field of a dataclass, with its default, type and help."""
     group = parser.add_argument_group(config.__name__)
     for field in fields(config):
+        if isinstance(field.default, bool):
+            group.add_argument(
+                _flag(field),
+                action=argparse.BooleanOptionalAction,
+                default=field.default,
+                help=f"{field.metadata['help']} (default: %(default)s)",
+            )
+            continue
         group.add_argument(
             _flag(field),
             type=type(field.default),

@@ -38,8 +38,9 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         type=Path,
         required=True,
         action="append",
-        help="folder or .zip: <Class>/images/* (masks beside it are ignored) or <Class>/*; given "
-        "more than once, all are read as one data set, and each may hold some of the classes",
+        help="folder or .zip: <Class>/images/* (lung masks in <Class>/masks/*.png are read with "
+        "--lung-head) or <Class>/*; given more than once, all are read as one data set, and each "
+        "may hold some of the classes",
     )
     parser.add_argument(
         "--out",
@@ -66,6 +67,11 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="go on where the run's folder was stopped"
     )
+    parser.add_argument(
+        "--trial",
+        action="store_true",
+        help="compare ways of training: leave the test split alone and fit no gate",
+    )
     add_config_options(parser, TrainingConfig)
 
 
@@ -87,6 +93,7 @@ def run(options: argparse.Namespace) -> int:
             *(root, manifest, config, options.run_dir),
             outliers=options.outliers,
             resume=options.resume,
+            trial=options.trial,
         )
         if group.is_main:
             save_checkpoint(checkpoint, options.out)

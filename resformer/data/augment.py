@@ -2,7 +2,8 @@
 
 What tells the sources of the public data apart (sharpness, exposure, borders, text markers) is
 varied more than anatomy is: crops cut borders away, blur, downscaling, sharpening and JPEG hide
-the first resize, tone curves hide exposure, coarse dropout hides markers.
+the first resize, tone curves hide exposure, coarse dropout hides markers. All of that is moderate,
+or strong, where films of other hospitals matter more than the last per cent at home.
 
 albumentations is imported by the function that needs it, because serving never does. It is frozen
 at 2.0.8 (MIT) and asks the network for its newest version at import unless told not to.
@@ -11,20 +12,88 @@ at 2.0.8 (MIT) and asks the network for its newest version at import unless told
 from __future__ import annotations
 
 import os
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+Range = tuple[float, float]
 
 # The share of the input's side by which the cached film is larger, so that crops stay sharp.
 CACHE_MARGIN = 1.25
 
 
-class Augmentation(Protocol):
-    """Turns a film into a varied one, the same for the same seed."""
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """How much each property of a film is varied; the default is moderate.
 
-    def __call__(self, film: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
-        """Map a film ``(H, W)`` to an augmented one ``(size, size)``."""
+    Attributes:
+        crop_area: share of the film that a crop keeps.
+        brightness: largest change of brightness, as a share of the range.
+        contrast: largest change of contrast, as a share.
+        gamma: exponent of the grey levels, in per cent.
+        tone: strength of the random tone curve.
+        intensity_probability: of each change of brightness and contrast, and of gamma.
+        tone_probability: of the tone curve.
+        blur: standard deviation of the blur in pixels.
+        downscale: factor of shrinking and enlarging again.
+        sharpening: strength of sharpening and of unsharp masking.
+        sharpness_probability: of one of blur, downscaling and the two kinds of sharpening.
+        noise: standard deviation of the noise, as a share of the range.
+        noise_probability: of noise, and of JPEG compression.
+        jpeg_quality: quality of the compression.
+        holes: most rectangles that are covered.
+        hole_probability: of covering any.
+    """
+
+    crop_area: Range = (0.72, 1.0)
+    brightness: float = 0.2
+    contrast: float = 0.25
+    gamma: Range = (60, 165)
+    tone: float = 0.15
+    intensity_probability: float = 0.5
+    tone_probability: float = 0.3
+    blur: Range = (0.4, 1.2)
+    downscale: Range = (0.45, 0.85)
+    sharpening: Range = (0.1, 0.5)
+    sharpness_probability: float = 0.6
+    noise: Range = (0.005, 0.04)
+    noise_probability: float = 0.3
+    jpeg_quality: tuple[int, int] = (40, 95)
+    holes: int = 4
+    hole_probability: float = 0.4
+
+
+STRENGTHS = {
+    "moderate": AugmentationConfig(),
+    "strong": AugmentationConfig(
+        crop_area=(0.6, 1.0),
+        brightness=0.3,
+        contrast=0.4,
+        gamma=(45, 220),
+        tone=0.35,
+        intensity_probability=0.6,
+        tone_probability=0.6,
+        blur=(0.4, 1.8),
+        downscale=(0.35, 0.9),
+        sharpening=(0.1, 0.8),
+        sharpness_probability=0.8,
+        noise=(0.005, 0.06),
+        noise_probability=0.45,
+        jpeg_quality=(25, 95),
+        holes=6,
+        hole_probability=0.5,
+    ),
+}
+
+
+class Augmentation(Protocol):
+    """Turns a film and its mask into varied ones, the same for the same seed."""
+
+    def vary(self, film: Pixels, mask: Pixels, seed: int) -> tuple[Pixels, Pixels]:
+        """Map a film and its mask ``(H, W)`` to augmented ones ``(size, size)``."""
         ...
 
 
@@ -33,51 +102,80 @@ class FilmAugmentation:
 
     Args:
         size: side of the augmented film in pixels.
+        config: how much is varied.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, config: AugmentationConfig | None = None) -> None:
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
         import albumentations as A
         import cv2
 
         cv2.setNumThreads(0)
-        self._compose = A.Compose(
-            [
-                A.Affine(
-                    scale=(0.9, 1.15),
-                    translate_percent=(-0.06, 0.06),
-                    rotate=(-12, 12),
-                    shear=(-4, 4),
-                    p=0.9,
-                ),
-                A.RandomResizedCrop((size, size), scale=(0.72, 1.0), ratio=(0.87, 1.15)),
-                A.HorizontalFlip(p=0.5),
-                A.RandomBrightnessContrast(0.2, 0.25, p=0.5),
-                A.RandomGamma((60, 165), p=0.5),
-                A.RandomToneCurve(scale=0.15, p=0.3),
-                A.OneOf(
-                    [
-                        A.GaussianBlur(sigma_limit=(0.4, 1.2)),
-                        A.Downscale(scale_range=(0.45, 0.85)),
-                        A.Sharpen(alpha=(0.1, 0.5)),
-                        A.UnsharpMask(alpha=(0.1, 0.5)),
-                    ],
-                    p=0.6,
-                ),
-                A.GaussNoise(std_range=(0.005, 0.04), p=0.3),
-                A.ImageCompression(quality_range=(40, 95), p=0.3),
-                A.CoarseDropout(
-                    num_holes_range=(1, 4),
-                    hole_height_range=(0.06, 0.22),
-                    hole_width_range=(0.06, 0.22),
-                    fill="random_uniform",
-                    p=0.4,
-                ),
-            ]
-        )
+        chosen = config or AugmentationConfig()
+        self._compose = A.Compose([*_geometry(size, chosen), *_appearance(chosen)])
 
-    def __call__(self, film: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
+    def __call__(self, film: Pixels, seed: int) -> Pixels:
         """Map a film ``(H, W)`` to ``(size, size)``, the same for the same seed."""
         self._compose.set_random_seed(seed)
-        augmented: NDArray[np.uint8] = self._compose(image=film)["image"]
+        augmented: Pixels = self._compose(image=film)["image"]
         return augmented
+
+    def vary(self, film: Pixels, mask: Pixels, seed: int) -> tuple[Pixels, Pixels]:
+        """Map a film as a call does, and its mask ``(H, W)`` to where the film's parts went."""
+        self._compose.set_random_seed(seed)
+        augmented = self._compose(image=film, mask=mask)
+        return augmented["image"], augmented["mask"]
+
+
+def _geometry(size: int, config: AugmentationConfig) -> list[Any]:
+    import albumentations as A
+    import cv2
+
+    smooth = cv2.INTER_LINEAR
+    return [
+        A.Affine(
+            scale=(0.9, 1.15),
+            translate_percent=(-0.06, 0.06),
+            rotate=(-12, 12),
+            shear=(-4, 4),
+            mask_interpolation=smooth,
+            p=0.9,
+        ),
+        A.RandomResizedCrop(
+            (size, size),
+            scale=config.crop_area,
+            ratio=(0.87, 1.15),
+            mask_interpolation=smooth,
+        ),
+        A.HorizontalFlip(p=0.5),
+    ]
+
+
+def _appearance(config: AugmentationConfig) -> list[Any]:
+    import albumentations as A
+
+    return [
+        A.RandomBrightnessContrast(
+            config.brightness, config.contrast, p=config.intensity_probability
+        ),
+        A.RandomGamma(config.gamma, p=config.intensity_probability),
+        A.RandomToneCurve(scale=config.tone, p=config.tone_probability),
+        A.OneOf(
+            [
+                A.GaussianBlur(sigma_limit=config.blur),
+                A.Downscale(scale_range=config.downscale),
+                A.Sharpen(alpha=config.sharpening),
+                A.UnsharpMask(alpha=config.sharpening),
+            ],
+            p=config.sharpness_probability,
+        ),
+        A.GaussNoise(std_range=config.noise, p=config.noise_probability),
+        A.ImageCompression(quality_range=config.jpeg_quality, p=config.noise_probability),
+        A.CoarseDropout(
+            num_holes_range=(1, config.holes),
+            hole_height_range=(0.06, 0.22),
+            hole_width_range=(0.06, 0.22),
+            fill="random_uniform",
+            p=config.hole_probability,
+        ),
+    ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -46,31 +46,59 @@ def cache_films(
         OSError: if a film cannot be read or the array cannot be written.
     """
     digest = hashlib.sha256("".join(row.sha256 for row in rows).encode()).hexdigest()[:16]
+
+    def load(index: int) -> NDArray[np.uint8]:
+        return resize_pixels(decode_image((root / rows[index].path).read_bytes()), size)
+
     path = folder / f"films-{len(rows)}x{size}-{digest}.npy"
+    return cache_arrays(path, load, (len(rows), size, size), progress=progress)
+
+
+def cache_arrays(
+    path: Path,
+    load: Callable[[int], NDArray[np.uint8]],
+    shape: tuple[int, int, int],
+    *,
+    progress: bool = False,
+) -> NDArray[np.uint8]:
+    """Return ``load(0), load(1), ...`` as a read-only memory map, made now or found again.
+
+    Args:
+        path: of the ``.npy`` file; its name must tell what it holds.
+        load: gives one array; called from several threads.
+        shape: ``(N, H, W)`` of all arrays together.
+        progress: whether to draw a progress bar.
+
+    Raises:
+        OSError: if the file cannot be written; also whatever ``load`` raises.
+    """
     if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=folder, suffix=".npy")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".npy")
         os.close(handle)
         try:
-            _fill(Path(temporary), root, rows, size, progress=progress)
+            _fill(Path(temporary), load, shape, progress=progress)
             os.replace(temporary, path)
         finally:
             Path(temporary).unlink(missing_ok=True)
-    films: NDArray[np.uint8] = np.load(path, mmap_mode="r")
-    return films
+    arrays: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    return arrays
 
 
 def _fill(
-    path: Path, root: DataRoot, rows: Sequence[ManifestRow], size: int, *, progress: bool
+    path: Path,
+    load: Callable[[int], NDArray[np.uint8]],
+    shape: tuple[int, int, int],
+    *,
+    progress: bool,
 ) -> None:
-    films = open_memmap(path, mode="w+", dtype=np.uint8, shape=(len(rows), size, size))
+    arrays = open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
 
-    def load(index: int) -> None:
-        pixels = decode_image((root / rows[index].path).read_bytes())
-        films[index] = resize_pixels(pixels, size)
+    def store(index: int) -> None:
+        arrays[index] = load(index)
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        decoded = pool.map(load, range(len(rows)))
-        for _ in tqdm(decoded, total=len(rows), desc="decode", unit="img", disable=not progress):
+        stored = pool.map(store, range(shape[0]))
+        for _ in tqdm(stored, total=shape[0], desc="decode", unit="img", disable=not progress):
             pass
-    films.flush()
+    arrays.flush()

@@ -7,16 +7,21 @@ workers or processes, nor on whether the training was interrupted.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 from torch.utils.data import Dataset, DistributedSampler, Sampler, TensorDataset
 
 from resformer.data.augment import Augmentation
+from resformer.data.background import BackgroundReplacement
 from resformer.data.manifest import ManifestRow
-from resformer.transforms import InputSpec, to_input
+from resformer.data.masks import LungMasks
+from resformer.model import LUNG_CELL
+from resformer.transforms import InputSpec, resize_pixels, to_input
 
 FilmKey = tuple[int, int]
 
@@ -36,7 +41,25 @@ def class_indices(rows: Sequence[ManifestRow], class_names: Sequence[str]) -> ND
     return np.array([index[row.class_name] for row in rows], dtype=np.int64)
 
 
-class FilmDataset(Dataset[tuple[Tensor, int]]):
+class Film(NamedTuple):
+    """What the training knows of one film; a batch has the same fields, stacked.
+
+    Attributes:
+        image: the network's input, ``(1, size, size)``.
+        label: class index.
+        lungs: share of lung, ``(1, size / 4, size / 4)``; 0 where unknown.
+        has_lungs: 1 if the lungs are known, else 0.
+        weight: of the film in the loss, besides that of its class.
+    """
+
+    image: Tensor
+    label: int
+    lungs: Tensor
+    has_lungs: float
+    weight: float
+
+
+class FilmDataset(Dataset[Film]):
     """Decoded films with their classes.
 
     Args:
@@ -44,6 +67,9 @@ class FilmDataset(Dataset[tuple[Tensor, int]]):
         labels: class index of each film, ``(N,)``.
         spec: what the network expects.
         augmentation: varies a film in training; none in evaluation.
+        masks: of the same films and size, where they have one.
+        background: replaces what surrounds the lungs, before the augmentation.
+        weights: of each film in the loss, ``(N,)``; by default 1.
         seed: of the augmentation.
     """
 
@@ -54,26 +80,62 @@ class FilmDataset(Dataset[tuple[Tensor, int]]):
         spec: InputSpec,
         *,
         augmentation: Augmentation | None = None,
+        masks: LungMasks | None = None,
+        background: BackgroundReplacement | None = None,
+        weights: NDArray[np.float64] | None = None,
         seed: int = 0,
     ) -> None:
         self.films = films
         self.labels = labels
         self.spec = spec
         self.augmentation = augmentation
+        self.masks = masks
+        self.background = background
+        self.weights = np.ones(len(labels)) if weights is None else weights
         self.seed = seed
 
     def __len__(self) -> int:
         """Return the number of films."""
         return len(self.labels)
 
-    def __getitem__(self, key: FilmKey) -> tuple[Tensor, int]:
-        """Return input ``(1, size, size)`` and class index of the film ``key = (epoch, index)``."""
+    def subset(self, indices: NDArray[np.intp]) -> FilmDataset:
+        """Return some of the films, in memory, without a replacement of their background."""
+        masks = self.masks
+        return FilmDataset(
+            np.asarray(self.films[indices]),
+            self.labels[indices],
+            self.spec,
+            augmentation=self.augmentation,
+            masks=masks and masks.subset(indices),
+            weights=self.weights[indices],
+            seed=self.seed,
+        )
+
+    def __getitem__(self, key: FilmKey) -> Film:
+        """Return the film ``key = (epoch, index)``."""
         epoch, index = key
         film = np.asarray(self.films[index])
+        known = self.masks is not None and bool(self.masks.known[index])
+        mask = np.asarray(self.masks.masks[index]) if self.masks and known else np.zeros_like(film)
+        entropy = np.random.SeedSequence((self.seed, epoch, index))
+        if self.background is not None:
+            film = self.background(index, np.random.default_rng(entropy.spawn(1)[0]))
         if self.augmentation is not None:
-            entropy = np.random.SeedSequence((self.seed, epoch, index))
-            film = self.augmentation(film, int(entropy.generate_state(1)[0]))
-        return to_input(film, self.spec), int(self.labels[index])
+            seed = int(entropy.generate_state(1)[0])
+            film, mask = self.augmentation.vary(film, mask, seed)
+        return Film(
+            to_input(film, self.spec),
+            int(self.labels[index]),
+            share_of_lung(mask, self.spec.size),
+            float(known),
+            float(self.weights[index]),
+        )
+
+
+def share_of_lung(mask: NDArray[np.uint8], size: int) -> Tensor:
+    """Average a mask ``(H, W)`` over the lung head's grid, ``(1, size / 4, size / 4)``."""
+    cells = torch.from_numpy(resize_pixels(mask, size) / np.float32(255)).unsqueeze(0)
+    return avg_pool2d(cells, LUNG_CELL)
 
 
 class EpochSampler(Sampler[FilmKey]):

@@ -4,6 +4,7 @@ from resformer.layers.conv import ConvNormAct
 from resformer.layers.dwconv import DWConv3x3
 from resformer.layers.empt import EMPT, ConvolutionalMlp, SpatialReductionAttention
 from resformer.layers.imtm import IMTM
+from resformer.layers.lung_head import LungHead, average_inside
 from resformer.layers.mccrm import MCCRM
 from resformer.layers.simam import SimAM
 
@@ -14,6 +15,8 @@ __all__ = [
     "ConvNormAct",
     "ConvolutionalMlp",
     "DWConv3x3",
+    "LungHead",
     "SimAM",
     "SpatialReductionAttention",
+    "average_inside",
 ]

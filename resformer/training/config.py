@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from resformer.data.augment import STRENGTHS
+
 
 def _option(default: Any, description: str) -> Any:
     return field(default=default, metadata={"help": description})
@@ -29,6 +31,18 @@ class TrainingConfig:
     class_balance: float = _option(
         0.5, "loss weight of a class is its frequency to the power of minus this: 0 none, 1 full"
     )
+    source_balance: float = _option(
+        0.0, "the same among the sources within a class, where the files' names tell them"
+    )
+    augmentation: str = _option("moderate", f"how much films are varied: {', '.join(STRENGTHS)}")
+    lung_head: bool = _option(
+        False, "predict the lungs too, learnt from the masks beside the images, and look inside"
+    )
+    lung_epochs: int = _option(6, "passes over the films with a mask that only learn the lungs")
+    lung_loss: float = _option(0.5, "weight of the loss of the lungs beside that of the classes")
+    background_replacement: float = _option(
+        0.0, "probability of replacing what surrounds the predicted lungs; needs the lung head"
+    )
     gradient_clip: float = _option(1.0, "largest norm of the gradient")
     patience: int = _option(12, "epochs without a better validation macro-F1 before stopping")
     seed: int = _option(0, "of the weights, the shuffle, the augmentation and the split")
@@ -41,11 +55,27 @@ class TrainingConfig:
         for name in ("epochs", "batch_size", "learning_rate", "gradient_clip", "patience"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be greater than 0, got {getattr(self, name)}")
-        for name in ("weight_decay", "warmup_epochs", "class_balance", "workers", "seed"):
+        for name in (
+            *("weight_decay", "warmup_epochs", "class_balance", "source_balance"),
+            *("lung_epochs", "lung_loss", "workers", "seed"),
+        ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
         for name in ("ema_decay", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if not 0 <= self.background_replacement <= 1:
+            raise ValueError(
+                f"background_replacement must be in [0, 1], got {self.background_replacement}"
+            )
+        if self.background_replacement and not (self.lung_head and self.lung_epochs):
+            raise ValueError(
+                "background_replacement needs lung_head and lung_epochs: the lungs that it leaves "
+                "alone are predicted"
+            )
+        if self.augmentation not in STRENGTHS:
+            raise ValueError(
+                f"augmentation must be one of {', '.join(STRENGTHS)}, got {self.augmentation!r}"
+            )
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise ValueError(f"precision must be auto, float32 or bfloat16, got {self.precision!r}")

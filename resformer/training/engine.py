@@ -14,12 +14,13 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from resformer.data.dataset import FilmDataset
+from resformer.data.dataset import Film, FilmDataset
 from resformer.inference import compute_logits
 from resformer.training.distributed import ProcessGroup
+from resformer.training.losses import FilmBatch, TrainingLoss
 from resformer.training.optimisation import WeightAverage
 
-FilmLoader = DataLoader[tuple[Tensor, int]]
+FilmLoader = DataLoader[Film]
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Learner:
         average: moving average of its weights.
         optimizer: AdamW.
         scheduler: learning rate, stepped every batch.
-        criterion: loss of logits ``(B, K)`` against class indices ``(B,)``.
+        criterion: loss of the logits of the classes and of the lungs.
         gradient_clip: largest norm of the gradient.
         precision: type that matrix products run in.
     """
@@ -40,16 +41,16 @@ class Learner:
     average: WeightAverage
     optimizer: AdamW
     scheduler: LambdaLR
-    criterion: nn.CrossEntropyLoss
+    criterion: TrainingLoss
     gradient_clip: float
     precision: torch.dtype
 
-    def step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Take one step on ``(B, C, H, W)`` and ``(B,)``; the loss, a detached scalar."""
+    def step(self, batch: FilmBatch) -> Tensor:
+        """Take one step on a batch; the loss, a detached scalar."""
         reduced = self.precision is not torch.float32
-        with torch.autocast(images.device.type, dtype=self.precision, enabled=reduced):
-            logits = self.model(images)
-        loss: Tensor = self.criterion(logits.float(), labels)
+        with torch.autocast(batch.image.device.type, dtype=self.precision, enabled=reduced):
+            outputs = self.model(batch.image, return_lungs=self.criterion.needs_lungs)
+        loss: Tensor = self.criterion(outputs, batch)
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(self.model.parameters(), self.gradient_clip)
@@ -89,10 +90,10 @@ def train_epoch(
     total = torch.zeros((), device=group.device)
     seen, start = 0, time.perf_counter()
     bar = tqdm(loader, desc=label, unit="batch", disable=not (progress and group.is_main))
-    for images, labels in bar:
-        images = images.to(group.device, non_blocking=True, memory_format=torch.channels_last)
-        total += learner.step(images, labels.to(group.device)) * len(images)
-        seen += len(images)
+    for films in bar:
+        batch = FilmBatch(*films).to(group.device)
+        total += learner.step(batch) * len(batch.image)
+        seen += len(batch.image)
         rate = seen * group.world_size / (time.perf_counter() - start)
         bar.set_postfix_str(f"loss {total.item() / seen:.4f}, {rate:.0f} img/s")
     mean_loss = group.mean(total / seen).item()
@@ -116,7 +117,7 @@ def split_logits(
     logits = []
     for first in range(0, len(dataset), batch_size):
         keys = range(first, min(first + batch_size, len(dataset)))
-        images = torch.stack([dataset[0, index][0] for index in keys])
+        images = torch.stack([dataset[0, index].image for index in keys])
         logits.append(compute_logits(model, images.to(device)).cpu())
     model.train(was_training)
     return torch.cat(logits).numpy()

@@ -8,31 +8,34 @@ from __future__ import annotations
 
 import copy
 import logging
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.special import softmax
 
 from resformer.checkpoint import Checkpoint
 from resformer.data.dataset import EpochSampler
 from resformer.data.manifest import Manifest
 from resformer.data.roots import DataRoot
-from resformer.devices import choose_device, place_model
-from resformer.evaluation.calibration import fit_temperature
-from resformer.evaluation.metrics import evaluate_predictions
+from resformer.devices import choose_device
 from resformer.gate.outliers import find_outliers
 from resformer.gate.samples import GateConfig
-from resformer.model import IdentityMappingResFormer, ResFormerConfig
+from resformer.model import ResFormerConfig
+from resformer.training.conclusion import conclude
 from resformer.training.config import TrainingConfig
 from resformer.training.distributed import ProcessGroup, join_processes
-from resformer.training.engine import FilmLoader, Learner, split_logits, train_epoch
+from resformer.training.engine import FilmLoader, Learner, train_epoch
 from resformer.training.gating import add_gate
+from resformer.training.lungs import LungStage, learn_lungs
 from resformer.training.state import Progress, load_state, save_state
 from resformer.training.validation import validate
-from resformer.training.workspace import Workspace, build_learner, build_loader
+from resformer.training.workspace import (
+    Workspace,
+    build_learner,
+    build_loader,
+    build_loss,
+    build_training_films,
+)
 from resformer.transforms import InputSpec
 
 logger = logging.getLogger(__name__)
@@ -49,6 +52,7 @@ def train(
     model_config: ResFormerConfig | None = None,
     outliers: Path | None = None,
     resume: bool = False,
+    trial: bool = False,
     progress: bool = True,
 ) -> Checkpoint:
     """Train a network and evaluate it.
@@ -61,10 +65,12 @@ def train(
         model_config: the network; its ``num_classes`` is set by the manifest.
         outliers: folder of pictures that the gate shall refuse, besides those that it draws.
         resume: whether to go on where the folder's training was stopped.
+        trial: whether this only compares ways of training: the test split is left alone, and no
+            gate is fitted.
         progress: whether to draw progress bars.
 
     Returns:
-        the checkpoint with the reports of the validation and the test split.
+        the checkpoint with the reports of the validation and, but for a trial, the test split.
 
     Raises:
         FileExistsError: if the folder holds a training and ``resume`` is not given.
@@ -74,24 +80,32 @@ def train(
     """
     _check_folder(folder, resume=resume)
     unwanted = find_outliers(outliers) if outliers else {}
-    network = replace(model_config or ResFormerConfig(), num_classes=len(manifest.class_names))
-    workspace = Workspace(root, manifest, folder, InputSpec(size=config.input_size))
+    network = replace(
+        model_config or ResFormerConfig(),
+        num_classes=len(manifest.class_names),
+        lung_head=config.lung_head,
+    )
+    workspace = Workspace(
+        root, manifest, folder, InputSpec(size=config.input_size), config.lung_head
+    )
     with join_processes(choose_device(config.device)) as group:
         if group.is_main:
             _decode_films(workspace, progress=progress)
         group.from_main(None)
-        films = workspace.training_films(config.seed)
-        loader = build_loader(films, config, group)
-        learner = build_learner(films, len(loader), network, config, group)
+        lungs = _learn_lungs(network, workspace, config, group, progress=progress)
+        loader, learner = _prepare(network, workspace, config, group, lungs)
         reached = Progress()
         if resume:
             reached = load_state(folder / STATE_NAME, learner, config, workspace.data_digest)
         _run_epochs(learner, loader, reached, workspace, config, group, progress=progress)
         checkpoint = None
         if group.is_main:
-            ungated = _conclude(network, reached, workspace, config, group)
+            checkpoint = conclude(network, reached, workspace, config, group, trial=trial)
+            if lungs:
+                checkpoint.training["lungs"] = {"validation_dice": lungs.validation_dice}
             gate = GateConfig(seed=config.seed)
-            checkpoint = add_gate(ungated, workspace, unwanted, group.device, gate, progress)
+            if not trial:
+                checkpoint = add_gate(checkpoint, workspace, unwanted, group.device, gate, progress)
         checkpoint = group.from_main(checkpoint)
     if checkpoint is None:
         raise RuntimeError("the main process sent no checkpoint")
@@ -109,6 +123,39 @@ def _check_folder(folder: Path, *, resume: bool) -> None:
 def _decode_films(workspace: Workspace, *, progress: bool) -> None:
     workspace.training_films(0, progress=progress)
     workspace.evaluation_films("validation", progress=progress)
+
+
+def _learn_lungs(
+    network: ResFormerConfig,
+    workspace: Workspace,
+    config: TrainingConfig,
+    group: ProcessGroup,
+    *,
+    progress: bool,
+) -> LungStage | None:
+    """Run the first stage in the main process, where the network has a lung head."""
+    if not (network.lung_head and config.lung_epochs):
+        return None
+    if group.is_main:
+        learn_lungs(network, workspace, config, group.device, progress=progress)
+    group.from_main(None)
+    return learn_lungs(network, workspace, config, group.device, progress=False)
+
+
+def _prepare(
+    network: ResFormerConfig,
+    workspace: Workspace,
+    config: TrainingConfig,
+    group: ProcessGroup,
+    lungs: LungStage | None,
+) -> tuple[FilmLoader, Learner]:
+    """Build the batches and what learns from them."""
+    masks = workspace.masks("train") if network.lung_head else None
+    films = build_training_films(workspace, config, masks, lungs.outlines if lungs else None)
+    loader = build_loader(films, config, group)
+    loss = build_loss(films, network, config)
+    weights = lungs.weights if lungs else None
+    return loader, build_learner(loss, len(loader), network, config, group, weights)
 
 
 def _run_epochs(
@@ -158,42 +205,4 @@ def _record(reached: Progress, figures: dict[str, float], averaged: torch.nn.Mod
         figures["validation_accuracy"],
         figures["validation_macro_f1"],
         reached.best_macro_f1,
-    )
-
-
-def _conclude(
-    network: ResFormerConfig,
-    reached: Progress,
-    workspace: Workspace,
-    config: TrainingConfig,
-    group: ProcessGroup,
-) -> Checkpoint:
-    """Calibrate the best weights on the validation split and report on it and on the test split."""
-    model = IdentityMappingResFormer(network)
-    if reached.best_weights:
-        model.load_state_dict(reached.best_weights)
-    place_model(model, group.device)
-    names = workspace.manifest.class_names
-    films = {split: workspace.evaluation_films(split) for split in ("validation", "test")}
-    logits = {split: split_logits(model, films[split], group.device) for split in films}
-    temperature = fit_temperature(logits["validation"], films["validation"].labels)
-
-    def report(split: str) -> dict[str, object]:
-        probabilities: NDArray[np.float64] = softmax(logits[split] / temperature, axis=1)
-        return evaluate_predictions(films[split].labels, probabilities, names, seed=config.seed)
-
-    return Checkpoint(
-        model_config=network,
-        class_names=names,
-        input_spec=workspace.spec,
-        state_dict={name: weight.cpu() for name, weight in model.state_dict().items()},
-        temperature=temperature,
-        metrics={split: report(split) for split in films},
-        training={
-            "config": asdict(config),
-            "best_epoch": reached.best_epoch,
-            "history": reached.history,
-            "films": {split: len(workspace.manifest.subset(split)) for split in ("train", *films)},
-            "data_digest": workspace.data_digest,
-        },
     )

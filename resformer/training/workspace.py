@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from resformer.data.augment import CACHE_MARGIN, FilmAugmentation
+from resformer.data.augment import CACHE_MARGIN, STRENGTHS, FilmAugmentation
+from resformer.data.background import BackgroundReplacement
 from resformer.data.cache import cache_films
 from resformer.data.dataset import EpochSampler, FilmDataset, class_indices
 from resformer.data.manifest import Manifest
+from resformer.data.masks import LungMasks, cache_masks
 from resformer.data.roots import DataRoot
+from resformer.data.sources import source_weights
 from resformer.devices import place_model
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.training.config import TrainingConfig
 from resformer.training.distributed import ProcessGroup
 from resformer.training.engine import FilmLoader, Learner
+from resformer.training.losses import TrainingLoss
 from resformer.training.optimisation import (
     WeightAverage,
     build_optimizer,
@@ -28,8 +35,6 @@ from resformer.training.optimisation import (
     class_weights,
 )
 from resformer.transforms import InputSpec
-
-_CACHE_FOLDER = "cache"
 
 
 @dataclass(frozen=True)
@@ -41,18 +46,21 @@ class Workspace:
         manifest: films, classes and split.
         folder: of this run: the state to resume from and the decoded films.
         spec: what the network expects of an image.
+        with_masks: whether the lung masks are a part of what is trained on.
     """
 
     root: DataRoot
     manifest: Manifest
     folder: Path
     spec: InputSpec
+    with_masks: bool = False
 
-    @property
+    @cached_property
     def data_digest(self) -> str:
-        """Hash of the films and of their split."""
+        """Hash of the films and of their split, and of the masks where they are used."""
         rows = "".join(f"{row.sha256}{row.split}{row.class_name}" for row in self.manifest.rows)
-        return hashlib.sha256(rows.encode()).hexdigest()
+        masks = self.masks("train").digest if self.with_masks else ""
+        return hashlib.sha256((rows + masks).encode()).hexdigest()
 
     def training_films(self, seed: int, *, progress: bool = False) -> FilmDataset:
         """Return the training split, augmented; decoded now or found decoded."""
@@ -63,6 +71,17 @@ class Workspace:
         """Return a split as serving would see it; decoded now or found decoded."""
         return self._dataset(split, self.spec.size, None, 0, progress)
 
+    def masks(self, split: str, *, progress: bool = False) -> LungMasks:
+        """Return the lung masks of a split, at the size that its films are cached at."""
+        size = round(self.spec.size * CACHE_MARGIN) if split == "train" else self.spec.size
+        rows = self.manifest.subset(split)
+        return cache_masks(self.root, rows, size, self.cache, progress=progress)
+
+    @property
+    def cache(self) -> Path:
+        """Folder of what is computed once and found again."""
+        return self.folder / "cache"
+
     def _dataset(
         self,
         split: str,
@@ -72,9 +91,39 @@ class Workspace:
         progress: bool,
     ) -> FilmDataset:
         rows = self.manifest.subset(split)
-        films = cache_films(self.root, rows, size, self.folder / _CACHE_FOLDER, progress=progress)
+        films = cache_films(self.root, rows, size, self.cache, progress=progress)
         labels = class_indices(rows, self.manifest.class_names)
         return FilmDataset(films, labels, self.spec, augmentation=augmentation, seed=seed)
+
+
+def build_training_films(
+    workspace: Workspace,
+    config: TrainingConfig,
+    masks: LungMasks | None = None,
+    outlines: NDArray[np.uint8] | None = None,
+) -> FilmDataset:
+    """Build the training split as a configuration wants it augmented and weighed.
+
+    Args:
+        workspace: the films.
+        config: how to train.
+        masks: of the training films, as :meth:`Workspace.masks` gives them.
+        outlines: lungs of the training films, whose surroundings are replaced.
+    """
+    films = workspace.training_films(config.seed)
+    share = config.background_replacement
+    return FilmDataset(
+        films.films,
+        films.labels,
+        films.spec,
+        augmentation=FilmAugmentation(config.input_size, STRENGTHS[config.augmentation]),
+        masks=masks,
+        background=None
+        if outlines is None or not share
+        else BackgroundReplacement(films.films, outlines, share),
+        weights=source_weights(workspace.manifest.subset("train"), config.source_balance),
+        seed=config.seed,
+    )
 
 
 def build_loader(films: FilmDataset, config: TrainingConfig, group: ProcessGroup) -> FilmLoader:
@@ -94,26 +143,47 @@ def build_loader(films: FilmDataset, config: TrainingConfig, group: ProcessGroup
     )
 
 
+def build_loss(
+    films: FilmDataset, network: ResFormerConfig, config: TrainingConfig
+) -> TrainingLoss:
+    """Build the loss of the classes, weighed by how many films each has, and of the lungs."""
+    return TrainingLoss(
+        class_weights(films.labels, network.num_classes, config.class_balance),
+        label_smoothing=config.label_smoothing,
+        lung_loss=config.lung_loss if network.lung_head else 0.0,
+    )
+
+
 def build_learner(
-    films: FilmDataset,
+    loss: TrainingLoss,
     steps_per_epoch: int,
     network: ResFormerConfig,
     config: TrainingConfig,
     group: ProcessGroup,
+    weights: dict[str, Tensor] | None = None,
 ) -> Learner:
-    """Build the network with random weights and all that trains it."""
+    """Build the network and all that trains it.
+
+    Args:
+        loss: what to minimise.
+        steps_per_epoch: of this process.
+        network: what to build.
+        config: how to train.
+        group: this process's place among the others.
+        weights: what the network starts from; random by default.
+    """
     torch.manual_seed(config.seed)
-    model = place_model(IdentityMappingResFormer(network), group.device)
-    weights = class_weights(films.labels, network.num_classes, config.class_balance)
+    model = IdentityMappingResFormer(network)
+    if weights is not None:
+        model.load_state_dict(weights)
+    place_model(model, group.device)
     optimizer = build_optimizer(model, config)
     return Learner(
         model=group.wrap(model),
         average=WeightAverage(model, config.ema_decay),
         optimizer=optimizer,
         scheduler=build_scheduler(optimizer, config, steps_per_epoch),
-        criterion=nn.CrossEntropyLoss(weights, label_smoothing=config.label_smoothing).to(
-            group.device
-        ),
+        criterion=loss.to(group.device),
         gradient_clip=config.gradient_clip,
         precision=choose_precision(config.precision, group.device),
     )

@@ -1,0 +1,63 @@
+"""Lung head: which positions of a film are lung, read off the fused features of four scales.
+
+A light decoder in the manner of Xie et al., "SegFormer" (NeurIPS 2021): every scale is projected
+to one narrow width, resized to the finest grid and summed, and two convolutions follow. Departure:
+a sum in place of a concatenation, and a 3x3 convolution, which smooths the outline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from resformer.layers.conv import ConvNormAct
+from resformer.layers.validation import require_positive
+
+# Weight of a position outside the lungs, so that a picture without lungs is pooled as a whole.
+OUTSIDE_WEIGHT = 1e-3
+
+
+class LungHead(nn.Module):
+    """Logits of being lung at the finest scale's grid.
+
+    Args:
+        channels: channels of each scale, finest first.
+        width: channels inside the head.
+
+    Raises:
+        ValueError: if there is no scale or a width is not positive.
+    """
+
+    def __init__(self, channels: Sequence[int], width: int = 16) -> None:
+        super().__init__()
+        require_positive(scales=len(channels), width=width)
+        self.project = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
+        self.mix = ConvNormAct(width, width, 3)
+        self.predict = nn.Conv2d(width, 1, 1)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Map features of each scale ``(B, C_i, H_i, W_i)`` to logits ``(B, 1, H_1, W_1)``."""
+        size = features[0].shape[-2:]
+        mixed: Tensor = self.project[0](features[0])
+        for project, x in zip(list(self.project)[1:], features[1:], strict=True):
+            mixed = mixed + F.interpolate(project(x), size=size, mode="bilinear")
+        logits: Tensor = self.predict(self.mix(mixed))
+        return logits
+
+
+def average_inside(x: Tensor, inside: Tensor) -> Tensor:
+    """Average features over the positions inside a mask.
+
+    Args:
+        x: features ``(B, C, H, W)``.
+        inside: from 0, outside, to 1, inside, ``(B, 1, h, w)`` with sides that are multiples of
+            H and W; it is averaged down to their grid.
+
+    Returns:
+        ``(B, C)``: ``sum(w * x) / sum(w)`` with ``w = inside + OUTSIDE_WEIGHT``.
+    """
+    kernel = (inside.shape[-2] // x.shape[-2], inside.shape[-1] // x.shape[-1])
+    weight = (inside if kernel == (1, 1) else F.avg_pool2d(inside, kernel)) + OUTSIDE_WEIGHT
+    return (x * weight).sum(dim=(-2, -1)) / weight.sum(dim=(-2, -1))

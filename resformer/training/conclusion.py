@@ -1,0 +1,62 @@
+"""What a training ends with: calibrated weights and their figures."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from resformer.checkpoint import Checkpoint
+from resformer.data.split import SPLITS
+from resformer.devices import place_model
+from resformer.evaluation.calibration import fit_temperature
+from resformer.evaluation.metrics import evaluate_predictions
+from resformer.model import IdentityMappingResFormer, ResFormerConfig
+from resformer.training.config import TrainingConfig
+from resformer.training.distributed import ProcessGroup
+from resformer.training.engine import split_logits
+from resformer.training.state import Progress
+from resformer.training.workspace import Workspace
+
+
+def conclude(
+    network: ResFormerConfig,
+    reached: Progress,
+    workspace: Workspace,
+    config: TrainingConfig,
+    group: ProcessGroup,
+    *,
+    trial: bool,
+) -> Checkpoint:
+    """Calibrate the best weights on the validation split; report on it, and on the test split."""
+    model = IdentityMappingResFormer(network)
+    if reached.best_weights:
+        model.load_state_dict(reached.best_weights)
+    place_model(model, group.device)
+    names = workspace.manifest.class_names
+    splits = ("validation",) if trial else ("validation", "test")
+    films = {split: workspace.evaluation_films(split) for split in splits}
+    logits = {split: split_logits(model, films[split], group.device) for split in films}
+    temperature = fit_temperature(logits["validation"], films["validation"].labels)
+
+    def report(split: str) -> dict[str, object]:
+        probabilities: NDArray[np.float64] = softmax(logits[split] / temperature, axis=1)
+        return evaluate_predictions(films[split].labels, probabilities, names, seed=config.seed)
+
+    return Checkpoint(
+        model_config=network,
+        class_names=names,
+        input_spec=workspace.spec,
+        state_dict={name: weight.cpu() for name, weight in model.state_dict().items()},
+        temperature=temperature,
+        metrics={split: report(split) for split in films},
+        training={
+            "config": asdict(config),
+            "best_epoch": reached.best_epoch,
+            "history": reached.history,
+            "films": {split: len(workspace.manifest.subset(split)) for split in SPLITS},
+            "data_digest": workspace.data_digest,
+        },
+    )
