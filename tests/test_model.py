@@ -97,7 +97,7 @@ def test_torch_export_takes_any_batch(tiny_config: ResFormerConfig) -> None:
 
 
 def test_onnx_export_takes_any_batch(tiny_config: ResFormerConfig, tmp_path: Path) -> None:
-    model = IdentityMappingResFormer(tiny_config).eval()
+    model = IdentityMappingResFormer(replace(tiny_config, lung_head=True)).eval()
     path = tmp_path / "model.onnx"
     batch = torch.export.Dim("batch", min=1, max=64)
     with warnings.catch_warnings():
