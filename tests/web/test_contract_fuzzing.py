@@ -25,7 +25,7 @@ from web import WebConfig, create_app
 from web.contract import build_document
 
 EXAMPLES = 40
-LIMITS = WebConfig(device="cpu", max_bytes=2**20, max_pixels=10**6, max_files=3)
+LIMITS = WebConfig(device="cpu", max_bytes=2**20, max_pixels=10**6, max_files=3, keep_feedback=True)
 FILM = encode(64)
 CHECKS = {
     # Bytes that are no image are right by the document, and refused nevertheless.
@@ -57,9 +57,10 @@ def app(
     request: pytest.FixtureRequest, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Flask:
     """The application with a gate that takes every film, and with one that takes none."""
-    path = tmp_path_factory.mktemp("gated") / "model.pth"
-    write_gated_checkpoint(tiny_checkpoint, path, accepts=request.param)
-    return create_app(dataclasses.replace(LIMITS, model_path=path))
+    folder = tmp_path_factory.mktemp("gated")
+    path = write_gated_checkpoint(tiny_checkpoint, folder / "m.pth", accepts=request.param)
+    config = dataclasses.replace(LIMITS, model_path=path, uploads_path=folder / "uploads")
+    return create_app(config)
 
 
 @schema.parametrize()

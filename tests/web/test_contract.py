@@ -1,0 +1,174 @@
+"""`/openapi.json`: true to the application, and its page readable without any network."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from resformer import __version__
+from tests.conftest import CLASS_NAMES
+from tests.web.conftest import encode
+from tests.web.posting import post_batch, post_file
+from web import WebConfig, create_app
+from web.service import ModelService
+
+METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE"}
+
+
+@pytest.fixture
+def document(client: FlaskClient) -> Any:
+    response = client.get("/openapi.json")
+    assert (response.status_code, response.mimetype) == (200, "application/json")
+    return response.get_json()
+
+
+def references(value: Any) -> set[str]:
+    if isinstance(value, dict):
+        own = {value["$ref"]} if isinstance(value.get("$ref"), str) else set()
+        return own.union(*map(references, value.values()))
+    return set().union(*map(references, value)) if isinstance(value, list) else set()
+
+
+def test_the_document_is_openapi_3_1_and_names_itself(document: Any) -> None:
+    assert document["openapi"] == "3.1.0"
+    assert document["info"]["version"] == __version__
+    assert document["info"]["license"] == {"name": "MIT", "identifier": "MIT"}
+    identifiers = [
+        operation["operationId"]
+        for methods in document["paths"].values()
+        for operation in methods.values()
+    ]
+    assert len(identifiers) == len(set(identifiers)) == 10
+
+
+@pytest.mark.parametrize("keep_feedback", [False, True])
+def test_every_address_of_the_application_is_documented_and_no_other(
+    tiny_checkpoint: Path, tmp_path: Path, keep_feedback: bool
+) -> None:
+    app = create_app(
+        WebConfig(tiny_checkpoint, "cpu", keep_feedback=keep_feedback, uploads_path=tmp_path)
+    )
+    real = {
+        (rule.rule, method)
+        for rule in app.url_map.iter_rules()
+        for method in METHODS & (rule.methods or set())
+        if rule.endpoint != "static"
+    }
+    paths = app.test_client().get("/openapi.json").get_json()["paths"]
+    assert {(path, m.upper()) for path, methods in paths.items() for m in methods} == real
+
+
+def test_every_reference_leads_somewhere_and_every_part_is_used(document: Any) -> None:
+    targets = references(document)
+    for target in targets:
+        place = document
+        for name in target.removeprefix("#/").split("/"):
+            place = place[name]
+    schemas = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+    responses = {f"#/components/responses/{name}" for name in document["components"]["responses"]}
+    assert targets == schemas | responses
+
+
+def test_every_schema_is_one_and_its_examples_fit(document: Any) -> None:
+    schemas = document["components"]["schemas"]
+    for name, schema in schemas.items():
+        whole = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
+        validator = jsonschema_rs.Draft202012Validator(whole)
+        for example in schema.get("examples", []):
+            validator.validate(example)
+    for response in document["components"]["responses"].values():
+        content = response["content"]["application/json"]
+        whole = {**content["schema"], "components": document["components"]}
+        jsonschema_rs.Draft202012Validator(whole).validate(content["example"])
+
+
+def test_the_classes_and_limits_are_the_servers_own(document: Any) -> None:
+    assert document["components"]["schemas"]["ClassName"]["enum"] == list(CLASS_NAMES)
+    shares = document["components"]["schemas"]["Prediction"]["properties"]["all_probabilities"]
+    assert shares["required"] == list(CLASS_NAMES)
+    description = document["paths"]["/predict"]["post"]["description"]
+    assert "1,048,576 bytes" in description
+    assert "1,000,000 pixels" in description
+
+
+@pytest.mark.parametrize(("key", "expected"), [(None, {}), ("secret", {"bearer": []})])
+def test_a_key_is_asked_for_where_the_operator_set_one(
+    tiny_checkpoint: Path, key: str | None, expected: dict[str, list[str]]
+) -> None:
+    client = create_app(WebConfig(tiny_checkpoint, "cpu", api_key=key)).test_client()
+    paths = client.get("/openapi.json").get_json()["paths"]
+    for path, method in (("/predict", "post"), ("/predict/batch", "post"), ("/metrics", "get")):
+        assert paths[path][method]["security"][0] == expected
+    assert "security" not in paths["/model"]["get"]
+    assert "secret" not in json.dumps(paths)
+
+
+@pytest.mark.parametrize("query", ["", "preview=0", "explain=1", "explain=1&class=Normal"])
+def test_answers_have_the_shape_that_is_promised(
+    client: FlaskClient, document: Any, query: str
+) -> None:
+    for name, response in (
+        ("Answer", post_file(client, encode(), query=query)),
+        ("BatchAnswer", post_batch(client, encode(), b"", b"words", query=query)),
+        ("ModelCard", client.get("/model")),
+    ):
+        whole = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
+        jsonschema_rs.Draft202012Validator(whole).validate(response.get_json())
+
+
+def test_the_document_is_there_before_the_model() -> None:
+    client = create_app(WebConfig(), ModelService(Path("none.pth"))).test_client()
+    schemas = client.get("/openapi.json").get_json()["components"]["schemas"]
+    assert schemas["ClassName"] == {"type": "string", "description": "A class of the model."}
+    assert client.get("/docs").status_code == 200
+
+
+class Links(HTMLParser):
+    """Gathers what a page refers to and what it can be referred to by."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.addresses: set[str] = set()
+        self.names: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        given = dict(attributes)
+        assert not {"style", "onclick", "onload"} & given.keys()
+        assert tag not in ("style", "script", "iframe")
+        self.addresses |= {given[name] or "" for name in ("href", "src") if name in given}
+        self.names += [given["id"] or ""] if "id" in given else []
+
+
+def test_the_page_of_the_document_needs_no_network_and_no_script(client: FlaskClient) -> None:
+    links = Links(client.get("/docs").get_data(as_text=True))
+    assert [a for a in links.addresses if not re.match(r"/(?!/)|#", a)] == []
+    assert len(links.names) == len(set(links.names))
+    anchors = {address[1:] for address in links.addresses if address.startswith("#")}
+    assert anchors - set(links.names) == set()
+    for address in links.addresses:
+        if address.startswith("/"):
+            with client.get(address) as response:
+                assert response.status_code == 200, address
+
+
+def test_the_page_shows_every_address_code_and_example(app: Flask, document: Any) -> None:
+    page = app.test_client().get("/docs").get_data(as_text=True)
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            assert f'<span class="method">{method.upper()}</span> <code>{path}</code>' in page
+            assert operation["summary"] in page
+    for response in document["components"]["responses"].values():
+        code = response["content"]["application/json"]["example"]["code"]
+        assert f"<code>{code}</code>" in page
+    assert "curl -F file=@film.png" in page
+    assert "base64 -w0" in page
+    assert "&lt;" not in re.sub(r"<pre.*?</pre>", "", page, flags=re.DOTALL)

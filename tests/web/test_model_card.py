@@ -1,0 +1,202 @@
+"""`GET /model` tells what the checkpoint tells of itself; `/about` shows it to people."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import html
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flask.testing import FlaskClient
+
+from resformer import __version__
+from resformer.checkpoint import load_checkpoint, save_checkpoint
+from resformer.evaluation.metrics import evaluate_predictions
+from tests.conftest import CLASS_NAMES
+from tests.web.gating import write_gated_checkpoint
+from web import WebConfig, create_app
+from web.charts import HEIGHT, WIDTH, LineChart, draw_history
+from web.service import ModelService
+
+HISTORY = [
+    {
+        "epoch": epoch,
+        "train_loss": 1.2 - 0.1 * epoch,
+        "validation_loss": float("inf") if epoch == 2 else 1.3 - 0.1 * epoch,
+        "validation_accuracy": 0.5 + 0.1 * epoch,
+        "validation_macro_f1": 0.4 + 0.1 * epoch,
+    }
+    for epoch in (1, 2, 3)
+]
+TRAINING = {
+    "films": {"train": 8627, "validation": 1079, "test": 4},
+    "config": {"learning_rate": 0.0015},
+    "best_epoch": 3,
+    "history": HISTORY,
+}
+LABELS = np.array([0, 0, 2, 3])
+PROBABILITIES = np.array(
+    [[0.7, 0.1, 0.1, 0.1], [0.1, 0.1, 0.7, 0.1], [0.1, 0.1, 0.7, 0.1], [0.1, 0.1, 0.1, 0.7]]
+)
+
+
+@pytest.fixture(scope="module")
+def told(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint that tells of its training and of 4 test films, none of Lung_Opacity."""
+    folder = tmp_path_factory.mktemp("told")
+    path = write_gated_checkpoint(tiny_checkpoint, folder / "model.pth", accepts=True)
+    report = evaluate_predictions(LABELS, PROBABILITIES, CLASS_NAMES, bootstrap=20)
+    checkpoint = load_checkpoint(path)
+    save_checkpoint(
+        dataclasses.replace(checkpoint, metrics={"test": report}, training=TRAINING), path
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def card_client(told: Path) -> FlaskClient:
+    return create_app(WebConfig(told, "cpu")).test_client()
+
+
+@pytest.fixture(scope="module")
+def page(card_client: FlaskClient) -> str:
+    response = card_client.get("/about")
+    assert response.status_code == 200
+    return re.sub(r"\s+", " ", response.get_data(as_text=True))
+
+
+def words(page: str) -> str:
+    """The page as it is read."""
+    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", page)))
+
+
+def test_the_card_is_what_the_checkpoint_tells(card_client: FlaskClient, told: Path) -> None:
+    response = card_client.get("/model")
+    card = response.get_json()
+    checkpoint = load_checkpoint(told)
+    assert (response.status_code, response.mimetype) == (200, "application/json")
+    assert card["name"] == "Identity-Mapping ResFormer"
+    assert card["version"] == __version__
+    assert card["sha256"] == hashlib.sha256(told.read_bytes()).hexdigest()
+    assert card["classes"] == list(CLASS_NAMES)
+    weights = checkpoint.build_model().parameters()
+    assert card["parameters"] == sum(weight.numel() for weight in weights)
+    assert card["input"]["size"] == 64
+    assert card["gate"] == {"threshold": 0.5}
+    assert card["temperature"] == 1.0
+    assert card["metrics"] == {"test": checkpoint.metrics["test"]}
+    assert card["metrics"]["test"]["accuracy"]["value"] == 0.75
+    assert set(card["metrics"]["test"]["accuracy"]) == {"value", "low", "high"}
+    assert card["training"]["films"] == TRAINING["films"]
+    assert card["versions"] == checkpoint.versions
+    assert "not a medical device" in card["intended_use"]
+    assert len(card["limitations"]) >= 4
+    assert card["limits"] == {
+        "max_bytes": 32 * 2**20,
+        "max_pixels": 50_000_000,
+        "max_files": 32,
+    }
+
+
+def test_what_json_cannot_hold_is_null(card_client: FlaskClient) -> None:
+    response = card_client.get("/model")
+    assert "Infinity" not in response.get_data(as_text=True)
+    losses = [entry["validation_loss"] for entry in response.get_json()["training"]["history"]]
+    assert losses == [1.2, None, 1.0]
+
+
+def test_the_card_needs_the_model() -> None:
+    client = create_app(WebConfig(), ModelService(Path("none.pth"))).test_client()
+    response = client.get("/model")
+    assert (response.status_code, response.get_json()["code"]) == (503, "model_not_ready")
+    for address in ("/model", "/about"):
+        response = client.get(address)
+        assert response.status_code == 503
+        assert int(response.headers["Retry-After"]) > 0
+    assert "The model is still loading" in response.get_data(as_text=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "not a medical device",
+        "It has not been validated on patients",
+        "On 4 test films that it was not trained on.",
+        "95% bootstrap intervals",
+        "Accuracy 75.0%",
+        "On 8,627 train, 1,079 validation, 4 test films.",
+        "learning rate 0.0015",
+        "64 \N{MULTIPLICATION SIGN} 64 pixels",
+        "refuses pictures that score below 0.5",
+        "COVID, Lung Opacity, Normal, Viral Pneumonia",
+    ],
+)
+def test_the_page_tells_people(page: str, text: str) -> None:
+    assert text in words(page)
+
+
+def test_the_page_shows_what_is_called_what(page: str) -> None:
+    counts = [
+        [int(count) for count in re.findall(r'<td class="heat-\d">(\d+) ', row)]
+        for row in re.findall(r"<tr>.*?</tr>", page)
+    ]
+    assert [row for row in counts if row] == [[1, 0, 1, 0], [0] * 4, [0, 0, 1, 0], [0, 0, 0, 1]]
+    levels = re.findall(r'<td class="heat-(\d)">1 ', page)
+    assert levels == ["2", "2", "5", "5"]
+    assert "\N{EN DASH}" in words(page)  # the recall of a class without films
+
+
+def test_the_plots_are_in_the_page_and_hold_no_inline_code(page: str) -> None:
+    assert len(re.findall(r'<svg [^>]*role="img" aria-label="[^"]+ by epoch', page)) == 2
+    assert re.findall(r"<style|\sstyle=|\son[a-z]+=|<script|javascript:|<img [^>]*http", page) == []
+
+
+def test_the_page_of_a_checkpoint_without_figures_says_so(client: FlaskClient) -> None:
+    text = words(client.get("/about").get_data(as_text=True))
+    assert "The checkpoint holds no evaluation: nobody knows how good this model is." in text
+    assert "none: any picture is classified" in text
+
+
+def test_the_shipped_model_has_a_page() -> None:
+    client = create_app(WebConfig(device="cpu")).test_client()
+    card = client.get("/model").get_json()
+    text = words(client.get("/about").get_data(as_text=True))
+    accuracy = card["metrics"]["test"]["accuracy"]
+    assert f"Accuracy {100 * accuracy['value']:.1f}% {100 * accuracy['low']:.1f}% to" in text
+
+
+def draw(values: list[float | None], best: int | None = None) -> LineChart | None:
+    history = [{"loss": value} for value in values]
+    return draw_history(history, "Loss", {"Training": "loss"}, best)
+
+
+def test_a_curve_runs_over_its_axes() -> None:
+    chart = draw([1.0, 0.5, 0.0], best=3)
+    assert chart
+    places = [tuple(map(float, p.split(","))) for p in chart.curves[0].points.split()]
+    assert [x for x, _ in places] == [tick.position for tick in chart.epochs]
+    assert [tick.label for tick in chart.epochs] == ["1", "2", "3"]
+    assert chart.mark == places[2][0]
+    heights = {tick.label: tick.position for tick in chart.values}
+    assert [y for _, y in places] == [heights["1"], heights["0.5"], heights["0"]]
+    assert all(0 <= x <= WIDTH and 0 <= y <= HEIGHT for x, y in places)
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [None, None], [float("nan"), float("inf")]])
+def test_there_is_no_chart_without_a_curve(values: list[float | None]) -> None:
+    assert draw(values) is None
+
+
+@pytest.mark.parametrize("values", [[0.3, 0.3], [0.0, 0.0], [1e-9, 2e-9], [-3.0, 1e6], [0.7, None]])
+def test_ticks_enclose_the_values(values: list[float | None]) -> None:
+    chart = draw(values)
+    assert chart
+    labels = [float(tick.label) for tick in chart.values]
+    known = [value for value in values if value is not None]
+    assert 2 <= len(labels) <= 7
+    assert labels == sorted(labels)
+    assert labels[0] <= min(known) + 1e-12
+    assert labels[-1] >= max(known) - 1e-12
