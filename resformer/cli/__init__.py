@@ -1,4 +1,4 @@
-"""The command line: ``python -m resformer train | evaluate | predict | fit-gate``.
+"""The command line: ``python -m resformer COMMAND``, see ``--help`` for the commands.
 
 Each command lives in a module of its own with ``add_parser`` and ``run``; heavy libraries are
 imported by ``run``, so that ``--help`` answers at once.
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from resformer import __version__
-from resformer.cli import evaluate, fit_gate, predict, train
+from resformer.cli import controls, evaluate, external, fit_gate, predict, train
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"resformer {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (train, evaluate, predict, fit_gate):
+    for command in (train, evaluate, controls, external, predict, fit_gate):
         command.add_parser(commands)
     return parser
 
@@ -40,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run = {
         "train": train.run,
         "evaluate": evaluate.run,
+        "controls": controls.run,
+        "external": external.run,
         "predict": predict.run,
         "fit-gate": fit_gate.run,
     }[options.command]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,24 +46,54 @@ def classify_films(
             f"the checkpoint knows {', '.join(predictor.class_names)}, not {', '.join(unknown)}: "
             "evaluate it on folders of those names"
         )
-    films: list[NDArray[np.uint8]] = []
     labels: list[int] = []
-    rows: list[list[float]] = []
 
-    def classify() -> None:
-        rows.extend(list(p.probabilities.values()) for p in predictor.predict(films))
-        films.clear()
+    def decoded() -> Iterator[NDArray[np.uint8]]:
+        for path, name in items:
+            try:
+                film = decode_image((root / path).read_bytes())
+            except (OSError, ImageError) as error:
+                logger.warning("left out %s: %s", path, error)
+                continue
+            labels.append(predictor.class_names.index(name))
+            yield film
 
-    for path, name in tqdm(items, desc="classify", unit="img", disable=not progress):
-        try:
-            films.append(decode_image((root / path).read_bytes()))
-        except (OSError, ImageError) as error:
-            logger.warning("left out %s: %s", path, error)
-            continue
-        labels.append(predictor.class_names.index(name))
-        if len(films) == _BATCH_SIZE:
-            classify()
-    classify()
-    if not labels:
+    probabilities = classify_pixels(predictor, decoded(), total=len(items), progress=progress)
+    return np.array(labels, dtype=np.int64), probabilities
+
+
+def classify_pixels(
+    predictor: Predictor,
+    films: Iterable[NDArray[np.uint8]],
+    *,
+    total: int | None = None,
+    label: str = "classify",
+    progress: bool = False,
+) -> NDArray[np.float64]:
+    """Classify decoded films ``(H, W)``; probabilities ``(N, K)`` in the checkpoint's class order.
+
+    Args:
+        predictor: the network.
+        films: read a batch at a time.
+        total: how many there are, for the progress bar.
+        label: what the progress bar is called.
+        progress: whether to draw it.
+
+    Raises:
+        ValueError: if there is no film.
+    """
+    bar = tqdm(films, desc=label, total=total, unit="img", disable=not progress)
+    rows = [
+        list(prediction.probabilities.values())
+        for batch in _batches(bar)
+        for prediction in predictor.predict(batch)
+    ]
+    if not rows:
         raise ValueError("no film could be read: check the folder")
-    return np.array(labels, dtype=np.int64), np.array(rows, dtype=np.float64)
+    return np.array(rows, dtype=np.float64)
+
+
+def _batches(films: Iterable[NDArray[np.uint8]]) -> Iterator[list[NDArray[np.uint8]]]:
+    remaining = iter(films)
+    while batch := list(islice(remaining, _BATCH_SIZE)):
+        yield batch

@@ -48,7 +48,7 @@ def write_report(
     if history:
         figures["history"] = plot_history(history)
     folder.mkdir(parents=True, exist_ok=True)
-    metrics = _write_json(report, folder / "metrics.json")
+    metrics = write_json(report, folder / "metrics.json")
     return [metrics, *save_figures(figures, folder)]
 
 
@@ -68,8 +68,8 @@ def write_training_report(
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = [
-        _write_json(metrics, folder / "metrics.json"),
-        _write_json(history, folder / "history.json"),
+        write_json(metrics, folder / "metrics.json"),
+        write_json(history, folder / "history.json"),
     ]
     figures = {f"confusion_matrix_{s}": plot_confusion_matrix(r) for s, r in metrics.items()}
     return [*files, *save_figures({"history": plot_history(history), **figures}, folder)]
@@ -83,6 +83,7 @@ def save_figures(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
     return paths
 
 
-def _write_json(content: Any, path: Path) -> Path:
+def write_json(content: Any, path: Path) -> Path:
+    """Write plain data for people to read as well, and return the file written."""
     path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return path

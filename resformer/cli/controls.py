@@ -1,0 +1,84 @@
+"""``python -m resformer controls``: a checkpoint on films that were changed on purpose."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from resformer.cli.options import DEFAULT_MODEL
+
+logger = logging.getLogger(__name__)
+
+
+def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add the command and its options."""
+    parser = commands.add_parser(
+        "controls",
+        help="measure a checkpoint on films with the lungs blacked out, other surroundings, ...",
+        description="Classify the films of a split as they are and changed in ways that a network "
+        "which looks at the lungs must react to, or must not, and write controls.json.",
+    )
+    parser.add_argument(
+        "--model",
+        type=Path,
+        default=Path(DEFAULT_MODEL),
+        help="checkpoint (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder or .zip, laid out as for train"
+    )
+    parser.add_argument("--manifest", type=Path, required=True, help="CSV of a split")
+    parser.add_argument(
+        "--split",
+        choices=("train", "validation", "test"),
+        default="validation",
+        help="which part of the manifest (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--outliner",
+        type=Path,
+        help="checkpoint with a lung head that says where the lungs are (default: the model)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/controls"),
+        help="folder of the report (default: %(default)s)",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Examine; the exit status."""
+    from resformer.data.archive import open_dataset
+    from resformer.data.manifest import read_manifest
+    from resformer.evaluation.controls import run_controls
+    from resformer.evaluation.report import write_json
+    from resformer.inference import Predictor
+    from resformer.training.workspace import Workspace
+
+    predictor = Predictor.from_file(options.model, options.device)
+    outliner = Predictor.from_file(options.outliner or options.model, options.device)
+    with open_dataset(options.data) as root, tempfile.TemporaryDirectory() as folder:
+        manifest = read_manifest(options.manifest, root)
+        if manifest.class_names != predictor.class_names:
+            raise ValueError(
+                f"the checkpoint knows {', '.join(predictor.class_names)}, the manifest "
+                f"{', '.join(manifest.class_names)}: give one of the same classes"
+            )
+        workspace = Workspace(root, manifest, Path(folder), predictor.checkpoint.input_spec)
+        films = workspace.evaluation_films(options.split, progress=True)
+        reports = run_controls(predictor, films.films, films.labels, outliner, progress=True)
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = write_json(reports, options.out / "controls.json")
+    for name, report in reports.items():
+        logger.info(
+            "%s: accuracy %.4f, macro-F1 %.4f, mean recall %.4f",
+            name,
+            *(report[k]["value"] for k in ("accuracy", "macro_f1", "macro_recall")),
+        )
+    logger.info("wrote %s", path)
+    return 0

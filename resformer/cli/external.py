@@ -1,0 +1,64 @@
+"""``python -m resformer external``: a checkpoint on films of other hospitals."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+from typing import Any
+
+from resformer.cli.options import DEFAULT_MODEL
+
+logger = logging.getLogger(__name__)
+
+
+def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add the command and its options."""
+    parser = commands.add_parser(
+        "external",
+        help="measure a checkpoint on films of other hospitals, listed with their findings",
+        description="Classify the films that labels.csv lists (columns set, file, finding; a film "
+        "lies at <set>/<file>) and write external.json. To be read at the end of a training, never "
+        "to choose an epoch or a model by.",
+    )
+    parser.add_argument(
+        "--model",
+        type=Path,
+        default=Path(DEFAULT_MODEL),
+        help="checkpoint (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder of the sets and of labels.csv"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/external"),
+        help="folder of the report (default: %(default)s)",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Evaluate; the exit status."""
+    from resformer.evaluation.external import LABELS_NAME, evaluate_external, read_labels
+    from resformer.evaluation.films import classify_pixels
+    from resformer.evaluation.report import write_json
+    from resformer.images import decode_image
+    from resformer.inference import Predictor
+
+    films = read_labels(options.data / LABELS_NAME)
+    predictor = Predictor.from_file(options.model, options.device)
+    decoded = (decode_image((options.data / film.path).read_bytes()) for film in films)
+    probabilities = classify_pixels(predictor, decoded, total=len(films), progress=True)
+    report = evaluate_external(films, probabilities, predictor.class_names)
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = write_json(report, options.out / "external.json")
+    for set_name, findings in report["sets"].items():
+        for finding, figures in findings.items():
+            logger.info("%s, %s: %s", set_name, finding, figures["predicted"])
+    for name in ("abnormal_against_no_finding", "covid_against_no_finding"):
+        area = report[name]["auc"]
+        logger.info("%s: AUC %s", name, f"{area['value']:.4f}" if area else "undefined")
+    logger.info("wrote %s", path)
+    return 0

@@ -1,0 +1,122 @@
+"""Controls: exact changes, and what they say of networks that look at one thing alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from resformer.checkpoint import Checkpoint
+from resformer.evaluation.controls import CONTROLS, EXCHANGED, run_controls
+from resformer.inference import Prediction, Predictor
+from resformer.model import IdentityMappingResFormer, ResFormerConfig
+from resformer.transforms import InputSpec
+from tests.conftest import CLASS_NAMES
+
+SIDE = 64
+Pixels = NDArray[np.uint8]
+
+
+class Outliner(Predictor):
+    """Sees lungs in a square of 32 pixels in the middle of any film."""
+
+    def __init__(self, config: ResFormerConfig) -> None:
+        class Square(torch.nn.Module):
+            def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
+                logits = torch.full((len(features[0]), 1, 16, 16), -20.0)
+                logits[..., 4:12, 4:12] = 20.0
+                return logits
+
+        network = replace(config, lung_head=True)
+        weights = IdentityMappingResFormer(network).state_dict()
+        super().__init__(Checkpoint(network, CLASS_NAMES, InputSpec(SIDE), weights), "cpu")
+        self._model.lung_head = Square()  # type: ignore[assignment]
+
+
+class Reader(Predictor):
+    """Reads the class off the grey of one pixel: 50 for the first, 100 for the second, ..."""
+
+    def __init__(self, config: ResFormerConfig, row: int, column: int) -> None:
+        weights = IdentityMappingResFormer(config).state_dict()
+        super().__init__(Checkpoint(config, CLASS_NAMES, InputSpec(SIDE), weights), "cpu")
+        self.at = row, column
+
+    def predict(self, films: Sequence[Pixels]) -> list[Prediction]:
+        grey = [int(np.clip(round(int(film[self.at]) / 50) - 1, 0, 3)) for film in films]
+        return [
+            Prediction({name: float(k == seen) for k, name in enumerate(CLASS_NAMES)})
+            for seen in grey
+        ]
+
+
+@pytest.fixture(scope="module")
+def outliner(tiny_config: ResFormerConfig) -> Outliner:
+    return Outliner(tiny_config)
+
+
+@pytest.fixture(scope="module")
+def films() -> tuple[Pixels, NDArray[np.int64]]:
+    """Flat films, their class written in their grey."""
+    labels = np.arange(24) % 4
+    return np.stack([np.full((SIDE, SIDE), 50 * (k + 1), np.uint8) for k in labels]), labels
+
+
+def test_a_network_that_looks_at_the_lungs_stays_with_them(
+    films: tuple[Pixels, NDArray[np.int64]], outliner: Outliner, tiny_config: ResFormerConfig
+) -> None:
+    reports = run_controls(Reader(tiny_config, 32, 32), *films, outliner)
+    assert list(reports) == list(CONTROLS)
+    for name in ("whole film", "lungs only", EXCHANGED, "flipped", "JPEG quality 20"):
+        assert reports[name]["accuracy"]["value"] == 1, name
+    assert reports[EXCHANGED]["follows_surroundings"] == 0
+    for name in ("lungs blacked out", "outer frame of 10 % only"):
+        assert reports[name]["accuracy"]["value"] == 0.25, name
+
+
+def test_a_network_that_looks_at_the_border_is_caught(
+    films: tuple[Pixels, NDArray[np.int64]], outliner: Outliner, tiny_config: ResFormerConfig
+) -> None:
+    reports = run_controls(Reader(tiny_config, 1, 1), *films, outliner)
+    assert reports[EXCHANGED]["accuracy"]["value"] == 0
+    assert reports[EXCHANGED]["follows_surroundings"] == 1
+    for name in ("lungs blacked out", "outer frame of 10 % only"):
+        assert reports[name]["accuracy"]["value"] == 1, name
+    assert reports["lungs only"]["accuracy"]["value"] == 0.25
+
+
+def test_the_changes_of_grey_are_exact() -> None:
+    film = np.array([[0, 100], [220, 255]], dtype=np.uint8).repeat(32, 0).repeat(32, 1)
+    none = np.zeros_like(film)
+    brighter = CONTROLS["brighter"](film, none, none)
+    assert [brighter[0, 0], brighter[0, 63], brighter[63, 0], brighter[63, 63]] == [
+        40,
+        140,
+        255,
+        255,
+    ]
+    flatter = CONTROLS["half the contrast"](film, none, none)
+    assert [flatter[0, 0], flatter[0, 63], flatter[63, 0]] == [64, 114, 174]
+    assert np.unique(CONTROLS["blurred to 16 x 16"](film, none, none)[:16, :16]).tolist() == [0]
+    framed = CONTROLS["outer frame of 10 % only"](np.full((64, 64), 9, np.uint8), none, none)
+    assert framed[6:58, 6:58].max() == 0
+    assert framed.sum() == 9 * (64 * 64 - 52 * 52)
+
+
+def test_what_cannot_be_examined_is_refused(
+    films: tuple[Pixels, NDArray[np.int64]],
+    outliner: Outliner,
+    tiny_config: ResFormerConfig,
+    tmp_path: Path,
+) -> None:
+    reader = Reader(tiny_config, 0, 0)
+    with pytest.raises(ValueError, match="no lung head: train one with --lung-head"):
+        run_controls(reader, *films, reader)
+    with pytest.raises(ValueError, match="there is no control 'upside down': choose from whole"):
+        run_controls(reader, *films, outliner, names=("upside down",))
+    with pytest.raises(ValueError, match="all films are of one class"):
+        run_controls(reader, films[0], np.zeros_like(films[1]), outliner)

@@ -1,0 +1,140 @@
+"""Films of other hospitals: counts and areas by hand, the list of films, both commands."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from resformer.checkpoint import Checkpoint, save_checkpoint
+from resformer.cli import main
+from resformer.data.errors import DatasetError
+from resformer.data.manifest import write_manifest
+from resformer.evaluation.external import ExternalFilm, evaluate_external, read_labels
+from resformer.model import IdentityMappingResFormer, ResFormerConfig
+from resformer.transforms import InputSpec
+from tests.conftest import CLASS_NAMES
+from tests.phantom import draw_chest_phantom
+from tests.training_setup import split_by_number
+
+FILMS = [
+    ExternalFilm("clinic", "clinic/1.png", "no finding"),
+    ExternalFilm("clinic", "clinic/2.png", "no finding"),
+    ExternalFilm("clinic", "clinic/3.png", "tuberculosis"),
+    ExternalFilm("papers", "papers/1.png", "covid-19"),
+    ExternalFilm("papers", "papers/2.png", "sars"),
+]
+# COVID, Lung_Opacity, Normal, Viral Pneumonia
+PROBABILITIES = np.array(
+    [
+        [0.1, 0.0, 0.9, 0.0],
+        [0.7, 0.0, 0.3, 0.0],
+        [0.2, 0.2, 0.4, 0.2],
+        [0.5, 0.3, 0.2, 0.0],
+        [0.0, 0.0, 0.0, 1.0],
+    ]
+)
+
+
+def test_counts_and_areas_are_those_found_by_hand() -> None:
+    report = evaluate_external(FILMS, PROBABILITIES, CLASS_NAMES, bootstrap=50)
+    clinic = report["sets"]["clinic"]
+    assert clinic["no finding"] == {
+        "count": 2,
+        "predicted": {"COVID": 1, "Lung_Opacity": 0, "Normal": 1, "Viral Pneumonia": 0},
+    }
+    assert clinic["tuberculosis"]["predicted"]["Normal"] == 1
+    # 1 - P(Normal): 0.6 and 0.8 of the abnormal against 0.1 and 0.7 of the others.
+    abnormal = report["abnormal_against_no_finding"]
+    assert (abnormal["count"], abnormal["positive"]) == (4, 2)
+    assert abnormal["auc"]["value"] == 0.75
+    assert abnormal["auc"]["low"] <= 0.75 <= abnormal["auc"]["high"]
+    # P(COVID): 0.5 against 0.1 and 0.7.
+    covid = report["covid_against_no_finding"]
+    assert (covid["count"], covid["positive"], covid["auc"]["value"]) == (3, 1, 0.5)
+    json.dumps(report, allow_nan=False)
+
+
+def test_what_a_network_or_a_set_does_not_have_is_undefined() -> None:
+    names = ("COVID", "Lung_Opacity", "Healthy", "Viral Pneumonia")
+    report = evaluate_external(FILMS, PROBABILITIES, names, bootstrap=0)
+    assert report["abnormal_against_no_finding"]["auc"] is None
+    assert report["covid_against_no_finding"]["auc"]["value"] == 0.5
+    sick = evaluate_external(FILMS[2:], PROBABILITIES[2:], CLASS_NAMES, bootstrap=0)
+    assert sick["covid_against_no_finding"]["auc"] is None
+
+
+def test_the_list_of_films_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("set,file,finding,view\nclinic,1.png,No Finding ,\npapers,2.png,COVID-19,PA\n")
+    assert read_labels(path) == [
+        ExternalFilm("clinic", "clinic/1.png", "no finding"),
+        ExternalFilm("papers", "papers/2.png", "covid-19"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "set,file,finding\n", "set,file\na,b\n", "set,file,finding\na,b,\n"]
+)
+def test_what_is_no_list_of_films_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(text)
+    with pytest.raises(DatasetError, match="needs rows with the columns set, file, finding"):
+        read_labels(path)
+    with pytest.raises(DatasetError, match=r"absent\.csv cannot be read"):
+        read_labels(tmp_path / "absent.csv")
+
+
+@pytest.fixture(scope="module")
+def lung_checkpoint(tiny_config: ResFormerConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    config = replace(tiny_config, lung_head=True)
+    path = tmp_path_factory.mktemp("checkpoint") / "model.pth"
+    weights = IdentityMappingResFormer(config).state_dict()
+    save_checkpoint(Checkpoint(config, CLASS_NAMES, InputSpec(size=64), weights), path)
+    return path
+
+
+def test_the_command_for_external_films(lung_checkpoint: Path, tmp_path: Path) -> None:
+    rows = ["set,file,finding"]
+    for number, finding in enumerate(("No finding", "COVID-19")):
+        folder = tmp_path / "data" / f"set-{number}"
+        folder.mkdir(parents=True)
+        Image.fromarray(draw_chest_phantom(96, seed=number)).save(folder / "film.png")
+        rows.append(f"set-{number},film.png,{finding}")
+    (tmp_path / "data" / "labels.csv").write_text("\n".join(rows))
+    arguments = ["external", "--model", str(lung_checkpoint), "--data", str(tmp_path / "data")]
+    assert main([*arguments, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    report = json.loads((tmp_path / "out" / "external.json").read_text())
+    assert report["sets"]["set-1"]["covid-19"]["count"] == 1
+    assert report["covid_against_no_finding"]["count"] == 2
+
+
+def test_the_command_for_controls(
+    lung_checkpoint: Path, image_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest = split_by_number(image_folder)
+    write_manifest(manifest, tmp_path / "manifest.csv")
+    arguments = [
+        *("controls", "--model", str(lung_checkpoint), "--data", str(image_folder)),
+        *("--manifest", str(tmp_path / "manifest.csv"), "--out", str(tmp_path), "--device", "cpu"),
+    ]
+    assert main(arguments) == 0
+    reports = json.loads((tmp_path / "controls.json").read_text())
+    assert reports["lungs blacked out"]["count"] == 8
+    others = replace(
+        manifest,
+        class_names=("A", *CLASS_NAMES[1:]),
+        rows=tuple(
+            replace(row, class_name="A" if row.class_name == "COVID" else row.class_name)
+            for row in manifest.rows
+        ),
+    )
+    write_manifest(others, tmp_path / "manifest.csv")
+    assert main(arguments) == 1
+    assert "give one of the same classes" in caplog.text
