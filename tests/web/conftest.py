@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.phantom import draw_chest_phantom
 from tests.web.browser import chromium_or_skip
-from tests.web.posting import PATIENCE
+from tests.web.posting import PATIENCE, post_file
 from tests.web.serving import RunningApp, run_app
 from web import WebConfig, create_app
 
@@ -94,3 +94,19 @@ def page(browser: Browser, running_app: RunningApp) -> Iterator[Page]:
     opened.close()
     own = ("data:", "blob:", running_app.url, "Failed to load resource")
     assert [text for text in complaints if not text.startswith(own)] == []
+
+
+@pytest.fixture(scope="session")
+def small_client(tiny_checkpoint: Path) -> FlaskClient:
+    """A client of an application that lives for all tests, with limits that are soon reached."""
+    config = WebConfig(tiny_checkpoint, "cpu", max_bytes=2**20, max_pixels=10**6, max_files=3)
+    return create_app(config).test_client()
+
+
+@pytest.fixture
+def small_app_works(small_client: FlaskClient) -> Iterator[None]:
+    """After everything that a test sends, a good image is answered as ever."""
+    before = post_file(small_client, encode()).get_json()
+    yield
+    assert before["success"] is True
+    assert post_file(small_client, encode()).get_json() == before
