@@ -20,8 +20,8 @@ from resformer.explanation import class_evidence, encode_overlay, evidence_map, 
 from resformer.explanation.colours import inferno
 from resformer.images import encode_preview, preview_size
 from resformer.inference import Predictor
-from resformer.model import IdentityMappingResFormer
-from resformer.transforms import to_input
+from resformer.model import IdentityMappingResFormer, ResFormerConfig
+from resformer.transforms import InputSpec, to_input
 from tests.phantom import draw_chest_phantom
 
 BINOMIAL = np.array([1, 4, 6, 4, 1]) / 16
@@ -39,6 +39,7 @@ class LinearNetwork(nn.Module):
         super().__init__()
         self.weights = weights
         self.backbone = self
+        self.lung_head = None
 
     def begin(self, image: Tensor) -> Tensor:
         return nn.functional.avg_pool2d(image, 4)
@@ -49,7 +50,7 @@ class LinearNetwork(nn.Module):
     def fuse(self, features: list[Tensor]) -> list[Tensor]:
         return features
 
-    def classify(self, features: list[Tensor]) -> Tensor:
+    def classify(self, features: list[Tensor], lungs: None) -> Tensor:
         log_odds = (features[0] * self.weights).sum(dim=(1, 2, 3))
         return torch.stack([log_odds, torch.zeros_like(log_odds)], dim=1)
 
@@ -77,15 +78,21 @@ def test_the_evidence_against_one_of_two_classes_is_for_the_other() -> None:
     torch.testing.assert_close(one, -other)
 
 
-def test_the_evidence_adds_up_to_what_the_film_adds_to_the_log_odds(predictor: Predictor) -> None:
-    model, spec = predictor.model, predictor.checkpoint.input_spec
-    image = to_input(draw_chest_phantom(90, seed=4), spec)
+@pytest.mark.parametrize("lung_head", [False, True])
+def test_the_evidence_adds_up_to_what_the_film_adds_to_the_log_odds(
+    tiny_config: ResFormerConfig, lung_head: bool
+) -> None:
+    torch.manual_seed(0)
+    model = IdentityMappingResFormer(replace(tiny_config, lung_head=lung_head)).eval()
+    image = to_input(draw_chest_phantom(90, seed=4), InputSpec(size=64))
     evidence = class_evidence(model, image, 2, temperature=0.5, steps=64)
     patches = nn.functional.avg_pool2d(image[None], 8)
     coarse = nn.functional.interpolate(patches, size=(64, 64), mode="bilinear")
     even, black = image.mean().expand(1, 1, 64, 64), image.min().expand(1, 1, 64, 64)
     with torch.inference_mode():
-        logits = model(torch.cat([image[None], even, black, coarse])) / 0.5
+        features = model.forward_features(torch.cat([image[None], even, black, coarse]))
+        lungs = model.lungs([scale[:1] for scale in features]) if lung_head else None
+        logits = model.classify(features, lungs) / 0.5
     log_odds = logits[:, 2] - torch.logsumexp(logits[:, [0, 1, 3]], dim=1)
     assert float(evidence.sum()) == pytest.approx(
         float(log_odds[0] - log_odds[1:].mean()), rel=0.01, abs=1e-3

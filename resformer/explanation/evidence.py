@@ -12,6 +12,8 @@ their deepest grid is 4 x 4 and attention has moved what it holds away from wher
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -85,18 +87,28 @@ def class_evidence(
 
     Returns:
         ``(H / 4, W / 4)`` in nats, negative where it speaks against the class. The sum is the
-        log-odds of the image less the mean log-odds of the featureless images.
+        log-odds of the image less the mean log-odds of the featureless images; a network with a
+        lung head looks at all of them inside the lungs of the image.
     """
     # The caller may be in inference mode, whose tensors cannot take part in a gradient.
     with torch.inference_mode(False), torch.no_grad():
         target = image[None].clone()
         ends = model.backbone.begin(torch.cat([target, *_featureless(target)]))
+        lungs = None
+        if model.lung_head is not None:
+            lungs = model.lungs(model.fuse(model.backbone.deepen(ends[:1])))
+
+        def log_odds(first: Tensor) -> Tensor:
+            logits = model.classify(model.fuse(model.backbone.deepen(first)), lungs) / temperature
+            others = torch.cat([logits[:, :class_index], logits[:, class_index + 1 :]], dim=1)
+            return logits[:, class_index] - torch.logsumexp(others, dim=1)
+
         fractions = (torch.arange(steps, device=image.device) + 0.5) / steps
         weights = fractions.to(image.dtype).reshape(-1, 1, 1, 1)
         evidence = torch.zeros(ends.shape[-2:], dtype=image.dtype, device=image.device)
         for start in ends[1:]:
             difference = ends[0] - start
-            slope = _slope(model, start + weights * difference, class_index, temperature)
+            slope = _slope(log_odds, start + weights * difference)
             evidence += (slope.mean(dim=0) * difference).sum(dim=0)
         return _smooth(evidence / (len(ends) - 1))
 
@@ -108,16 +120,11 @@ def _featureless(image: Tensor) -> tuple[Tensor, ...]:
     return image.mean().expand_as(image), image.min().expand_as(image), coarse
 
 
-def _slope(
-    model: IdentityMappingResFormer, first: Tensor, class_index: int, temperature: float
-) -> Tensor:
-    """Return the gradient of the log-odds with respect to first-stage features ``(B, C, h, w)``."""
+def _slope(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Return the gradient of a function ``(B,)`` with respect to ``x``, ``(B, C, h, w)``."""
     with torch.enable_grad():
-        first = first.detach().requires_grad_()
-        logits = model.classify(model.fuse(model.backbone.deepen(first))) / temperature
-        others = torch.cat([logits[:, :class_index], logits[:, class_index + 1 :]], dim=1)
-        log_odds = logits[:, class_index] - torch.logsumexp(others, dim=1)
-        (gradient,) = torch.autograd.grad(log_odds.sum(), first)
+        x = x.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(function(x).sum(), x)
     return gradient
 
 
