@@ -70,7 +70,7 @@ export function showRefusal({ image, reason = "" }) {
   element("refusal-reason").textContent = reason;
   fillBars([]);
   setState("refused");
-  announce("This does not look like a frontal chest X-ray. You can analyse it anyway.");
+  announce(`This image was not analysed. ${reason} You can have it analysed anyway.`);
   scrollToResult();
 }
 

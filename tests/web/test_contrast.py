@@ -12,7 +12,14 @@ TEXT, GRAPHIC = 4.5, 3.0
 PAIRS = [
     *[("ink", back, TEXT) for back in ("page", "surface")],
     *[("muted", back, TEXT) for back in ("page", "surface")],
-    ("accent", "surface", TEXT),
+    *[("accent", back, TEXT) for back in ("page", "surface")],
+    *[("ink", f"heat-{level}", TEXT) for level in range(4)],
+    *[("on-accent", f"heat-{level}", TEXT) for level in (4, 5)],
+    *[(front, "film-raised", TEXT) for front in ("film-ink", "film-muted")],
+    ("film-accent", "film-raised", GRAPHIC),
+    ("edge", "film-raised", GRAPHIC),
+    ("edge", "surface", GRAPHIC),
+    ("second", "surface", GRAPHIC),
     ("on-accent", "accent", TEXT),
     ("on-accent", "accent-hover", TEXT),
     ("danger", "danger-surface", TEXT),
@@ -33,7 +40,7 @@ def read_themes() -> dict[str, dict[str, str]]:
     """Colours by name, in light and in dark."""
     text = (ROOT / "static/css/tokens.css").read_text(encoding="utf-8")
     light, dark = text.split("@media (prefers-color-scheme: dark)")
-    pattern = re.compile(r"--([a-z-]+): (#[0-9a-f]{6});")
+    pattern = re.compile(r"--([a-z0-9-]+): (#[0-9a-f]{6});")
     return {
         "light": dict(pattern.findall(light)),
         "dark": {**dict(pattern.findall(light)), **dict(pattern.findall(dark))},

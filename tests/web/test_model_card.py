@@ -127,7 +127,7 @@ def test_the_card_needs_the_model() -> None:
         "On 4 test films that it was not trained on.",
         "95% bootstrap intervals",
         "Accuracy 75.0%",
-        "On 8,627 train, 1,079 validation, 4 test films.",
+        "Films: 8,627 train, 1,079 validation, 4 test.",
         "learning rate 0.0015",
         "64 \N{MULTIPLICATION SIGN} 64 pixels",
         "refuses pictures that score below 0.5",

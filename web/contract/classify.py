@@ -28,6 +28,7 @@ BINARY = {
     "description": "A file, whatever its name.",
 }
 BASE64 = {
+    "title": "base64",
     "type": "string",
     "contentEncoding": "base64",
     "description": "Padded, without line breaks; a data URL (`data:image/png;base64,…`) too.",

@@ -72,6 +72,7 @@ def _operation(
     bodies = operation.get("requestBody", {}).get("content", {})
     responses = operation["responses"]
     kind, content = next(iter(responses["200"]["content"].items()))
+    options = {parameter["name"] for parameter in operation.get("parameters", [])}
     return {
         "tag": operation["tags"][0],
         "id": operation["operationId"],
@@ -83,9 +84,16 @@ def _operation(
             (p["name"], type_in_words(p["schema"], schemas), in_words(p["description"]))
             for p in operation.get("parameters", [])
         ],
-        "bodies": [(kind, _rows(body["schema"], schemas)) for kind, body in bodies.items() if body],
+        "bodies": [
+            (kind, [row for row in _rows(body["schema"], schemas) if row[0] not in options])
+            for kind, body in bodies.items()
+            if body
+        ],
         "raw_types": [kind for kind, body in bodies.items() if not body],
-        "answer": (type_in_words(content["schema"], schemas), kind),
+        "answer": (
+            type_in_words(content["schema"], schemas) if "$ref" in content["schema"] else "",
+            kind,
+        ),
         "meaning": in_words(responses["200"]["description"]),
         "refusals": sorted(status for status in responses if status != "200"),
         "samples": operation.get("x-codeSamples", []),
