@@ -24,6 +24,7 @@ from resformer import __version__
 from resformer.gate.gate import Gate
 from resformer.gate.subspace import GateError
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
+from resformer.runtime.graph import NetworkGraph, fingerprint
 from resformer.transforms import InputSpec
 
 FORMAT = "resformer-checkpoint-1"
@@ -48,6 +49,7 @@ class Checkpoint:
         training: configuration, split seed and history of the training.
         versions: versions of Python and of the packages that wrote it.
         gate: refuses what is no chest X-ray; without one nothing is refused.
+        graph: the same network for ONNX Runtime; without one PyTorch runs it.
 
     Raises:
         CheckpointError: if the parts contradict each other.
@@ -62,6 +64,7 @@ class Checkpoint:
     training: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=lambda: library_versions())
     gate: Gate | None = None
+    graph: NetworkGraph | None = None
 
     def __post_init__(self) -> None:
         """Refuse parts that contradict each other."""
@@ -79,6 +82,16 @@ class Checkpoint:
                 self.gate.check_fits(self.model_config.in_chans, self.model_config.channels)
             except GateError as error:
                 raise CheckpointError(str(error)) from error
+        if self.graph and self.graph.source != self.source:
+            raise CheckpointError(
+                "the graph was exported from other weights or another input than the checkpoint "
+                "holds: leave it out and run python -m resformer export"
+            )
+
+    @property
+    def source(self) -> str:
+        """Fingerprint of what a graph of the network is made from."""
+        return fingerprint(self.input_spec.to_dict(), self.state_dict)
 
     def build_model(self) -> IdentityMappingResFormer:
         """Build the network with the weights loaded, in evaluation mode.
@@ -124,6 +137,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
             "training": checkpoint.training,
             "versions": checkpoint.versions,
             "gate": checkpoint.gate.to_dict() if checkpoint.gate else None,
+            "graph": checkpoint.graph.to_dict() if checkpoint.graph else None,
         },
         path,
     )
@@ -174,7 +188,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path} is no {FORMAT} file (format {content.get('format')!r}): "
             "train it again with this version"
         )
-    optional = {"gate"}
+    optional = {"gate", "graph"}
     needed = [n for n in Checkpoint.__dataclass_fields__ if n not in content and n not in optional]
     if needed:
         raise CheckpointError(f"{path} lacks {', '.join(needed)}: train it again")
@@ -189,6 +203,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             training=content["training"],
             versions=content["versions"],
             gate=Gate.from_dict(content["gate"]) if content.get("gate") else None,
+            graph=NetworkGraph.from_dict(content["graph"]) if content.get("graph") else None,
         )
         checkpoint.build_model()
     except (TypeError, ValueError, AttributeError) as error:

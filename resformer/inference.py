@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,11 @@ from torch import Tensor, nn
 
 from resformer.checkpoint import Checkpoint, load_checkpoint
 from resformer.devices import choose_device, place_model
-from resformer.gate.gate import describe
 from resformer.gate.pixels import object_to_pixels
 from resformer.gate.result import GateResult
 from resformer.model import IdentityMappingResFormer
-from resformer.transforms import to_input
+from resformer.runtime.backend import NetworkOutputs, choose_backend
+from resformer.transforms import resize_pixels
 
 
 @dataclass(frozen=True)
@@ -49,26 +50,28 @@ class Predictor:
     Args:
         checkpoint: a loaded checkpoint.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+        backend: ``auto``, ``torch`` or ``onnxruntime``; both give the same probabilities.
 
     Raises:
         CheckpointError: if the weights do not fit.
-        ValueError: if the device is not on this machine.
+        ValueError: if the device is not on this machine, or the backend cannot run.
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: str = "auto") -> None:
+    def __init__(self, checkpoint: Checkpoint, device: str = "auto", backend: str = "auto") -> None:
         self.checkpoint = checkpoint
         self.device = choose_device(device)
-        self._model = place_model(checkpoint.build_model(), self.device)
+        self._backend = choose_backend(checkpoint, self.device, backend)
         self._gate = checkpoint.gate.to(self.device) if checkpoint.gate else None
 
     @classmethod
-    def from_file(cls, path: Path, device: str = "auto") -> Predictor:
+    def from_file(cls, path: Path, device: str = "auto", backend: str = "auto") -> Predictor:
         """Load a checkpoint file.
 
         Raises:
             CheckpointError: as :func:`resformer.checkpoint.load_checkpoint`.
+            ValueError: as the class.
         """
-        return cls(load_checkpoint(path), device)
+        return cls(load_checkpoint(path), device, backend)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -76,9 +79,17 @@ class Predictor:
         return self.checkpoint.class_names
 
     @property
+    def backend(self) -> str:
+        """What runs the network: ``torch`` or ``onnxruntime``."""
+        return self._backend.name
+
+    @cached_property
     def model(self) -> IdentityMappingResFormer:
-        """The network, in evaluation mode on the predictor's device; not to be changed."""
-        return self._model
+        """The network, in evaluation mode on the predictor's device; not to be changed.
+
+        For what needs gradients; `predict` runs the backend's own, so this is built when asked.
+        """
+        return place_model(self.checkpoint.build_model(), self.device)
 
     def predict(self, films: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
         """Classify decoded films ``(H, W)`` uint8 of any sizes, in one batch.
@@ -93,31 +104,23 @@ class Predictor:
         """
         if not films:
             return []
-        spec = self.checkpoint.input_spec
-        images = torch.stack([to_input(film, spec) for film in films]).to(self.device)
-        logits, features = compute_outputs(self._model, images)
-        probabilities = torch.softmax(logits / self.checkpoint.temperature, dim=1)
-        judgements = self._judge(films, images, features)
+        size = self.checkpoint.input_spec.size
+        outputs = self._backend.compute(np.stack([resize_pixels(film, size) for film in films]))
+        probabilities = torch.softmax(outputs.logits / self.checkpoint.temperature, dim=1)
         return [
             Prediction(dict(zip(self.class_names, row, strict=True)), judgement)
-            for row, judgement in zip(probabilities.tolist(), judgements, strict=True)
+            for row, judgement in zip(
+                probabilities.tolist(), self._judge(films, outputs), strict=True
+            )
         ]
 
     @torch.inference_mode()
     def _judge(
-        self, films: Sequence[NDArray[np.uint8]], images: Tensor, features: list[Tensor]
+        self, films: Sequence[NDArray[np.uint8]], outputs: NetworkOutputs
     ) -> Sequence[GateResult | None]:
         if self._gate is None:
             return [None] * len(films)
-        objections = [object_to_pixels(film) for film in films]
-        return self._gate.judge(describe(images, features), objections)
-
-
-@torch.inference_mode()
-def compute_outputs(model: IdentityMappingResFormer, batch: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Run a network once for the logits of :func:`compute_logits` and the fused features."""
-    features = model.forward_features(batch.contiguous(memory_format=torch.channels_last))
-    return model.classify(features).double(), features
+        return self._gate.judge(outputs.blocks, [object_to_pixels(film) for film in films])
 
 
 @torch.inference_mode()

@@ -76,7 +76,16 @@ class InputSpec:
 
 
 def resize_pixels(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Resize a film ``(H, W)`` to ``(size, size)`` with an antialiased bilinear filter."""
+    """Resize a film ``(H, W)`` to ``(size, size)`` with an antialiased bilinear filter.
+
+    Raises:
+        ValueError: if the pixels are not a two-dimensional uint8 array.
+    """
+    if pixels.ndim != 2 or pixels.dtype != np.uint8:
+        raise ValueError(
+            f"expected (H, W) uint8 pixels, got {pixels.shape} {pixels.dtype}: "
+            "use resformer.images.decode_image"
+        )
     if pixels.shape == (size, size):
         return pixels
     resized = Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR)
@@ -113,12 +122,7 @@ def to_input(pixels: NDArray[np.uint8], spec: InputSpec) -> Tensor:
         ``(1, size, size)`` float32.
 
     Raises:
-        ValueError: if the pixels are not a two-dimensional uint8 array.
+        ValueError: as :func:`resize_pixels`.
     """
-    if pixels.ndim != 2 or pixels.dtype != np.uint8:
-        raise ValueError(
-            f"expected (H, W) uint8 pixels, got {pixels.shape} {pixels.dtype}: "
-            "use resformer.images.decode_image"
-        )
     normalised = normalise_pixels(resize_pixels(pixels, spec.size), spec)
     return torch.from_numpy(normalised).unsqueeze(0)

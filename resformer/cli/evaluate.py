@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from resformer.cli.options import DEFAULT_MODEL
+from resformer.cli.options import DEFAULT_MODEL, add_runtime_options
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         default=Path("runs/evaluation"),
         help="folder of the report (default: %(default)s)",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    add_runtime_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     from resformer.evaluation.report import write_report
     from resformer.inference import Predictor
 
-    predictor = Predictor.from_file(options.model, options.device)
+    predictor = Predictor.from_file(options.model, options.device, options.backend)
     with open_dataset(options.data) as root:
         if options.manifest is not None:
             rows = read_manifest(options.manifest, root).subset(options.split)

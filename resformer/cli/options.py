@@ -12,6 +12,17 @@ Config = TypeVar("Config")
 DEFAULT_MODEL = "best_model.pth"
 
 
+def add_runtime_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--device`` and ``--backend``."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    parser.add_argument(
+        "--backend",
+        default="auto",
+        help="what runs the network: torch, onnxruntime, or auto for the faster; the results are "
+        "the same",
+    )
+
+
 def add_outliers_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--outliers``."""
     parser.add_argument(

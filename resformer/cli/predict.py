@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resformer.cli.options import DEFAULT_MODEL
+from resformer.cli.options import DEFAULT_MODEL, add_runtime_options
 
 if TYPE_CHECKING:
     from resformer.inference import Predictor
@@ -38,7 +38,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         help="checkpoint (default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="write one JSON object a line")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    add_runtime_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError("--out takes one folder: name the folder of your films")
     if folders and not options.out:
         raise ValueError(f"{folders[0]} is a folder: name a CSV file for its films with --out")
-    predictor = Predictor.from_file(options.model, options.device)
+    predictor = Predictor.from_file(options.model, options.device, options.backend)
     if options.out:
         return _predict_folder(predictor, folders[0], options.out)
     return _predict_files(predictor, options)

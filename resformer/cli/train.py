@@ -81,6 +81,7 @@ def run(options: argparse.Namespace) -> int:
     from resformer.data.archive import open_datasets
     from resformer.devices import choose_device
     from resformer.evaluation.report import write_training_report
+    from resformer.runtime.export import add_graph_if_possible
     from resformer.training.distributed import join_processes
     from resformer.training.run import train
 
@@ -100,6 +101,8 @@ def run(options: argparse.Namespace) -> int:
             write_training_report(
                 checkpoint.metrics, checkpoint.training["history"], options.run_dir
             )
+            if not options.trial:
+                save_checkpoint(add_graph_if_possible(checkpoint), options.out)
             _summarise(checkpoint.metrics, options.out)
     return 0
 

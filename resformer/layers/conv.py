@@ -52,7 +52,7 @@ class ConvNormAct(nn.Module):
             groups=groups,
             bias=False,
         )
-        self.norm = nn.BatchNorm2d(out_channels)
+        self.norm: nn.Module = nn.BatchNorm2d(out_channels)
         self.activation = nn.SiLU(inplace=True) if activate else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,0 +1,49 @@
+"""``python -m resformer export``: the network as an ONNX graph."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+from typing import Any
+
+from resformer.cli.options import DEFAULT_MODEL
+
+logger = logging.getLogger(__name__)
+
+
+def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add the command and its options."""
+    parser = commands.add_parser(
+        "export",
+        help="write the network as an ONNX graph",
+        description="Put the network's ONNX graph into the checkpoint, as train does at its end, "
+        "so that ONNX Runtime can run it. With --onnx, write it to a file of its own too: from "
+        "grey films, resized to the checkpoint's size, to logits.",
+    )
+    parser.add_argument(
+        "--model",
+        type=Path,
+        default=Path(DEFAULT_MODEL),
+        help="checkpoint (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--out", type=Path, help="checkpoint to write (default: the one that was read)"
+    )
+    parser.add_argument("--onnx", type=Path, help="ONNX file to write, for other programs")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Export; the exit status."""
+    from resformer.checkpoint import load_checkpoint, save_checkpoint
+    from resformer.runtime.export import add_graph
+
+    checkpoint = add_graph(load_checkpoint(options.model))
+    out = options.out or options.model
+    save_checkpoint(checkpoint, out)
+    logger.info("wrote %s", out)
+    if options.onnx and checkpoint.graph:
+        options.onnx.parent.mkdir(parents=True, exist_ok=True)
+        options.onnx.write_bytes(checkpoint.graph.content)
+        logger.info("wrote %s", options.onnx)
+    return 0

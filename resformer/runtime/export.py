@@ -1,0 +1,176 @@
+"""Writes a trained network as an ONNX graph, from grey pixels to logits.
+
+The preprocessing is inside, so that whoever runs the graph cannot normalise otherwise: its input
+are films resized to the checkpoint's size. Resizing stays outside, because films come in all sizes
+and no ONNX operator resamples exactly as Pillow does. The graph is made once, by the training or
+by ``python -m resformer export``, and travels in the checkpoint: to make it takes seconds, and to
+load it a fraction of one.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from resformer import __version__
+from resformer.checkpoint import Checkpoint
+from resformer.devices import choose_device
+from resformer.gate.gate import describe
+from resformer.model import IdentityMappingResFormer
+from resformer.runtime.backend import Backend, NetworkOutputs
+from resformer.runtime.folding import fold_batch_norm
+from resformer.runtime.graph import NetworkGraph
+from resformer.runtime.onnx_runtime import OnnxRuntimeBackend
+from resformer.runtime.pytorch import PyTorchBackend
+from resformer.transforms import InputSpec
+
+_logger = logging.getLogger(__name__)
+
+INPUT_NAME = "pixels"
+_MAX_BATCH = 4096
+# Of a logit, between the two backends; they differ in nothing but the order of additions.
+_TOLERANCE = 1e-3
+
+
+class ExportError(ValueError):
+    """The exported graph does not compute what the network does."""
+
+
+class StretchAndNormalise(nn.Module):
+    """:func:`resformer.transforms.normalise_pixels` as a network runs it.
+
+    Args:
+        spec: size, percentiles, mean and standard deviation.
+    """
+
+    def __init__(self, spec: InputSpec) -> None:
+        super().__init__()
+        self.spec = spec
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Map grey pixels ``(B, size, size)`` uint8 to ``(B, 1, size, size)`` float32."""
+        values = pixels.flatten(1).float()
+        low = self._percentile(values, self.spec.low_percentile, largest=False)
+        high = self._percentile(values, 100 - self.spec.high_percentile, largest=True)
+        stretched = ((values - low) / (high - low).clamp(min=1)).clamp(0, 1)
+        normalised = (stretched - self.spec.mean) / self.spec.std
+        return normalised.reshape(-1, 1, self.spec.size, self.spec.size)
+
+    def _percentile(self, values: Tensor, percentile: float, *, largest: bool) -> Tensor:
+        """Interpolate between the two values next to a percentile, counted from one end."""
+        last = self.spec.size**2 - 1
+        rank = min(int(percentile / 100 * last), last - 1)
+        fraction = percentile / 100 * last - rank
+        extremes = torch.topk(values, rank + 2, dim=1, largest=largest).values
+        return torch.lerp(extremes[:, rank, None], extremes[:, rank + 1, None], fraction)
+
+
+class _ExportedNetwork(nn.Module):
+    """What the graph holds: preprocessing, network, and the averages that the gate looks at."""
+
+    def __init__(self, network: IdentityMappingResFormer, spec: InputSpec) -> None:
+        super().__init__()
+        self.preprocess = StretchAndNormalise(spec)
+        self.network = network
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        images = self.preprocess(pixels)
+        features = self.network.forward_features(images)
+        return self.network.classify(features), *describe(images, features)
+
+
+def add_graph(checkpoint: Checkpoint) -> Checkpoint:
+    """Return a checkpoint with the graph of its network, in place of any that it had.
+
+    Raises:
+        CheckpointError: if the weights do not fit.
+        ExportError: if ONNX Runtime does not compute what PyTorch does.
+    """
+    graph = NetworkGraph(_export(checkpoint), checkpoint.source)
+    exported = replace(checkpoint, graph=graph)
+    _compare(
+        OnnxRuntimeBackend(exported),
+        PyTorchBackend(exported, choose_device("cpu")),
+        checkpoint.input_spec.size,
+    )
+    return exported
+
+
+def add_graph_if_possible(checkpoint: Checkpoint) -> Checkpoint:
+    """As :func:`add_graph`, but a training is not lost if its network cannot be exported.
+
+    Returns:
+        the checkpoint without a graph where exporting fails, which the log then says.
+    """
+    try:
+        return add_graph(checkpoint)
+    except Exception as error:  # whatever the exporter and its libraries raise
+        _logger.warning("PyTorch will run this network, it could not be exported: %s", error)
+        return replace(checkpoint, graph=None)
+
+
+def _export(checkpoint: Checkpoint) -> bytes:
+    network = fold_batch_norm(checkpoint.build_model())
+    size = checkpoint.input_spec.size
+    names = ["logits", "input_grid", *(f"stage{i}_grid" for i in range(1, 5))]
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            _ExportedNetwork(network, checkpoint.input_spec).eval(),
+            (torch.zeros(2, size, size, dtype=torch.uint8),),
+            dynamo=True,
+            verbose=False,
+            input_names=[INPUT_NAME],
+            output_names=names,
+            dynamic_shapes={INPUT_NAME: {0: torch.export.Dim("batch", min=1, max=_MAX_BATCH)}},
+        )
+    if program is None:
+        raise ExportError("torch.onnx wrote no graph")
+    model = program.model_proto
+    model.producer_name, model.producer_version = "resformer", __version__
+    for node in model.graph.node:
+        node.ClearField("doc_string")
+        node.ClearField("metadata_props")  # where in our source each came from
+    described = {
+        "class_names": "\n".join(checkpoint.class_names),
+        "temperature": str(checkpoint.temperature),
+        **{name: str(value) for name, value in checkpoint.input_spec.to_dict().items()},
+    }
+    onnx.helper.set_model_props(model, described)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Keep from the user what the exporter says of itself: nothing of it can be acted upon."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _compare(one: Backend, other: Backend, size: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, size, size), dtype=np.uint8)
+    pixels[1] //= 2  # a dark film
+    first, second = one.compute(pixels), other.compute(pixels)
+    for ours, reference in zip(_flatten(first), _flatten(second), strict=True):
+        difference = (ours - reference).abs().max().item()
+        if not difference <= _TOLERANCE * (1 + reference.abs().max().item()):
+            raise ExportError(f"the exported graph differs by {difference:.2g} from the network")
+
+
+def _flatten(outputs: NetworkOutputs) -> list[Tensor]:
+    return [outputs.logits, *outputs.blocks]

@@ -1,0 +1,53 @@
+"""ONNX Runtime as the backend: the checkpoint's own graph, on the processor.
+
+OpenVINO was measured beside it and left out: see ``benchmarks/README.md``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+
+from resformer.checkpoint import Checkpoint
+from resformer.runtime.backend import NetworkOutputs
+
+_ERROR_LEVEL = 3
+
+
+class OnnxRuntimeBackend:
+    """The graph that :func:`resformer.runtime.export.export_graph` made.
+
+    It takes as many threads as PyTorch would, so that one setting (``OMP_NUM_THREADS``) governs
+    both.
+
+    Args:
+        checkpoint: a checkpoint with a graph.
+
+    Raises:
+        ValueError: if the graph cannot be read by the installed version.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        if checkpoint.graph is None:
+            raise ValueError("the checkpoint holds no graph")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = _ERROR_LEVEL
+        # Threads that spin between two films take the cores that decode the next one.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = onnxruntime.InferenceSession(
+                checkpoint.graph.content, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # its errors have no base class but this
+            raise ValueError(f"its version {onnxruntime.__version__} refuses the graph") from error
+        self._input = self._session.get_inputs()[0].name
+
+    def compute(self, pixels: NDArray[np.uint8]) -> NetworkOutputs:
+        """Run films ``(B, size, size)``, resized to the checkpoint's input size."""
+        logits, *blocks = map(torch.from_numpy, self._session.run(None, {self._input: pixels}))
+        return NetworkOutputs(logits.double(), blocks)
