@@ -1,4 +1,4 @@
-"""Backends: the same answers from PyTorch and from ONNX Runtime, and a clear choice between them."""
+"""Backends: PyTorch and ONNX Runtime answer alike, and the choice between them is clear."""
 
 from __future__ import annotations
 
