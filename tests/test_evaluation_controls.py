@@ -35,7 +35,7 @@ class Outliner(Predictor):
         network = replace(config, lung_head=True)
         weights = IdentityMappingResFormer(network).state_dict()
         super().__init__(Checkpoint(network, CLASS_NAMES, InputSpec(SIDE), weights), "cpu")
-        self._model.lung_head = Square()  # type: ignore[assignment]
+        self.model.lung_head = Square()  # type: ignore[assignment]
 
 
 class Reader(Predictor):
