@@ -56,6 +56,12 @@ def _parse(arguments: Sequence[str] | None, config: WebConfig) -> WebConfig:
         default=config.model_path,
         help="checkpoint to serve (default: %(default)s)",
     )
+    parser.add_argument(
+        "--backend",
+        choices=("auto", "torch", "onnxruntime"),
+        default=config.backend,
+        help="what runs the network; auto takes the faster (default: %(default)s)",
+    )
     return dataclasses.replace(config, **vars(parser.parse_args(arguments)))
 
 

@@ -33,6 +33,7 @@ class WebConfig:
 
     model_path: Annotated[Path, "checkpoint to serve"] = DEFAULT_MODEL
     device: Annotated[str, "where the network runs: auto, cpu, cuda, cuda:1 or mps"] = "auto"
+    backend: Annotated[str, "what runs the network: auto, torch or onnxruntime"] = "auto"
     host: Annotated[str, "address to serve on; 0.0.0.0 opens it to the network"] = "127.0.0.1"
     port: Annotated[int, "port; 0 takes any free one"] = 5000
     workers: Annotated[int, "processes (gunicorn only), each with a model of its own"] = 2

@@ -46,7 +46,7 @@ def create_app(config: WebConfig | None = None, service: ModelService | None = N
     """
     config = config or WebConfig.from_environment()
     if service is None:
-        service = ModelService(config.model_path, config.device)
+        service = ModelService(config.model_path, config.device, config.backend)
         service.load()
     app = _Application(
         "web",

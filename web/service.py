@@ -52,11 +52,13 @@ class ModelService:
     Args:
         model_path: the checkpoint.
         device: as for `resformer.inference.Predictor`.
+        backend: as for `resformer.inference.Predictor`.
     """
 
-    def __init__(self, model_path: Path, device: str = "auto") -> None:
+    def __init__(self, model_path: Path, device: str = "auto", backend: str = "auto") -> None:
         self._model_path = model_path
         self._device = device
+        self._backend = backend
         self._predictor: Predictor | None = None
         self._sha256 = ""
 
@@ -70,7 +72,7 @@ class ModelService:
         from resformer.inference import Predictor
 
         try:
-            predictor = Predictor.from_file(self._model_path, self._device)
+            predictor = Predictor.from_file(self._model_path, self._device, self._backend)
         except ValueError as error:
             reason = textwrap.shorten(str(error), 400, placeholder=" …")
             raise StartError(f"cannot load the model: {reason}") from error
@@ -78,7 +80,8 @@ class ModelService:
             self._sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         predictor.predict([np.zeros((64, 64), dtype=np.uint8)])
         self._predictor = predictor
-        _logger.info("model loaded: %s", ", ".join(predictor.class_names))
+        classes = ", ".join(predictor.class_names)
+        _logger.info("model loaded, run by %s: %s", predictor.backend, classes)
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -59,6 +59,17 @@ def test_a_broken_model_ends_the_start_with_one_line(
     assert "broken.pth is damaged" in message
 
 
+@pytest.mark.parametrize(
+    ("backend", "message"),
+    [("onnxruntime", "the checkpoint holds no graph"), ("tensorrt", "unknown backend 'tensorrt'")],
+)
+def test_a_backend_that_cannot_run_is_a_clear_error(
+    tiny_checkpoint: Path, backend: str, message: str
+) -> None:
+    with pytest.raises(StartError, match=f"cannot load the model: .*{message}"):
+        create_app(WebConfig(tiny_checkpoint, backend=backend))
+
+
 def test_a_device_that_is_not_there_is_a_clear_error(tiny_checkpoint: Path) -> None:
     with pytest.raises(StartError, match=r"cannot load the model: .*cuda:77"):
         create_app(WebConfig(tiny_checkpoint, device="cuda:77"))
