@@ -9,8 +9,9 @@ import pytest
 
 from resformer.checkpoint import Checkpoint, load_checkpoint
 from resformer.evaluation.tables import class_table, overall_table
+from web.config import describe_settings
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +65,11 @@ def test_the_headings_that_the_readme_links_to_are_there(readme: str) -> None:
         for heading in re.findall(r"^#+ (.+)$", readme, flags=re.MULTILINE)
     }
     assert set(re.findall(r"\]\(#([\w-]+)\)", readme)) <= headings
+
+
+def test_every_setting_is_in_the_readme(readme: str) -> None:
+    for line in describe_settings().splitlines():
+        setting = re.fullmatch(r"  (\w+)\s+(.+) \(default: (.*)\)", line)
+        assert setting, line
+        variable, meaning, default = setting.groups()
+        _row(readme, f"`{variable}`", meaning, default.replace(f"{ROOT}/", ""))
