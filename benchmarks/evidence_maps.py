@@ -7,6 +7,7 @@ more; values are comparable within a map only.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -25,10 +26,11 @@ _CELL = 4
 
 
 def integrated_gradients(
-    model: IdentityMappingResFormer, image: Tensor, class_index: int
+    model: IdentityMappingResFormer, image: Tensor, class_index: int, *, temperature: float
 ) -> EvidenceMap:
     """Return what the product shows, before it cuts off what speaks against the class."""
-    evidence: EvidenceMap = class_evidence(model, image, class_index).numpy()
+    evidence: EvidenceMap
+    evidence = class_evidence(model, image, class_index, temperature=temperature).numpy()
     return evidence
 
 
@@ -79,9 +81,11 @@ def to_grid(values: NDArray[np.floating]) -> EvidenceMap:
     return averaged
 
 
-MAPS: dict[str, MakeMap] = {
-    "evidence map": integrated_gradients,
-    "class activation": class_activation,
-    "edges": edges,
-    "random": chance,
-}
+def build_maps(temperature: float) -> dict[str, MakeMap]:
+    """Return the ways to make a map by name, for a checkpoint's temperature."""
+    return {
+        "evidence map": partial(integrated_gradients, temperature=temperature),
+        "class activation": class_activation,
+        "edges": edges,
+        "random": chance,
+    }

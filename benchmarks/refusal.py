@@ -47,7 +47,7 @@ Tables = dict[str, dict[str, tuple[int, int]]]
 HALVES = ("first", "second")
 _ALTERED, _DRAWN = 200, 100
 # Too unlike each other for a sum to mean anything.
-_NOT_SUMMED = "spoilt films and drawings, shipped gate"
+NOT_SUMMED = "spoilt films and drawings, shipped gate"
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def measure(checkpoint: Checkpoint, data: Path, manifest_path: Path) -> Tables:
     return {
         **measure_outliers(samples, {name: look(p) for name, p in halves.items()}, config),
         "real films, shipped gate": {name: look(p).refused(gate) for name, p in films.items()},
-        _NOT_SUMMED: {name: look(pictures).refused(gate) for name, pictures in made.items()},
+        NOT_SUMMED: {name: look(pictures).refused(gate) for name, pictures in made.items()},
     }
 
 
@@ -171,7 +171,7 @@ def to_markdown(tables: Tables) -> str:
     lines = ["# What the gate refuses", "", "Made by `python -m benchmarks.refusal`.", ""]
     for title, rows in tables.items():
         lines += [f"| {title} | refused | of | share (95 % interval) |", "|---|---|---|---|"]
-        if title != _NOT_SUMMED:
+        if title != NOT_SUMMED:
             together = (sum(r for r, _ in rows.values()), sum(n for _, n in rows.values()))
             rows = {**rows, "together": together}
         for name, (refused, count) in rows.items():
