@@ -10,6 +10,7 @@ import pytest
 from resformer.checkpoint import Checkpoint, load_checkpoint
 from resformer.evaluation.tables import class_table, overall_table
 from web.config import describe_settings
+from web.contract.errors import CODES
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -50,6 +51,15 @@ def test_the_training_is_described_as_it_was(readme: str, shipped: Checkpoint) -
     assert f"{million:.1f} million parameters" in readme
     size = shipped.input_spec.size
     assert f"(B, 1, {size}, {size})" in readme
+
+
+def test_every_refusal_of_the_api_is_in_the_table_and_no_other(readme: str) -> None:
+    told = {
+        (int(status), code)
+        for status, codes in re.findall(r"^\| (\d{3}) \| ([^|]+) \|", readme, flags=re.MULTILINE)
+        for code in re.findall(r"`(\w+)`", codes)
+    }
+    assert told == {(status, code) for status, codes in CODES.items() for code in codes}
 
 
 def test_every_file_that_the_readme_names_is_there(readme: str) -> None:
