@@ -1,4 +1,4 @@
-"""What is measured of evidence maps on single films: curves, shares inside masks, random weights."""
+"""What is measured of evidence maps on films: curves, shares inside masks, random weights."""
 
 from __future__ import annotations
 
