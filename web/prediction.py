@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
@@ -16,7 +18,7 @@ from web.metrics import Metrics
 from web.options import AnswerOptions, check_class, read_options
 from web.service import ModelNotReadyError, ModelService
 from web.uploads import read_batch, read_file, read_upload
-from web.work_queue import BusyError, WorkQueue
+from web.work_queue import BusyError, TimeLimitError, WorkQueue
 
 
 def create_blueprint(
@@ -33,8 +35,10 @@ def create_blueprint(
                 check_class(name, service)
         return options
 
-    def classify(read: Callable[[], bytes], options: AnswerOptions) -> dict[str, Any]:
-        answer = queue.run(lambda: answer_image(read(), options, service, config))
+    def classify(
+        read: Callable[[], bytes], options: AnswerOptions, seconds: float = math.inf
+    ) -> dict[str, Any]:
+        answer = queue.run(lambda: answer_image(read(), options, service, config), seconds)
         metrics.count_prediction(answer["prediction"]["predicted_class"])
         return answer
 
@@ -42,10 +46,14 @@ def create_blueprint(
         files: Iterable[FileStorage], options: AnswerOptions
     ) -> Iterator[dict[str, Any]]:
         # One after the other, each through the queue: a batch takes the memory and the turn of
-        # one image, and others get theirs in between.
+        # one image, and others get theirs in between. All together have the time of one request.
+        end = time.monotonic() + config.time_limit
         for index, uploaded in enumerate(files):
             try:
-                yield classify(partial(read_file, uploaded, config.max_bytes), options)
+                seconds = end - time.monotonic()
+                if seconds <= 0:
+                    raise TimeLimitError
+                yield classify(partial(read_file, uploaded, config.max_bytes), options, seconds)
             except Exception as error:
                 if isinstance(error, BusyError) and index == 0:
                     raise  # nothing has begun

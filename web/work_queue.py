@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -34,8 +35,10 @@ class WorkQueue:
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="work")
         self._time_limit = time_limit
 
-    def run(self, work: Callable[[], Result]) -> Result:
+    def run(self, work: Callable[[], Result], seconds: float = math.inf) -> Result:
         """Return what `work` returns, or raise what it raises.
+
+        `seconds` are the time that is left for it, where that is less than the time limit.
 
         A thread cannot be interrupted: work that exceeds the limit keeps its place until it ends,
         so that the load stays bounded, but nobody waits for it any longer.
@@ -49,7 +52,7 @@ class WorkQueue:
         future = self._threads.submit(work)
         future.add_done_callback(lambda _: self._places.release())
         try:
-            return future.result(self._time_limit)
+            return future.result(min(self._time_limit, seconds))
         except TimeoutError:
             if not future.cancel() and future.done():
                 return future.result()  # it ended just now, or the error is its own

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,31 @@ def test_a_failure_of_the_server_spoils_no_other_file(
     assert response.status_code == 200
     assert codes(response) == ["", code, ""]
     assert "secret" not in response.get_data(as_text=True)
+
+
+class StuckService(ModelService):
+    """A model that answers its first film no sooner than it is told to."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "cpu")
+        self.load()
+        self.asked = 0
+        self.may_answer = threading.Event()
+
+    def predict(self, pixels: NDArray[np.uint8]) -> Prediction:
+        self.asked += 1
+        self.may_answer.wait()
+        return super().predict(pixels)
+
+
+def test_all_files_together_have_the_time_of_one_request(tiny_checkpoint: Path) -> None:
+    service = StuckService(tiny_checkpoint)
+    client = create_app(WebConfig(time_limit=1), service).test_client()
+    response = post_batch(client, *FILMS)
+    service.may_answer.set()
+    assert response.status_code == 200
+    assert codes(response) == ["timeout"] * 3
+    assert service.asked == 1
 
 
 def test_a_server_that_is_busy_before_it_begins_refuses_the_batch(tiny_checkpoint: Path) -> None:

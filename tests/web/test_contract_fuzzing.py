@@ -23,14 +23,16 @@ from tests.web.conftest import encode
 from tests.web.gating import write_gated_checkpoint
 from web import WebConfig, create_app
 from web.contract import build_document
+from web.service import ModelService
 
-EXAMPLES = 40
+EXAMPLES = 30
 LIMITS = WebConfig(device="cpu", max_bytes=2**20, max_pixels=10**6, max_files=3, keep_feedback=True)
 FILM = encode(64)
 CHECKS = {
+    "not_a_server_error": {"expected-statuses": ["2xx", "4xx", 503]},
     # Bytes that are no image are right by the document, and refused nevertheless.
     "positive_data_acceptance": {"enabled": False},
-    "negative_data_rejection": {"expected-statuses": [400, 405, 413, 415, 422]},
+    "negative_data_rejection": {"expected-statuses": [400, 405, 413, 415, 422, 503]},
 }
 
 document = build_document(CLASS_NAMES, LIMITS)
@@ -52,15 +54,20 @@ def map_body(context: schemathesis.HookContext, body: Any) -> Any:
     return {n: films.get(n, value) if value in ("", [""]) else value for n, value in body.items()}
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["accepting", "refusing"])
+@pytest.fixture(scope="module", params=["accepting", "refusing", "loading"])
 def app(
     request: pytest.FixtureRequest, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Flask:
-    """The application with a gate that takes every film, and with one that takes none."""
+    """The application with a gate that takes every film, one that takes none, and no model yet."""
     folder = tmp_path_factory.mktemp("gated")
-    path = write_gated_checkpoint(tiny_checkpoint, folder / "m.pth", accepts=request.param)
+    path = write_gated_checkpoint(
+        tiny_checkpoint, folder / "m.pth", accepts=request.param == "accepting"
+    )
     config = dataclasses.replace(LIMITS, model_path=path, uploads_path=folder / "uploads")
-    return create_app(config)
+    service = ModelService(path, "cpu")
+    if request.param != "loading":
+        service.load()
+    return create_app(config, service)
 
 
 @schema.parametrize()

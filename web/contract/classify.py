@@ -90,8 +90,9 @@ def batch_operation(config: WebConfig) -> dict[str, Any]:
         "description": (
             f"Up to {config.max_files} files and {config.max_request_bytes:,} bytes in all. "
             "One result or error for each file, in their order; a bad file spoils no other. "
-            "The options are those of `/predict` and hold for all files. A file whose error is "
-            "`busy` or `timeout` may be sent again."
+            "The options are those of `/predict` and hold for all files. The batch is answered "
+            f"within {config.time_limit:g} seconds: a file that found no time or place in them "
+            "has the error `timeout` or `busy`, and may be sent again."
         ),
         "parameters": _parameters(),
         "requestBody": {

@@ -12,6 +12,10 @@ from web.contract.feedback import feedback_operation
 
 _TEXT = {"schema": {"type": "string"}}
 _PAGE = {"description": "A page.", "content": {"text/html": _TEXT}}
+_PROBLEM = {
+    "description": "A page, or JSON where that is asked for, that says what is wrong.",
+    "content": {"text/html": _TEXT, "application/json": {"schema": reference("Error")}},
+}
 _FIGURES = {
     "description": "Requests, latencies, answered classes and refusals.",
     "content": {"text/plain": _TEXT},
@@ -51,11 +55,16 @@ def _model_operations() -> dict[str, Any]:
     document = json_content("This document.", {"type": "object"})
     return {
         "/model": _operation("Model", "model", "What the model is, as data", card, 503),
-        "/about": _operation("Model", "about", "What the model is, with plots", _PAGE, 503),
+        "/about": _page("about", "What the model is, with plots", "503"),
         "/openapi.json": _operation("Model", "openapi", "This description", document),
-        "/docs": _operation("Model", "docs", "This description for people", _PAGE),
-        "/": _operation("Model", "index", "The page to classify an image by hand", _PAGE),
+        "/docs": _page("docs", "This description for people"),
+        "/": _page("index", "The page to classify an image by hand"),
     }
+
+
+def _page(identifier: str, summary: str, *problems: str) -> dict[str, Any]:
+    responses = {"200": _PAGE, **dict.fromkeys((*problems, "500"), _PROBLEM)}
+    return _operation("Model", identifier, summary, _PAGE) | {"responses": responses}
 
 
 def _operation(
