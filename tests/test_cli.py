@@ -137,11 +137,11 @@ def test_a_training_that_is_stopped_can_be_resumed(
 ) -> None:
     process = _start_training(image_folder, tmp_path, "--epochs", "500", "--patience", "500")
     state = tmp_path / "run" / "last.pt"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not state.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(how)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == (130 if how == signal.SIGINT else -how), errors
     assert not (tmp_path / "model.pth").exists()
     assert "Traceback" not in errors
@@ -156,5 +156,5 @@ def test_a_training_that_is_stopped_can_be_resumed(
         if "validation loss" in line:
             break
     resumed.kill()
-    resumed.communicate(timeout=120)
+    resumed.communicate(timeout=600)
     assert "validation loss" in lines[-1], lines

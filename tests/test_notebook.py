@@ -22,7 +22,7 @@ from tests.notebook_privacy import FILMS_TAG, cells_tagged, find_private
 from tests.notebook_runner import NOTEBOOK, read_notebook, run_notebook
 from tests.training_setup import TINY_TRAINING
 
-_SECONDS_A_CELL = 120
+_SECONDS_A_CELL = 900
 
 
 @pytest.fixture(scope="module")
