@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from types import FrameType
 
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
 
 from web.config import WebConfig
+from web.metrics import SHARED_FOLDER
 from web.server import Server
 from web.service import StartError
 
@@ -30,6 +32,10 @@ class WaitressWorker(Worker):  # type: ignore[misc]
         try:
             super().load_wsgi()
         except StartError as error:
+            # A second worker that ends like this, while the parent ends for the first one, would
+            # make the parent fail.
+            if not _is_first_to_fail():
+                sys.exit(0)
             self.log.error("resformer: %s", error)
             sys.exit(Arbiter.APP_LOAD_ERROR)
 
@@ -55,3 +61,13 @@ class WaitressWorker(Worker):  # type: ignore[misc]
     def _is_stopping(self) -> bool:
         self.notify()
         return not self.alive or os.getppid() != self.ppid
+
+
+def _is_first_to_fail() -> bool:
+    folder = os.environ.get(SHARED_FOLDER)
+    try:
+        if folder:
+            Path(folder, "failed").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True

@@ -144,16 +144,20 @@ def test_loading_before_the_fork_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     assert SHARED_FOLDER not in os.environ
 
 
-def test_a_missing_model_ends_the_start_with_its_reason() -> None:
+def test_a_missing_model_ends_the_start_with_its_reason(tmp_path: Path) -> None:
+    settings = {"RESFORMER_MODEL": "no-such-model.pth", "RESFORMER_PORT": "0"}
+    settings |= {"RESFORMER_WORKERS": "4", "TMPDIR": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-m", "gunicorn", "app:create_app()"],
         cwd=ROOT,
-        env={**os.environ, "RESFORMER_MODEL": "no-such-model.pth", "RESFORMER_PORT": "0"},
+        env={**os.environ, **settings},
         capture_output=True,
         text=True,
         timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 4
-    assert "resformer: cannot load the model: no checkpoint at no-such-model.pth" in done.stderr
+    reason = "resformer: cannot load the model: no checkpoint at no-such-model.pth"
+    assert done.stderr.count(reason) == 1
     assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
