@@ -88,9 +88,10 @@ def measure(predictor: Predictor, films: Sequence[Film], per_class: int) -> Tabl
     }
 
 
-def to_markdown(tables: Mapping[str, Mapping[str, Row]]) -> str:
+def to_markdown(tables: Mapping[str, Mapping[str, Row]], source: str) -> str:
     """Lay the means out as tables, with bootstrap intervals over films."""
-    lines = ["# How faithful the evidence maps are", "", "Made by `python -m benchmarks.evidence`."]
+    made = f"Made by `python -m benchmarks.evidence` of the network {source[:12]}."
+    lines = ["# How faithful the evidence maps are", "", made]
     for title, rows in tables.items():
         columns = list(next(iter(rows.values()), {}))
         lines += ["", f"| {' | '.join([title, 'films', *columns])} |"]
@@ -121,8 +122,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         films = [read_film(root / row.path, row.class_name) for row in rows]
     order = np.random.default_rng(0).permutation(len(films)).tolist()
     tables = measure(predictor, [films[i] for i in order], options.films)
-    options.out.write_text(to_markdown(tables))
-    print(to_markdown(tables))
+    text = to_markdown(tables, predictor.checkpoint.source)
+    options.out.write_text(text)
+    print(text)
 
 
 if __name__ == "__main__":

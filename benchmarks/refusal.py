@@ -166,9 +166,10 @@ def measure(checkpoint: Checkpoint, data: Path, manifest_path: Path) -> Tables:
     }
 
 
-def to_markdown(tables: Tables) -> str:
+def to_markdown(tables: Tables, source: str) -> str:
     """Lay the figures out as tables, with exact (Clopper and Pearson) intervals."""
-    lines = ["# What the gate refuses", "", "Made by `python -m benchmarks.refusal`.", ""]
+    made = f"Made by `python -m benchmarks.refusal` of the network {source[:12]}."
+    lines = ["# What the gate refuses", "", made, ""]
     for title, rows in tables.items():
         lines += [f"| {title} | refused | of | share (95 % interval) |", "|---|---|---|---|"]
         if title != NOT_SUMMED:
@@ -185,9 +186,10 @@ def to_markdown(tables: Tables) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the options, measure, print, write."""
     options = build_parser(__doc__, Path("benchmarks/refusal.md")).parse_args(arguments)
-    tables = measure(load_checkpoint(options.model), options.data, options.manifest)
-    options.out.write_text(to_markdown(tables))
-    print(to_markdown(tables))
+    checkpoint = load_checkpoint(options.model)
+    text = to_markdown(measure(checkpoint, options.data, options.manifest), checkpoint.source)
+    options.out.write_text(text)
+    print(text)
 
 
 if __name__ == "__main__":

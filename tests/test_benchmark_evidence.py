@@ -156,7 +156,8 @@ def test_a_film_is_read_with_its_masks(tmp_path: Path) -> None:
 
 def test_the_tables_hold_means_and_intervals() -> None:
     row = {"deletion": np.array([0.25, 0.25]), "insertion": np.array([math.nan, math.nan])}
-    lines = to_markdown({"area": {"a_b": row}}).splitlines()
+    lines = to_markdown({"area": {"a_b": row}}, "0123456789abcdef").splitlines()
+    assert lines[2].endswith("of the network 0123456789ab.")
     assert "| area | films | deletion | insertion |" in lines
     assert "| a b | 2 | 0.250 (0.250 to 0.250) | none |" in lines
 

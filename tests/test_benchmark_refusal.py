@@ -102,7 +102,9 @@ def test_what_is_measured_was_left_out_of_the_fit(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_table_has_shares_intervals_and_a_sum() -> None:
-    lines = to_markdown({"kind": {"a_b": (1, 4), "c": (4, 4)}, refusal.NOT_SUMMED: {"d": (0, 9)}})
+    tables = {"kind": {"a_b": (1, 4), "c": (4, 4)}, refusal.NOT_SUMMED: {"d": (0, 9)}}
+    lines = to_markdown(tables, "0123456789abcdef")
+    assert "of the network 0123456789ab." in lines
     assert "| a b | 1 | 4 | 25.0% (0.6% to 80.6%) |" in lines
     assert "| together | 5 | 8 | 62.5% (24.5% to 91.5%) |" in lines
     assert lines.count("together") == 1

@@ -77,6 +77,21 @@ def test_the_headings_that_the_readme_links_to_are_there(readme: str) -> None:
     assert set(re.findall(r"\]\(#([\w-]+)\)", readme)) <= headings
 
 
+@pytest.mark.parametrize("name", ["refusal", "evidence"])
+def test_the_figures_of_the_benchmarks_are_quoted_as_they_were_printed(
+    readme: str, name: str
+) -> None:
+    printed = (ROOT / "benchmarks" / f"{name}.md").read_text(encoding="utf-8").splitlines()
+    tables = {line for line in printed if re.match(r"\| [a-z].* \| (refused|films) \|", line)}
+    quoted = [line for line in readme.splitlines() if line in tables]
+    assert len(quoted) >= 2
+    for title in quoted:
+        rows = readme.split(title)[1].split("\n\n")[0].splitlines()[2:]
+        table = "\n".join(printed).split(title)[1].split("\n\n")[0].splitlines()
+        assert rows
+        assert [row for row in rows if row not in table] == []
+
+
 def test_every_setting_is_in_the_readme(readme: str) -> None:
     for line in describe_settings().splitlines():
         setting = re.fullmatch(r"  (\w+)\s+(.+) \(default: (.*)\)", line)

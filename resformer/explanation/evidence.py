@@ -6,8 +6,8 @@ four fused features come from. The map adds up to what the film adds to the log-
 show nothing: an even grey, a black and a coarse one, so that no single choice decides.
 
 Class activation maps of the fused features themselves (Grad-CAM and its kin) are cheaper, but
-their deepest grid is 4 x 4 and attention has moved what it holds away from where it was seen.
-``benchmarks/evidence.py`` compares the two.
+their deepest grid is 4 x 4 and attention has moved what it holds away from where it was seen: they
+are far less faithful (``benchmarks/evidence.md``).
 """
 
 from __future__ import annotations
