@@ -89,7 +89,9 @@ class Predictor:
 
         For what needs gradients; `predict` runs the backend's own, so this is built when asked.
         """
-        return place_model(self.checkpoint.build_model(), self.device)
+        # Weights made in inference mode would never take part in a gradient.
+        with torch.inference_mode(False):
+            return place_model(self.checkpoint.build_model(), self.device)
 
     def predict(self, films: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
         """Classify decoded films ``(H, W)`` uint8 of any sizes, in one batch.
