@@ -12,6 +12,7 @@ at 2.0.8 (MIT) and asks the network for its newest version at import unless told
 from __future__ import annotations
 
 import os
+import random
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -116,15 +117,20 @@ class FilmAugmentation:
 
     def __call__(self, film: Pixels, seed: int) -> Pixels:
         """Map a film ``(H, W)`` to ``(size, size)``, the same for the same seed."""
-        self._compose.set_random_seed(seed)
+        self._seed(seed)
         augmented: Pixels = self._compose(image=film)["image"]
         return augmented
 
     def vary(self, film: Pixels, mask: Pixels, seed: int) -> tuple[Pixels, Pixels]:
         """Map a film as a call does, and its mask ``(H, W)`` to where the film's parts went."""
-        self._compose.set_random_seed(seed)
+        self._seed(seed)
         augmented = self._compose(image=film, mask=mask)
         return augmented["image"], augmented["mask"]
+
+    def _seed(self, seed: int) -> None:
+        # set_random_seed would give every transform a generator of its own with this one seed, so
+        # that all of them draw the same number: a film that is flipped would also be blurred.
+        self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
 
 
 def _geometry(size: int, config: AugmentationConfig) -> list[Any]:
