@@ -117,20 +117,24 @@ class FilmAugmentation:
 
     def __call__(self, film: Pixels, seed: int) -> Pixels:
         """Map a film ``(H, W)`` to ``(size, size)``, the same for the same seed."""
-        self._seed(seed)
+        seed_transforms(self._compose, seed)
         augmented: Pixels = self._compose(image=film)["image"]
         return augmented
 
     def vary(self, film: Pixels, mask: Pixels, seed: int) -> tuple[Pixels, Pixels]:
         """Map a film as a call does, and its mask ``(H, W)`` to where the film's parts went."""
-        self._seed(seed)
+        seed_transforms(self._compose, seed)
         augmented = self._compose(image=film, mask=mask)
         return augmented["image"], augmented["mask"]
 
-    def _seed(self, seed: int) -> None:
-        # set_random_seed would give every transform a generator of its own with this one seed, so
-        # that all of them draw the same number: a film that is flipped would also be blurred.
-        self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
+
+def seed_transforms(compose: Any, seed: int) -> None:
+    """Seed an albumentations ``Compose`` so that its transforms draw one after the other.
+
+    Its own ``set_random_seed`` gives every transform a generator with this same seed: all of them
+    draw the same number, and a film that is flipped is then also blurred, covered and compressed.
+    """
+    compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
 
 
 def _geometry(size: int, config: AugmentationConfig) -> list[Any]:

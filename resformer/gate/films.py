@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 
+from resformer.data.augment import seed_transforms
 from resformer.gate.canvas import Pixels
 
 
@@ -90,6 +91,6 @@ class FilmVariation:
 
     def __call__(self, film: Pixels, seed: int) -> Pixels:
         """Map a film ``(H, W)`` to ``(size, size)``, the same for the same seed."""
-        self._compose.set_random_seed(seed)
+        seed_transforms(self._compose, seed)
         varied: Pixels = self._compose(image=film)["image"]
         return varied
