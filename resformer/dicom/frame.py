@@ -32,6 +32,7 @@ from resformer.dicom.gdcm_process import decode_with_gdcm
 from resformer.dicom.header import PixelLayout
 from resformer.dicom.jpeg2000 import find_jpeg2000, read_jpeg2000_header
 from resformer.dicom.refusal import refuse
+from resformer.images.depth import look_up
 
 _NATIVE = frozenset(
     {
@@ -166,9 +167,9 @@ def _to_places(
 
     A lossy codestream of more bits than are stored may overshoot.
     """
-    values = words.astype(np.int32)
-    values &= (1 << precision) - 1
+    values = np.arange(1 << precision, dtype=np.int32)
     if layout.signed:
         values -= (values >> (precision - 1)) << precision
     values -= layout.lowest
-    return np.clip(values, 0, (1 << layout.bits_stored) - 1).astype(np.uint16)
+    places = np.clip(values, 0, (1 << layout.bits_stored) - 1).astype(np.uint16)
+    return look_up(places, words & np.uint16((1 << precision) - 1))

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resformer.dicom.header import PixelLayout
+from resformer.images.depth import look_up
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,7 @@ def render(
     if greyscale.inverted:
         shown = 1.0 - shown
     shown[is_padding] = 0.0
-    pixels: NDArray[np.uint8] = np.take(np.rint(shown * 255.0).astype(np.uint8), places)
-    return pixels
+    return look_up(np.rint(shown * 255.0).astype(np.uint8), places)
 
 
 def _stretch(values: NDArray[np.float64], occurs: NDArray[np.bool_]) -> NDArray[np.float64]:
