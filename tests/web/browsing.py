@@ -33,3 +33,12 @@ def answer_for(route: Route, shares: dict[str, float]) -> None:
     }
     picture = base64.b64encode(encode()).decode()
     route.fulfill(json={"success": True, "prediction": prediction, "image": picture})
+
+
+def boxes(page: Page, *selectors: str) -> list[dict[str, float]]:
+    """Where parts of the page are, all at one moment: it may still be scrolling."""
+    found: list[dict[str, float]] = page.evaluate(
+        "all => all.map((one) => document.querySelector(one).getBoundingClientRect().toJSON())",
+        list(selectors),
+    )
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.web.browsing import answer_for, choose, image
+from tests.web.browsing import answer_for, boxes, choose, image
 
 
 def test_extremes_are_shown_as_bounds_and_names_as_text(page: Page) -> None:
@@ -33,19 +33,14 @@ def test_a_phone_needs_no_sideways_scrolling(page: Page, width: int) -> None:
             choose(page, file)
             expect(page.locator("#result")).not_to_have_attribute("data-state", "busy")
         assert page.evaluate("document.documentElement.scrollWidth") == width
-    below = page.locator("#result").bounding_box()
-    above = page.locator("#viewer").bounding_box()
-    assert below
-    assert above
-    assert below["y"] >= above["y"] + above["height"]
+    above, below = boxes(page, "#viewer", "#result")
+    assert below["top"] >= above["bottom"]
 
 
 def test_two_columns_on_a_desktop(page: Page) -> None:
-    left, right = (page.locator(name).bounding_box() for name in ("#viewer", "#result"))
-    assert left
-    assert right
-    assert left["x"] + left["width"] < right["x"]
-    assert left["y"] == right["y"]
+    left, right = boxes(page, "#viewer", "#result")
+    assert left["right"] < right["left"]
+    assert left["top"] == right["top"]
 
 
 def test_dark_and_light_follow_the_system(page: Page) -> None:

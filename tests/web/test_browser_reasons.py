@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from playwright.sync_api import Page, Request, Route, expect
 
-from tests.web.browsing import choose, expect_result, image
+from tests.web.browsing import boxes, choose, expect_result, image
 from tests.web.conftest import encode
 
 
@@ -31,7 +31,10 @@ def test_the_map_lies_on_the_film_only_after_somebody_asks(page: Page) -> None:
     expect(page.locator("#why-text")).to_contain_text(f"speaks for {best}.")
     expect(page.locator("#why-text")).to_contain_text("not where a disease is")
     film = page.get_by_role("img", name="Preview of your image")
-    assert overlay.bounding_box() == film.bounding_box()
+    expect(film).to_be_visible()
+    above, below = boxes(page, "#overlay", "#film-image")
+    assert above == below
+    page.wait_for_function("document.getElementById('overlay').naturalWidth > 0")
     sizes = [part.evaluate("e => [e.naturalWidth, e.naturalHeight]") for part in (overlay, film)]
     assert sizes[0] == sizes[1] == [300, 300]
 
