@@ -35,10 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     with tempfile.TemporaryDirectory() as folder, _start(options, Path(folder) / "log") as server:
         outcomes, memory, seconds = _soak(server, options)
-    tables = render(outcomes, memory, seconds)
+    title = f"Soak: {options.server}, {options.clients} clients"
+    tables = f"# {title}\n\n{render(outcomes, memory, seconds)}"
     sys.stdout.write(f"{tables}\n")
-    if options.out:
-        options.out.write_text(f"{tables}\n", encoding="utf-8")
+    options.out.write_text(f"{tables}\n", encoding="utf-8")
     faults = find_faults(outcomes, memory)
     sys.stderr.writelines(f"FAULT: {fault}\n" for fault in faults)
     return 1 if faults else 0
@@ -51,7 +51,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--clients", type=int, default=6, help="that send at the same time")
     parser.add_argument("--server", choices=["waitress", "gunicorn"], default="waitress")
     parser.add_argument("--model", type=Path, default=Path("best_model.pth"), help="checkpoint")
-    parser.add_argument("--out", type=Path, help="write the tables into this file too")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("benchmarks/soak.md"),
+        help="Markdown (default: %(default)s)",
+    )
     return parser.parse_args(arguments)
 
 
