@@ -85,6 +85,7 @@ def test_precision_is_what_was_asked_for() -> None:
         ({"workers": -1}, "workers must be 0 or more"),
         ({"ema_decay": 1.0}, r"ema_decay must be in \[0, 1\)"),
         ({"label_smoothing": 1.5}, r"label_smoothing must be in \[0, 1\)"),
+        ({"lung_loss": 0.0}, "lung_loss must be greater than 0"),
         ({"lung_epochs": -1}, "lung_epochs must be 0 or more"),
         ({"background_replacement": 1.5}, r"background_replacement must be in \[0, 1\]"),
         ({"background_replacement": 0.5}, "background_replacement needs lung_head"),

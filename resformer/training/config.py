@@ -52,12 +52,13 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         """Refuse impossible values before anything is read."""
-        for name in ("epochs", "batch_size", "learning_rate", "gradient_clip", "patience"):
+        counts, rates = ("epochs", "batch_size", "patience"), ("learning_rate", "lung_loss")
+        for name in (*counts, *rates, "gradient_clip"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be greater than 0, got {getattr(self, name)}")
         for name in (
             *("weight_decay", "warmup_epochs", "class_balance", "source_balance"),
-            *("lung_epochs", "lung_loss", "workers", "seed"),
+            *("lung_epochs", "workers", "seed"),
         ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
