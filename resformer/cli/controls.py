@@ -8,7 +8,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from resformer.cli.options import DEFAULT_MODEL
+from resformer.cli.options import (
+    add_device_option,
+    add_model_option,
+    add_report_option,
+    add_split_option,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -21,34 +26,19 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         description="Classify the films of a split as they are and changed in ways that a network "
         "which looks at the lungs must react to, or must not, and write controls.json.",
     )
-    parser.add_argument(
-        "--model",
-        type=Path,
-        default=Path(DEFAULT_MODEL),
-        help="checkpoint (default: %(default)s)",
-    )
+    add_model_option(parser)
     parser.add_argument(
         "--data", type=Path, required=True, help="folder or .zip, laid out as for train"
     )
     parser.add_argument("--manifest", type=Path, required=True, help="CSV of a split")
-    parser.add_argument(
-        "--split",
-        choices=("train", "validation", "test"),
-        default="validation",
-        help="which part of the manifest (default: %(default)s)",
-    )
+    add_split_option(parser, "validation")
     parser.add_argument(
         "--outliner",
         type=Path,
         help="checkpoint with a lung head that says where the lungs are (default: the model)",
     )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("runs/controls"),
-        help="folder of the report (default: %(default)s)",
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    add_report_option(parser, "runs/controls")
+    add_device_option(parser)
 
 
 def run(options: argparse.Namespace) -> int:

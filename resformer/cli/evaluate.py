@@ -7,7 +7,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from resformer.cli.options import DEFAULT_MODEL, add_runtime_options
+from resformer.cli.options import (
+    add_model_option,
+    add_report_option,
+    add_runtime_options,
+    add_split_option,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -21,28 +26,13 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         "is given, and write metrics.json with 95 % intervals, the confusion matrix and the ROC "
         "curves.",
     )
-    parser.add_argument(
-        "--model",
-        type=Path,
-        default=Path(DEFAULT_MODEL),
-        help="checkpoint (default: %(default)s)",
-    )
+    add_model_option(parser)
     parser.add_argument(
         "--data", type=Path, required=True, help="folder or .zip, laid out as for train"
     )
     parser.add_argument("--manifest", type=Path, help="CSV of a split; without it all is measured")
-    parser.add_argument(
-        "--split",
-        choices=("train", "validation", "test"),
-        default="test",
-        help="which part of the manifest (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("runs/evaluation"),
-        help="folder of the report (default: %(default)s)",
-    )
+    add_split_option(parser, "test")
+    add_report_option(parser, "runs/evaluation")
     add_runtime_options(parser)
 
 

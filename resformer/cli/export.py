@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from resformer.cli.options import DEFAULT_MODEL
+from resformer.cli.options import add_model_option
 
 logger = logging.getLogger(__name__)
 
@@ -21,12 +21,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         "so that ONNX Runtime can run it. With --onnx, write it to a file of its own too: from "
         "grey films, resized to the checkpoint's size, to logits.",
     )
-    parser.add_argument(
-        "--model",
-        type=Path,
-        default=Path(DEFAULT_MODEL),
-        help="checkpoint (default: %(default)s)",
-    )
+    add_model_option(parser)
     parser.add_argument(
         "--out", type=Path, help="checkpoint to write (default: the one that was read)"
     )

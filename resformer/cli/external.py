@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from resformer.cli.options import DEFAULT_MODEL
+from resformer.cli.options import add_device_option, add_model_option, add_report_option
 
 logger = logging.getLogger(__name__)
 
@@ -21,22 +21,12 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         "lies at <set>/<file>) and write external.json. To be read at the end of a training, never "
         "to choose an epoch or a model by.",
     )
-    parser.add_argument(
-        "--model",
-        type=Path,
-        default=Path(DEFAULT_MODEL),
-        help="checkpoint (default: %(default)s)",
-    )
+    add_model_option(parser)
     parser.add_argument(
         "--data", type=Path, required=True, help="folder of the sets and of labels.csv"
     )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("runs/external"),
-        help="folder of the report (default: %(default)s)",
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    add_report_option(parser, "runs/external")
+    add_device_option(parser)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from resformer.cli.options import DEFAULT_MODEL, add_outliers_option
+from resformer.cli.options import add_device_option, add_model_option, add_outliers_option
 
 logger = logging.getLogger(__name__)
 
@@ -22,12 +22,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         "films of the training split against outliers, with a threshold that nearly all films of "
         "the validation split pass.",
     )
-    parser.add_argument(
-        "--model",
-        type=Path,
-        default=Path(DEFAULT_MODEL),
-        help="checkpoint (default: %(default)s)",
-    )
+    add_model_option(parser)
     parser.add_argument(
         "--data",
         type=Path,
@@ -43,7 +38,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         "--out", type=Path, help="checkpoint to write (default: the one that was read)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of all that is random (default: 0)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    add_device_option(parser)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -12,9 +12,44 @@ Config = TypeVar("Config")
 DEFAULT_MODEL = "best_model.pth"
 
 
+def add_model_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--model``."""
+    parser.add_argument(
+        "--model",
+        type=Path,
+        default=Path(DEFAULT_MODEL),
+        help="checkpoint (default: %(default)s)",
+    )
+
+
+def add_split_option(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add ``--split``."""
+    parser.add_argument(
+        "--split",
+        choices=("train", "validation", "test"),
+        default=default,
+        help="which part of the manifest (default: %(default)s)",
+    )
+
+
+def add_report_option(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add ``--out``, the folder of a report."""
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path(default),
+        help="folder of the report (default: %(default)s)",
+    )
+
+
+def add_device_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--device``."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+
+
 def add_runtime_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--device`` and ``--backend``."""
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    add_device_option(parser)
     parser.add_argument(
         "--backend",
         default="auto",

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resformer.cli.options import DEFAULT_MODEL, add_runtime_options
+from resformer.cli.options import add_model_option, add_runtime_options
 
 if TYPE_CHECKING:
     from resformer.inference import Predictor
@@ -31,12 +31,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         "files", type=Path, nargs="+", metavar="FILE", help="an image, or a folder with --out"
     )
     parser.add_argument("--out", type=Path, help="CSV file for the films of one folder")
-    parser.add_argument(
-        "--model",
-        type=Path,
-        default=Path(DEFAULT_MODEL),
-        help="checkpoint (default: %(default)s)",
-    )
+    add_model_option(parser)
     parser.add_argument("--json", action="store_true", help="write one JSON object a line")
     add_runtime_options(parser)
 
