@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from web import WebConfig, create_app
+from web.allocator import share_heaps
 from web.config import SettingError, describe_settings
 from web.logs import logging_config
 from web.server import serve
@@ -23,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = _parse(arguments, WebConfig.from_environment())
         logging.config.dictConfig(logging_config(config.log))
+        share_heaps()
         serve(create_app(config), config)
     except (StartError, SettingError) as error:
         sys.stderr.write(f"resformer: {error}\n")
