@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resformer.images import preview_size
+from web.micro_batch import MicroBatcher
 
 if TYPE_CHECKING:
     from resformer.checkpoint import Checkpoint
@@ -60,6 +61,7 @@ class ModelService:
         self._device = device
         self._backend = backend
         self._predictor: Predictor | None = None
+        self._batcher: MicroBatcher[NDArray[np.uint8], Prediction] | None = None
         self._sha256 = ""
 
     def load(self) -> None:
@@ -79,6 +81,7 @@ class ModelService:
         with self._model_path.open("rb") as file:
             self._sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         predictor.predict([np.zeros((64, 64), dtype=np.uint8)])
+        self._batcher = MicroBatcher(predictor.predict)
         self._predictor = predictor
         classes = ", ".join(predictor.class_names)
         _logger.info("model loaded, run by %s: %s", predictor.backend, classes)
@@ -108,12 +111,14 @@ class ModelService:
         return self._loaded().checkpoint
 
     def predict(self, pixels: NDArray[np.uint8]) -> Prediction:
-        """Classify one decoded image `(H, W)`.
+        """Classify one decoded image `(H, W)`, together with others that wait for it.
 
         Raises:
             ModelNotReadyError: if the model is not loaded.
         """
-        return self._loaded().predict([pixels])[0]
+        if self._batcher is None:
+            raise ModelNotReadyError
+        return self._batcher.run(pixels)
 
     def explain(self, pixels: NDArray[np.uint8], class_name: str, *, max_side: int) -> bytes:
         """Draw where on an image `(H, W)` the evidence for a class lies.
