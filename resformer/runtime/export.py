@@ -121,7 +121,7 @@ def _export(checkpoint: Checkpoint) -> bytes:
     network = fold_batch_norm(checkpoint.build_model())
     size = checkpoint.input_spec.size
     names = ["logits", "input_grid", *(f"stage{i}_grid" for i in range(1, 5))]
-    with _quiet_exporter():
+    with quiet_exporter():
         program = torch.onnx.export(
             _ExportedNetwork(network, checkpoint.input_spec).eval(),
             (torch.zeros(2, size, size, dtype=torch.uint8),),
@@ -149,7 +149,7 @@ def _export(checkpoint: Checkpoint) -> bytes:
 
 
 @contextmanager
-def _quiet_exporter() -> Iterator[None]:
+def quiet_exporter() -> Iterator[None]:
     """Keep from the user what the exporter says of itself: nothing of it can be acted upon."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

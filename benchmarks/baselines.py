@@ -1,0 +1,74 @@
+"""Networks that people would use instead, in one channel and with four classes where they let us.
+
+Weights are not needed to measure speed, so none are loaded.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# Held as long as the process runs: what it defines goes with it.
+_OPERATORS: list[torch.library.Library] = []
+
+
+class GreyImages(nn.Module):
+    """Lets a network of three channels take grey images, as its users do: by repeating them.
+
+    Args:
+        network: takes ``(B, 3, H, W)``.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map ``(B, 1, H, W)`` to logits."""
+        logits: Tensor = self.network(images.expand(-1, 3, -1, -1))
+        return logits
+
+
+def build_baselines(num_classes: int = 4) -> dict[str, nn.Module]:
+    """Return the networks by name, in evaluation mode; they take ``(B, 1, H, W)``.
+
+    Raises:
+        ImportError: if ``requirements-benchmarks.txt`` is not installed.
+    """
+    models = import_torchvision().models
+    names = {
+        "ResNet-18": models.resnet18,
+        "MobileNetV3-Small": models.mobilenet_v3_small,
+        "DenseNet-121": models.densenet121,
+    }
+    networks: dict[str, nn.Module] = {
+        name: GreyImages(build(num_classes=num_classes)) for name, build in names.items()
+    }
+    dense_net: Callable[..., nn.Module] = importlib.import_module("torchxrayvision.models").DenseNet
+    networks["TorchXRayVision DenseNet"] = dense_net(
+        weights=None, num_classes=num_classes, in_channels=1, apply_sigmoid=False
+    )
+    return {name: network.eval() for name, network in networks.items()}
+
+
+def import_torchvision() -> Any:
+    """Import torchvision, also where its operators were built for another PyTorch.
+
+    The package index has a build for CUDA only. Beside a PyTorch without CUDA its operators do not
+    load, and it stops at describing two of them, which no classifier uses; so they are declared.
+    """
+    try:
+        return importlib.import_module("torchvision")
+    except RuntimeError:
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        library = torch.library.Library("torchvision", "DEF")
+        for operator in ("nms", "qnms"):
+            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _OPERATORS.append(library)
+        return importlib.import_module("torchvision")

@@ -1,0 +1,200 @@
+"""Measures the network against those that people would use instead.
+
+    pip install -r requirements-benchmarks.txt
+    python -m benchmarks.network
+
+Every network gets the same input and the same threads, in PyTorch as it is (eager) and exported to
+ONNX Runtime, one image and a batch; all are timed in turns. Ours runs with its preprocessing left
+out, as the others do. The operations are those of PyTorch's counter, two for a multiplication with
+an addition; the machine's limit is the rate of a large matrix product in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.baselines import build_baselines
+from benchmarks.timing import (
+    Timing,
+    describe_machine,
+    measure_limit,
+    render_table,
+    time_together,
+)
+from resformer.checkpoint import load_checkpoint
+from resformer.runtime.export import quiet_exporter
+from resformer.runtime.folding import fold_batch_norm
+
+OURS = "ResFormer (ours)"
+_HEADER = ("network", "parameters", "GFLOP", "eager, ms", "exported, ms", "exported, images/s")
+Run = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of one network.
+
+    Attributes:
+        parameters: how many.
+        operations: for one image.
+        eager: one image in PyTorch.
+        exported: one image in ONNX Runtime.
+        batch: a batch in ONNX Runtime.
+    """
+
+    parameters: int
+    operations: float
+    eager: Timing
+    exported: Timing
+    batch: Timing
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, and write the table and its plot."""
+    options = _parse(arguments)
+    torch.set_num_threads(options.threads)
+    machine = describe_machine(options.threads)
+    checkpoint = load_checkpoint(options.model)
+    ours = fold_batch_norm(checkpoint.build_model())
+    networks = {OURS: ours, **build_baselines(len(checkpoint.class_names))}
+    limit = measure_limit()
+    found = measure(networks, options.size, options.batch, options.threads, options.seconds)
+    limit = max(limit, measure_limit())
+    report = render(found, options.size, options.batch, limit)
+    text = f"{machine}\n\n{report}\n"
+    options.out.write_text(text, encoding="utf-8")
+    print(text)
+    plot(found, options.batch, options.out.with_suffix(".png"))
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, default=Path("best_model.pth"), help="checkpoint")
+    parser.add_argument("--size", type=int, default=128, help="side of the image")
+    parser.add_argument("--batch", type=int, default=32, help="images in a batch")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--seconds", type=float, default=3.0, help="for each network and way")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
+    return parser.parse_args(arguments)
+
+
+def measure(
+    networks: Mapping[str, nn.Module], size: int, batch: int, threads: int, seconds: float
+) -> dict[str, Measured]:
+    """Time networks that take ``(B, 1, size, size)``, by name."""
+    image = torch.rand(1, 1, size, size)
+    images = np.random.default_rng(0).random((batch, 1, size, size), dtype=np.float32)
+    sessions = {name: export(network, size, threads) for name, network in networks.items()}
+    eager = time_together(
+        {name: _eager(network, image) for name, network in networks.items()}, seconds
+    )
+    alone = time_together(
+        {name: _exported(session, image.numpy()) for name, session in sessions.items()}, seconds
+    )
+    together = time_together(
+        {name: _exported(session, images) for name, session in sessions.items()}, seconds
+    )
+    return {
+        name: Measured(
+            sum(p.numel() for p in network.parameters()),
+            count_operations(network, image),
+            *(timing[name] for timing in (eager, alone, together)),
+        )
+        for name, network in networks.items()
+    }
+
+
+def count_operations(network: nn.Module, image: Tensor) -> float:
+    """Return the floating-point operations of one image ``(1, 1, H, W)``."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(image)
+    return float(counter.get_total_flops())
+
+
+def export(network: nn.Module, size: int, threads: int) -> onnxruntime.InferenceSession:
+    """Put a network into ONNX Runtime, for any batch."""
+    with quiet_exporter():
+        program = torch.onnx.export(
+            network,
+            (torch.rand(2, 1, size, size),),
+            dynamo=True,
+            verbose=False,
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
+        )
+    if program is None:
+        raise RuntimeError("torch.onnx wrote no graph")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(
+        program.model_proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def _eager(network: nn.Module, images: Tensor) -> Run:
+    def run() -> object:
+        with torch.inference_mode():
+            return network(images)
+
+    return run
+
+
+def _exported(session: onnxruntime.InferenceSession, images: NDArray[np.float32]) -> Run:
+    name = session.get_inputs()[0].name
+    return lambda: session.run(None, {name: images})
+
+
+def render(found: Mapping[str, Measured], size: int, batch: int, limit: float) -> str:
+    """Return the table, and how much of the machine's limit ours reaches."""
+    rows = [
+        (
+            name,
+            f"{m.parameters / 1e6:.1f} M",
+            f"{m.operations / 1e9:.2f}",
+            m.eager.milliseconds,
+            m.exported.milliseconds,
+            f"{batch / m.batch.median:.0f} ({batch / m.batch.fastest:.0f})",
+        )
+        for name, m in found.items()
+    ]
+    ours = found[OURS]
+    rate = batch * ours.operations / ours.batch.median
+    return (
+        f"{size} x {size}; one image, and batches of {batch}. Medians, and in brackets the "
+        f"fastest.\n\n{render_table(_HEADER, rows)}\n\n"
+        f"The machine multiplies matrices at {limit / 1e9:.0f} GFLOP/s; in batches ours does "
+        f"{rate / 1e9:.0f} GFLOP/s, {rate / limit:.0%} of it."
+    )
+
+
+def plot(found: Mapping[str, Measured], batch: int, path: Path) -> None:
+    """Draw the time of one image and the images of a second."""
+    names = list(found)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2), layout="constrained")
+    left.barh(names, [1000 * found[name].exported.median for name in names], color="#0072b2")
+    left.set_xlabel("one image, exported (ms)")
+    right.barh(names, [batch / found[name].batch.median for name in names], color="#009e73")
+    right.set_xlabel(f"images/s in batches of {batch}, exported")
+    right.set_yticklabels([])
+    for axes in (left, right):
+        axes.invert_yaxis()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()
