@@ -10,6 +10,7 @@ import numpy as np
 from benchmarks.soak_client import Outcome
 
 _GROWTH = 0.05
+_PARTS = 15
 _MEBIBYTE = 2**20
 
 
@@ -48,6 +49,7 @@ def render(outcomes: Sequence[Outcome], memory: Sequence[int], seconds: float) -
         f"| after warm-up (median of the second fifth) | {warm} |",
         f"| at the end (median of the last fifth) | {end} |",
         f"| at most | {most} |",
+        f"| over time, medians of {_PARTS} equal parts | {_over_time(memory)} |",
         "",
         "| request | answers | p50 ms | p95 ms | p99 ms |",
         "|---|---|---|---|---|",
@@ -69,3 +71,8 @@ def _phases(memory: Sequence[int]) -> tuple[float, float, float, float]:
     fifth = max(1, len(memory) // 5)
     warm, end = memory[fifth : 2 * fifth] or memory, memory[-fifth:]
     return float(memory[0]), float(np.median(warm)), float(np.median(end)), float(max(memory))
+
+
+def _over_time(memory: Sequence[int]) -> str:
+    parts = np.array_split(np.asarray(memory), min(_PARTS, len(memory)))
+    return ", ".join(f"{np.median(part) // _MEBIBYTE:.0f}" for part in parts)

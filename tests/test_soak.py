@@ -58,6 +58,8 @@ def test_the_report_counts_what_it_saw() -> None:
         "1 server errors, 1 deliberate 503, 1 wrong answers."
     )
     assert "| at most | 300 |" in lines
+    over_time = ", ".join(["300"] * 10)
+    assert f"| over time, medians of 15 equal parts | {over_time} |" in lines
     assert lines[-2] == "| PNG | 2 x 200, 1 x 503 busy | 10 | 10 | 10 |"
     assert lines[-1] == "| bad: bomb | 1 x 500 internal_error | 100 | 100 | 100 |"
 
