@@ -2,7 +2,8 @@
 
     python -m benchmarks.growth
 
-Each point is measured in a process of its own, so that its peak of memory is its own. An exponent
+Each point is measured in a process of its own, so that its peak of memory, as Linux counts it, is
+its own. An exponent
 is the slope in a plot of logarithms: 1 is linear. The side counts by its square, the pixels.
 """
 
@@ -11,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -38,7 +38,6 @@ from tests.web.serving import run_command
 SIDES = (128, 192, 256, 384, 512, 768, 1024)
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 CLIENTS = (1, 2, 4, 8, 16, 32)
-_KIBIBYTE = 1024 if sys.platform != "darwin" else 1
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and write the table and its plot."""
     options = _parse(arguments)
     if options.point:
-        _measure_here(*options.point, options)
+        side, batch = options.point
+        _measure_here(side, batch, options)
         return
     machine = describe_machine(options.threads)
     with tempfile.TemporaryDirectory() as folder:
@@ -112,10 +112,12 @@ def _measure(model: Path, side: int, batch: int, amount: int, options: argparse.
 def _measure_here(side: int, batch: int, options: argparse.Namespace) -> None:
     backend = choose_backend(load_checkpoint(options.model), torch.device("cpu"), options.backend)
     pixels = np.random.default_rng(0).integers(0, 256, (batch, side, side), dtype=np.uint8)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = resident_bytes(os.getpid())
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading
     timing = time_together({"run": lambda: backend.compute(pixels)}, options.seconds)["run"]
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    print(json.dumps([timing.median, grown * _KIBIBYTE]))
+    status = Path("/proc/self/status").read_text().splitlines()
+    peak = next(1024 * int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
+    print(json.dumps([timing.median, peak - before]))
 
 
 def _measure_clients(model: Path, options: argparse.Namespace) -> list[Point]:

@@ -86,7 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = [(str(n), name, *found[n, name].row()) for n in CLIENTS for name in SERVERS]
     text = (
         f"{machine}\n\nA film of {options.size} x {options.size} as PNG, "
-        f"{len(body) / 1000:.0f} kB, {options.seconds:.0f} seconds for each line.\n\n{render_table(_HEADER, rows)}\n"
+        f"{len(body) / 1000:.0f} kB, {options.seconds:.0f} seconds for each line."
+        f"\n\n{render_table(_HEADER, rows)}\n"
     )
     options.out.write_text(text, encoding="utf-8")
     print(text)
