@@ -20,6 +20,7 @@ from resformer.runtime.folding import fold_batch_norm
 from resformer.transforms import InputSpec, normalise_pixels
 from tests.conftest import CLASS_NAMES
 from tests.phantom import draw_chest_phantom
+from web.config import DEFAULT_MODEL
 
 CPU = torch.device("cpu")
 FILMS = [draw_chest_phantom(size, seed=size) for size in (64, 96, 150)]
@@ -42,6 +43,17 @@ def test_both_backends_give_the_same_probabilities(exported: Checkpoint) -> None
     for films in (FILMS, FILMS[:1], FILMS * 5):
         for ours, reference in zip(fast.predict(films), plain.predict(films), strict=True):
             assert ours.probabilities == pytest.approx(reference.probabilities, abs=1e-5)
+
+
+def test_the_shipped_graph_is_the_shipped_network() -> None:
+    shipped = load_checkpoint(DEFAULT_MODEL)
+    if shipped.graph is None:
+        pytest.skip("the shipped checkpoint holds no graph: python -m resformer export")
+    plain, fast = (Predictor(shipped, "cpu", name) for name in ("torch", "onnxruntime"))
+    for ours, reference in zip(fast.predict(FILMS), plain.predict(FILMS), strict=True):
+        assert ours.probabilities == pytest.approx(reference.probabilities, abs=1e-3)
+        if ours.gate and reference.gate:
+            assert ours.gate.score == pytest.approx(reference.gate.score, abs=1e-3)
 
 
 def test_both_backends_give_what_the_gate_looks_at(exported: Checkpoint) -> None:

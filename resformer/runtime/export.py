@@ -151,15 +151,17 @@ def _export(checkpoint: Checkpoint) -> bytes:
 @contextmanager
 def quiet_exporter() -> Iterator[None]:
     """Keep from the user what the exporter says of itself: nothing of it can be acted upon."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = {name: logging.getLogger(name) for name in ("torch.onnx", "onnx_ir", "onnxscript")}
+    levels = {name: logger.level for name, logger in loggers.items()}
+    for logger in loggers.values():
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for name, logger in loggers.items():
+            logger.setLevel(levels[name])
 
 
 def _compare(one: Backend, other: Backend, size: int) -> None:
