@@ -3,8 +3,8 @@
     python -m benchmarks.growth
 
 Each point of the network is measured in a process of its own, so that its peak of memory, as Linux
-counts it, is its own. An exponent is the slope in a plot of logarithms: 1 is linear. The side counts
-by its square, the pixels.
+counts it, is its own. An exponent is the slope in a plot of logarithms: 1 is linear. The side
+counts by its square, the pixels.
 """
 
 from __future__ import annotations
