@@ -22,8 +22,8 @@ LIMITATIONS = (
     "It may recognise the hospital, the device or the age of a person instead of a disease.",
     "It knows its classes and no others, and always picks one, also for a disease that is none "
     "of them, or for several at once.",
-    "It reads frontal films. Lateral views, CT slices and photographs of a screen are refused at "
-    "best.",
+    "It reads upright frontal films. Other pictures, such as lateral views or photographs of a "
+    "screen, may be classified as if they were such films.",
 )
 
 
