@@ -8,7 +8,7 @@ from typing import Any
 from resformer.layers.validation import require_divisible, require_positive
 
 NUM_STAGES = 4
-_ADDED_LATER = frozenset({"lung_head"})
+_ADDED_LATER = frozenset({"lung_head", "infection_head"})
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class ResFormerConfig:
         dropout: probability of dropping a pooled feature during training.
         lung_head: whether the network predicts the lungs and pools inside them; else it pools
             over the whole image.
+        infection_head: whether the lung head predicts infected lung too, and the class is read
+            off that as well as off the whole lungs; needs the lung head.
 
     Raises:
         ValueError: if a value is impossible, naming it and what to change.
@@ -44,6 +46,7 @@ class ResFormerConfig:
     fusion_heads: int = 4
     dropout: float = 0.2
     lung_head: bool = False
+    infection_head: bool = False
 
     def __post_init__(self) -> None:
         """Refuse impossible values at once, not in the middle of a training."""
@@ -59,6 +62,8 @@ class ResFormerConfig:
         for embed_dim, num_heads in zip(self.channels, self.num_heads, strict=True):
             require_divisible(embed_dim, num_heads)
         require_divisible(self.fusion_dim, self.fusion_heads)
+        if self.infection_head and not self.lung_head:
+            raise ValueError("infection_head needs lung_head: infection is looked for in the lungs")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
 

@@ -24,6 +24,8 @@ DOWNSAMPLING = 32
 MIN_SIDE = 64
 # Pixels a side of the square that one position of the lung head stands for.
 LUNG_CELL = 4
+# Weight of healthy lung where infected lung is averaged: lungs without any are averaged whole.
+HEALTHY_WEIGHT = 0.05
 
 
 class Backbone(nn.Module):
@@ -96,8 +98,11 @@ class IdentityMappingResFormer(nn.Module):
         self.auxiliary = AuxiliaryNetwork(self.config)
         self.imtm = IMTM(self.config.channels, self.config.fusion_dim, self.config.fusion_heads)
         self.dropout = nn.Dropout(self.config.dropout)
-        self.fc = nn.Linear(sum(self.config.channels), self.config.num_classes)
-        self.lung_head = LungHead(self.config.channels) if self.config.lung_head else None
+        regions = 1 + self.config.infection_head
+        self.fc = nn.Linear(regions * sum(self.config.channels), self.config.num_classes)
+        self.lung_head = (
+            LungHead(self.config.channels, regions=regions) if self.config.lung_head else None
+        )
 
     @overload
     def forward(self, x: Tensor, return_lungs: Literal[False] = False) -> Tensor: ...
@@ -139,6 +144,8 @@ class IdentityMappingResFormer(nn.Module):
     def lungs(self, features: list[Tensor]) -> Tensor:
         """Map the fused features to logits of being lung, ``(B, 1, H / 4, W / 4)``.
 
+        With an infection head a second channel has the logits of being infected lung.
+
         Raises:
             ValueError: if the network has no lung head.
         """
@@ -160,14 +167,17 @@ class IdentityMappingResFormer(nn.Module):
     def pool(self, features: list[Tensor], lungs: Tensor | None = None) -> Tensor:
         """Average each ``(B, C_i, H_i, W_i)`` over its positions: ``(B, sum(C_i))``.
 
-        With a lung head, over those inside the predicted lungs. The loss of the classes sends no
-        gradient into the lungs, which would else come to mean "where the class shows best".
+        With a lung head, over those inside the predicted lungs, and with an infection head also
+        over those that are predicted to be infected: ``(B, 2 * sum(C_i))``. The loss of the classes
+        sends no gradient into these regions, which would else come to mean "where the class shows
+        best".
         """
         if self.lung_head is None:
             return torch.cat([f.mean(dim=(-2, -1)) for f in features], dim=1)
         logits = self.lungs(features) if lungs is None else lungs
-        inside = torch.sigmoid(logits.detach())
-        return torch.cat([average_inside(f, inside) for f in features], dim=1)
+        inside, *infected = torch.sigmoid(logits.detach().float()).split(1, dim=1)
+        regions = [inside, *(inside * (share + HEALTHY_WEIGHT) for share in infected)]
+        return torch.cat([average_inside(f, r) for r in regions for f in features], dim=1)
 
     def _check_shape(self, x: Tensor) -> None:
         if x.ndim != 4 or x.shape[1] != self.config.in_chans:

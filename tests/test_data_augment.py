@@ -24,7 +24,7 @@ def test_whether_a_film_is_flipped_says_nothing_of_how_else_it_is_varied() -> No
     mask[:, :40] = 255
     flipped, varied = [], []
     for seed in range(400):
-        picture, moved = augment.vary(film, mask, seed)
+        picture, (moved,) = augment.vary(film, [mask], seed)
         flipped.append(moved[:, :32].mean() < moved[:, 32:].mean())
         varied.append([picture[28:36, 28:36].mean() != 128, len(np.unique(picture[20:44])) > 2])
     assert 0.4 < np.mean(flipped) < 0.6

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from resformer.data.augment import STRENGTHS, FilmAugmentation
 from resformer.data.background import BackgroundReplacement, blend, soften
-from resformer.data.dataset import FilmDataset, share_of_lung
+from resformer.data.dataset import FilmDataset, share_of_region
 from resformer.data.manifest import Manifest, build_manifest
-from resformer.data.masks import LungMasks, cache_masks
+from resformer.data.masks import RegionMasks, cache_masks
 from resformer.data.records import ManifestRow
 from resformer.data.roots import JoinedRoot
 from resformer.data.sources import source_of, source_weights
@@ -109,7 +109,7 @@ def test_a_mask_goes_where_its_film_goes(strength: str) -> None:
     film[20:50, 30:60], mask[20:50, 30:60] = 220, 255
     overlaps = []
     for seed in range(40):
-        varied, moved = augment.vary(film, mask, seed)
+        varied, (moved,) = augment.vary(film, [mask], seed)
         assert varied.shape == moved.shape == (64, 64)
         np.testing.assert_array_equal(varied, augment(film, seed))
         bright = varied > (int(varied.min()) + int(varied.max())) / 2
@@ -184,20 +184,20 @@ def test_an_outline_is_widened_and_fades_out() -> None:
 
 def test_a_film_brings_its_lungs_and_its_weight() -> None:
     films = np.stack([draw_texture(seed, 80) for seed in range(2)])
-    masks = LungMasks(np.stack([_block(80), _block(80) * 0]), np.array([True, False]), "digest")
+    masks = RegionMasks(np.stack([_block(80), _block(80) * 0]), np.array([True, False]), "digest")
     dataset = FilmDataset(
         films,
         np.array([1, 0]),
         InputSpec(size=64),
-        masks=masks,
+        masks=[masks],
         weights=np.array([0.5, 2.0]),
     )
     known, unknown = dataset[0, 0], dataset[0, 1]
-    assert (known.label, known.has_lungs, known.weight) == (1, 1.0, 0.5)
-    assert known.lungs.shape == (1, 16, 16)
-    assert known.lungs[0, :7, :7].min() == 1
-    assert known.lungs[0, 9:].max() == 0
-    assert (unknown.has_lungs, unknown.lungs.max().item()) == (0.0, 0.0)
+    assert (known.label, known.known.tolist(), known.weight) == (1, [1.0], 0.5)
+    assert known.regions.shape == (1, 16, 16)
+    assert known.regions[0, :7, :7].min() == 1
+    assert known.regions[0, 9:].max() == 0
+    assert (unknown.known.item(), unknown.regions.max().item()) == (0.0, 0.0)
     some = dataset.subset(np.array([1]))
     assert len(some) == 1
     assert some[0, 0].weight == 2.0
@@ -206,7 +206,7 @@ def test_a_film_brings_its_lungs_and_its_weight() -> None:
 def test_a_share_of_lung_is_an_average_over_the_heads_grid() -> None:
     mask = np.zeros((64, 64), dtype=np.uint8)
     mask[:4, :2] = 255
-    share = share_of_lung(mask, 64)
+    share = share_of_region(mask, 64)
     assert share.shape == (1, 16, 16)
     assert share[0, 0, 0] == 0.5
     assert share.sum() == 0.5

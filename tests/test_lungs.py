@@ -15,7 +15,7 @@ from resformer.evaluation.lungs import dice_of_lungs, predict_lungs
 from resformer.layers import average_inside
 from resformer.layers.lung_head import OUTSIDE_WEIGHT
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
-from resformer.training.losses import FilmBatch, TrainingLoss, lung_loss
+from resformer.training.losses import FilmBatch, TrainingLoss, region_loss
 from resformer.transforms import InputSpec
 from tests.conftest import CLASS_NAMES
 
@@ -30,7 +30,7 @@ def _batch(known: list[float]) -> FilmBatch:
     lungs = torch.zeros(count, 1, 16, 16)
     lungs[:, :, 4:12, 4:12] = 1
     images, labels = torch.randn(count, 1, 64, 64), torch.arange(count) % 4
-    return FilmBatch(images, labels, lungs, torch.tensor(known), torch.ones(count))
+    return FilmBatch(images, labels, lungs, torch.tensor(known)[:, None], torch.ones(count))
 
 
 def test_features_are_averaged_inside_the_mask() -> None:
@@ -105,21 +105,21 @@ def test_films_without_a_mask_have_no_part_in_the_loss_of_the_lungs() -> None:
     torch.manual_seed(0)
     batch = _batch([1, 0, 1])
     logits = torch.randn(3, 1, 16, 16, requires_grad=True)
-    loss = lung_loss(logits, batch.lungs, batch.has_lungs)
+    loss = region_loss(logits, batch.regions, batch.known)
     torch.autograd.backward(loss)
     assert logits.grad is not None
     assert logits.grad[1].abs().max() == 0
     assert logits.grad[[0, 2]].abs().min() > 0
-    known = lung_loss(logits[[0, 2]], batch.lungs[[0, 2]], torch.ones(2))
+    known = region_loss(logits[[0, 2]], batch.regions[[0, 2]], torch.ones(2, 1))
     torch.testing.assert_close(loss, known)
-    assert lung_loss(logits, batch.lungs, torch.zeros(3)) == 0
+    assert region_loss(logits, batch.regions, torch.zeros(3, 1)) == 0
 
 
 def test_the_loss_of_the_lungs_has_its_exact_value() -> None:
     lungs = torch.zeros(1, 1, 2, 2)
     lungs[..., 0, :] = 1
     # Probability 1/2 everywhere: entropy log 2, overlap 1, both sums 2, smoothing 1.
-    loss = lung_loss(torch.zeros(1, 1, 2, 2), lungs, torch.ones(1))
+    loss = region_loss(torch.zeros(1, 1, 2, 2), lungs, torch.ones(1, 1))
     assert loss.item() == pytest.approx(np.log(2) + 1 - (2 * 1 + 1) / (2 + 2 + 1))
 
 

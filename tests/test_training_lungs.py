@@ -127,7 +127,7 @@ def test_the_outlines_come_from_the_network_for_films_with_and_without_a_mask(
     network = replace(tiny_config, lung_head=True)
     workspace = Workspace(masked_folder, manifest, tmp_path, InputSpec(size=64), with_masks=True)
     first = learn_lungs(network, workspace, LUNG_TRAINING, torch.device("cpu"), progress=False)
-    masks = workspace.masks("train")
+    masks = workspace.lungs("train")
     assert first.outlines.shape == masks.masks.shape == (32, 80, 80)
     assert masks.known.sum() == 24
     known = np.asarray(first.outlines)[masks.known]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -91,10 +92,10 @@ STRENGTHS = {
 
 
 class Augmentation(Protocol):
-    """Turns a film and its mask into varied ones, the same for the same seed."""
+    """Turns a film and its masks into varied ones, the same for the same seed."""
 
-    def vary(self, film: Pixels, mask: Pixels, seed: int) -> tuple[Pixels, Pixels]:
-        """Map a film and its mask ``(H, W)`` to augmented ones ``(size, size)``."""
+    def vary(self, film: Pixels, masks: Sequence[Pixels], seed: int) -> tuple[Pixels, list[Pixels]]:
+        """Map a film and its masks ``(H, W)`` to augmented ones ``(size, size)``."""
         ...
 
 
@@ -121,11 +122,11 @@ class FilmAugmentation:
         augmented: Pixels = self._compose(image=film)["image"]
         return augmented
 
-    def vary(self, film: Pixels, mask: Pixels, seed: int) -> tuple[Pixels, Pixels]:
-        """Map a film as a call does, and its mask ``(H, W)`` to where the film's parts went."""
+    def vary(self, film: Pixels, masks: Sequence[Pixels], seed: int) -> tuple[Pixels, list[Pixels]]:
+        """Map a film as a call does, and its masks ``(H, W)`` to where the film's parts went."""
         seed_transforms(self._compose, seed)
-        augmented = self._compose(image=film, mask=mask)
-        return augmented["image"], augmented["mask"]
+        augmented = self._compose(image=film, masks=list(masks))
+        return augmented["image"], list(augmented["masks"])
 
 
 def seed_transforms(compose: Any, seed: int) -> None:

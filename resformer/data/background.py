@@ -81,10 +81,11 @@ def soften(outline: Pixels, widening: float) -> NDArray[np.float32]:
     """
     import cv2
 
-    inside = (outline > 127).astype(np.float32)
+    inside = (outline > 127).astype(np.uint8)
     reach = max(1, round(widening * len(outline)))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-    faded = cv2.GaussianBlur(cv2.dilate(inside, disc), (0, 0), sigmaX=max(0.5, reach / 2))
+    widened = cv2.dilate(inside, disc).astype(np.float32)
+    faded = cv2.GaussianBlur(widened, (0, 0), sigmaX=max(0.5, reach / 2))
     return np.maximum(inside, faded).astype(np.float32)
 
 

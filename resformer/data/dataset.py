@@ -19,7 +19,8 @@ from torch.utils.data import Dataset, DistributedSampler, Sampler, TensorDataset
 from resformer.data.augment import Augmentation
 from resformer.data.background import BackgroundReplacement
 from resformer.data.manifest import ManifestRow
-from resformer.data.masks import LungMasks
+from resformer.data.masks import RegionMasks
+from resformer.data.style import StyleExchange
 from resformer.model import LUNG_CELL
 from resformer.transforms import InputSpec, resize_pixels, to_input
 
@@ -47,15 +48,16 @@ class Film(NamedTuple):
     Attributes:
         image: the network's input, ``(1, size, size)``.
         label: class index.
-        lungs: share of lung, ``(1, size / 4, size / 4)``; 0 where unknown.
-        has_lungs: 1 if the lungs are known, else 0.
+        regions: share of lung, and of infected lung where the data set tells, ``(R, size / 4,
+            size / 4)``; 0 where unknown.
+        known: 1 for a region that is known, else 0, ``(R,)``.
         weight: of the film in the loss, besides that of its class.
     """
 
     image: Tensor
     label: int
-    lungs: Tensor
-    has_lungs: float
+    regions: Tensor
+    known: Tensor
     weight: float
 
 
@@ -67,8 +69,9 @@ class FilmDataset(Dataset[Film]):
         labels: class index of each film, ``(N,)``.
         spec: what the network expects.
         augmentation: varies a film in training; none in evaluation.
-        masks: of the same films and size, where they have one.
+        masks: of the same films and size, the lungs first; none is as good as unknown lungs.
         background: replaces what surrounds the lungs, before the augmentation.
+        style: gives a film the tone and the sharpness of another, after the background.
         weights: of each film in the loss, ``(N,)``; by default 1.
         seed: of the augmentation.
     """
@@ -80,8 +83,9 @@ class FilmDataset(Dataset[Film]):
         spec: InputSpec,
         *,
         augmentation: Augmentation | None = None,
-        masks: LungMasks | None = None,
+        masks: Sequence[RegionMasks] = (),
         background: BackgroundReplacement | None = None,
+        style: StyleExchange | None = None,
         weights: NDArray[np.float64] | None = None,
         seed: int = 0,
     ) -> None:
@@ -91,6 +95,7 @@ class FilmDataset(Dataset[Film]):
         self.augmentation = augmentation
         self.masks = masks
         self.background = background
+        self.style = style
         self.weights = np.ones(len(labels)) if weights is None else weights
         self.seed = seed
 
@@ -99,14 +104,13 @@ class FilmDataset(Dataset[Film]):
         return len(self.labels)
 
     def subset(self, indices: NDArray[np.intp]) -> FilmDataset:
-        """Return some of the films, in memory, without a replacement of their background."""
-        masks = self.masks
+        """Return some of the films, in memory, without foreign backgrounds and styles."""
         return FilmDataset(
             np.asarray(self.films[indices]),
             self.labels[indices],
             self.spec,
             augmentation=self.augmentation,
-            masks=masks and masks.subset(indices),
+            masks=[masks.subset(indices) for masks in self.masks],
             weights=self.weights[indices],
             seed=self.seed,
         )
@@ -115,24 +119,27 @@ class FilmDataset(Dataset[Film]):
         """Return the film ``key = (epoch, index)``."""
         epoch, index = key
         film = np.asarray(self.films[index])
-        known = self.masks is not None and bool(self.masks.known[index])
-        mask = np.asarray(self.masks.masks[index]) if self.masks and known else np.zeros_like(film)
+        known = [float(masks.known[index]) for masks in self.masks] or [0.0]
+        regions = [np.asarray(masks.masks[index]) for masks in self.masks] or [np.zeros_like(film)]
         entropy = np.random.SeedSequence((self.seed, epoch, index))
+        rng = np.random.default_rng(entropy.spawn(1)[0])
         if self.background is not None:
-            film = self.background(index, np.random.default_rng(entropy.spawn(1)[0]))
+            film = self.background(index, rng)
+        if self.style is not None:
+            film = self.style(film, rng)
         if self.augmentation is not None:
             seed = int(entropy.generate_state(1)[0])
-            film, mask = self.augmentation.vary(film, mask, seed)
+            film, regions = self.augmentation.vary(film, regions, seed)
         return Film(
             to_input(film, self.spec),
             int(self.labels[index]),
-            share_of_lung(mask, self.spec.size),
-            float(known),
+            torch.cat([share_of_region(mask, self.spec.size) for mask in regions]),
+            torch.tensor(known),
             float(self.weights[index]),
         )
 
 
-def share_of_lung(mask: NDArray[np.uint8], size: int) -> Tensor:
+def share_of_region(mask: NDArray[np.uint8], size: int) -> Tensor:
     """Average a mask ``(H, W)`` over the lung head's grid, ``(1, size / 4, size / 4)``."""
     cells = torch.from_numpy(resize_pixels(mask, size) / np.float32(255)).unsqueeze(0)
     return avg_pool2d(cells, LUNG_CELL)

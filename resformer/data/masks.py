@@ -1,7 +1,8 @@
-"""Lung masks that lie beside the images, in the layout of the COVID-19 Radiography Database.
+"""Masks that lie beside the images, in the layout of the COVID-19 Radiography Database.
 
 The mask of ``<Class>/images/<name>.<ext>`` is ``<Class>/masks/<name>.png``, white where the lungs
-are, of any size: both show the whole film. A film need not have one.
+are, and ``<Class>/infection masks/<name>.png``, white where they are infected; of any size, since
+both show the whole film. A film need not have either.
 """
 
 from __future__ import annotations
@@ -21,16 +22,17 @@ from resformer.data.roots import DataRoot
 from resformer.images import decode_image
 from resformer.transforms import resize_pixels
 
-MASKS_FOLDER = "masks"
+LUNGS_FOLDER = "masks"
+INFECTION_FOLDER = "infection masks"
 
 
 @dataclass(frozen=True)
-class LungMasks:
-    """Lungs of films, where they are known.
+class RegionMasks:
+    """One region of films, the lungs or what is infected in them, where it is known.
 
     Attributes:
         masks: ``(N, size, size)`` uint8 from 0, outside, to 255, inside; 0 where unknown.
-        known: whether a film has a mask, ``(N,)``.
+        known: whether the region is known, ``(N,)``.
         digest: hash of the masks' files.
     """
 
@@ -38,16 +40,16 @@ class LungMasks:
     known: NDArray[np.bool_]
     digest: str
 
-    def subset(self, indices: NDArray[np.intp]) -> LungMasks:
+    def subset(self, indices: NDArray[np.intp]) -> RegionMasks:
         """Return those of some films, in memory."""
-        return LungMasks(np.asarray(self.masks[indices]), self.known[indices], self.digest)
+        return RegionMasks(np.asarray(self.masks[indices]), self.known[indices], self.digest)
 
 
-def mask_of(image: Path) -> Path | None:
-    """Return the file of an image's lung mask, if there is one."""
+def mask_of(image: Path, region: str = LUNGS_FOLDER) -> Path | None:
+    """Return the file of an image's mask in a folder of masks, if there is one."""
     if image.parent.name != IMAGES_FOLDER:
         return None
-    mask = image.parent.parent / MASKS_FOLDER / f"{image.stem}.png"
+    mask = image.parent.parent / region / f"{image.stem}.png"
     return mask if mask.is_file() else None
 
 
@@ -57,8 +59,9 @@ def cache_masks(
     size: int,
     folder: Path,
     *,
+    region: str = LUNGS_FOLDER,
     progress: bool = False,
-) -> LungMasks:
+) -> RegionMasks:
     """Read the masks of ``rows`` once, into a memory map that is found again later.
 
     Args:
@@ -66,13 +69,14 @@ def cache_masks(
         rows: films, in the order wanted.
         size: side in pixels.
         folder: where the array is kept.
+        region: name of the folder of masks.
         progress: whether to draw a progress bar.
 
     Raises:
         ImageError: if a mask cannot be decoded.
         OSError: if a mask cannot be read or the array cannot be written.
     """
-    files = [mask_of(root / row.path) for row in rows]
+    files = [mask_of(root / row.path, region) for row in rows]
     hashed = hashlib.sha256()
     for file in files:
         hashed.update(hashlib.sha256(file.read_bytes() if file else b"").digest())
@@ -84,6 +88,6 @@ def cache_masks(
             return np.zeros((size, size), dtype=np.uint8)
         return resize_pixels(decode_image(file.read_bytes()), size)
 
-    path = folder / f"masks-{len(rows)}x{size}-{digest[:16]}.npy"
+    path = folder / f"{region.replace(' ', '-')}-{len(rows)}x{size}-{digest[:16]}.npy"
     masks = cache_arrays(path, load, (len(rows), size, size), progress=progress)
-    return LungMasks(masks, np.array([file is not None for file in files]), digest)
+    return RegionMasks(masks, np.array([file is not None for file in files]), digest)

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from resformer.data.dataset import share_of_lung
+from resformer.data.dataset import share_of_region
 from resformer.model import LUNG_CELL, IdentityMappingResFormer
 from resformer.transforms import InputSpec, to_input
 
@@ -49,7 +49,7 @@ def dice_of_lungs(lungs: NDArray[np.float32], masks: NDArray[np.uint8]) -> float
             prediction.
     """
     side = lungs.shape[-1] * LUNG_CELL
-    true = torch.cat([share_of_lung(np.asarray(mask), side) for mask in masks]).numpy() > 0.5
+    true = torch.cat([share_of_region(np.asarray(mask), side) for mask in masks]).numpy() > 0.5
     predicted = lungs > 0.5
     overlap = (predicted & true).sum((1, 2))
     total = predicted.sum((1, 2)) + true.sum((1, 2))

@@ -9,10 +9,10 @@ image size.
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from resformer.layers.attention import attend
 from resformer.layers.validation import require_divisible, require_positive
 
 
@@ -51,7 +51,7 @@ class SpatialReductionAttention(nn.Module):
         key, value = rearrange(
             self.key_value(reduced), "b m (two h d) -> two b h m d", two=2, h=self.num_heads
         )
-        attended = F.scaled_dot_product_attention(query, key, value)
+        attended = attend(query, key, value)
         projected: Tensor = self.project(rearrange(attended, "b h n d -> b n (h d)"))
         return projected
 

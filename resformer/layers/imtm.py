@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from resformer.layers.attention import attend
 from resformer.layers.validation import require_divisible, require_positive
 
 
@@ -78,7 +79,7 @@ class IMTM(nn.Module):
             three=3,
             h=self.num_heads,
         )
-        attended = F.scaled_dot_product_attention(query, key, value)
+        attended = attend(query, key, value)
         joint = joint + self.project(rearrange(attended, "b h n d -> b n (h d)"))
         split: Tensor = rearrange(joint, "b (s n) c -> b s n c", s=scales)
         return split

@@ -1,4 +1,4 @@
-"""Lung head: which positions of a film are lung, read off the fused features of four scales.
+"""Lung head: which positions are lung, and which infected, read off the features of four scales.
 
 A light decoder in the manner of Xie et al., "SegFormer" (NeurIPS 2021): every scale is projected
 to one narrow width, resized to the finest grid and summed, and two convolutions follow. Departure:
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from resformer.layers.conv import ConvNormAct
@@ -20,25 +21,26 @@ OUTSIDE_WEIGHT = 1e-3
 
 
 class LungHead(nn.Module):
-    """Logits of being lung at the finest scale's grid.
+    """Logits of being in a region, lung or infected lung, at the finest scale's grid.
 
     Args:
         channels: channels of each scale, finest first.
         width: channels inside the head.
+        regions: 1 for the lungs alone, 2 for infected lung as well.
 
     Raises:
         ValueError: if there is no scale or a width is not positive.
     """
 
-    def __init__(self, channels: Sequence[int], width: int = 16) -> None:
+    def __init__(self, channels: Sequence[int], width: int = 16, regions: int = 1) -> None:
         super().__init__()
-        require_positive(scales=len(channels), width=width)
+        require_positive(scales=len(channels), width=width, regions=regions)
         self.project = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
         self.mix = ConvNormAct(width, width, 3)
-        self.predict = nn.Conv2d(width, 1, 1)
+        self.predict = nn.Conv2d(width, regions, 1)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Map features of each scale ``(B, C_i, H_i, W_i)`` to logits ``(B, 1, H_1, W_1)``."""
+        """Map features of each scale ``(B, C_i, H_i, W_i)`` to ``(B, regions, H_1, W_1)``."""
         size = features[0].shape[-2:]
         mixed: Tensor = self.project[0](features[0])
         for project, x in zip(list(self.project)[1:], features[1:], strict=True):
@@ -60,4 +62,7 @@ def average_inside(x: Tensor, inside: Tensor) -> Tensor:
     """
     kernel = (inside.shape[-2] // x.shape[-2], inside.shape[-1] // x.shape[-1])
     weight = (inside if kernel == (1, 1) else F.avg_pool2d(inside, kernel)) + OUTSIDE_WEIGHT
-    return (x * weight).sum(dim=(-2, -1)) / weight.sum(dim=(-2, -1))
+    # A product with tokens keeps gradients in the layout of the convolutions, channels last.
+    rows = rearrange(weight, "b one h w -> b one (h w)")
+    summed = rows.to(x.dtype) @ rearrange(x, "b c h w -> b (h w) c")
+    return summed.squeeze(1) / rows.sum(dim=-1)

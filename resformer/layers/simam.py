@@ -7,6 +7,7 @@ Neural Networks", ICML 2021, equations 5 and 6. No departure from the paper.
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from resformer.layers.validation import require_positive
@@ -39,10 +40,13 @@ class SimAM(nn.Module):
         positions = x.shape[-2] * x.shape[-1]
         if positions < 2:
             raise ValueError("SimAM needs at least 2 positions a channel: pass a larger image")
-        squared_deviation = (x - x.mean(dim=(-2, -1), keepdim=True)).square()
-        variance = squared_deviation.sum(dim=(-2, -1), keepdim=True) / (positions - 1)
+        # Means over tokens keep gradients in the layout of the convolutions, channels last.
+        tokens = rearrange(x, "b c h w -> b (h w) c")
+        squared_deviation = (tokens - tokens.mean(dim=1, keepdim=True)).square()
+        variance = squared_deviation.sum(dim=1, keepdim=True) / (positions - 1)
         inverse_energy = squared_deviation / (4 * (variance + self.e_lambda)) + 0.5
-        return x * torch.sigmoid(inverse_energy)
+        attended = tokens * torch.sigmoid(inverse_energy)
+        return rearrange(attended, "b (h w) c -> b c h w", h=x.shape[-2])
 
     def extra_repr(self) -> str:
         """Show the regulariser in ``repr``."""

@@ -38,10 +38,19 @@ class TrainingConfig:
     lung_head: bool = _option(
         False, "predict the lungs too, learnt from the masks beside the images, and look inside"
     )
+    infection_head: bool = _option(
+        False, "predict infected lung too, learnt from infection masks, and look there as well"
+    )
+    healthy_class: str = _option(
+        "", "name of the class whose films show no infection, for the infection head"
+    )
     lung_epochs: int = _option(6, "passes over the films with a mask that only learn the lungs")
     lung_loss: float = _option(0.5, "weight of the loss of the lungs beside that of the classes")
     background_replacement: float = _option(
         0.0, "probability of replacing what surrounds the predicted lungs; needs the lung head"
+    )
+    style_exchange: float = _option(
+        0.0, "probability of giving a film the tone and the sharpness of another one"
     )
     gradient_clip: float = _option(1.0, "largest norm of the gradient")
     patience: int = _option(12, "epochs without a better validation macro-F1 before stopping")
@@ -65,10 +74,11 @@ class TrainingConfig:
         for name in ("ema_decay", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        if not 0 <= self.background_replacement <= 1:
-            raise ValueError(
-                f"background_replacement must be in [0, 1], got {self.background_replacement}"
-            )
+        for name in ("background_replacement", "style_exchange"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        if self.infection_head and not self.lung_head:
+            raise ValueError("infection_head needs lung_head: infection is looked for in the lungs")
         if self.background_replacement and not (self.lung_head and self.lung_epochs):
             raise ValueError(
                 "background_replacement needs lung_head and lung_epochs: the lungs that it leaves "

@@ -1,7 +1,8 @@
 """What a training minimises: cross-entropy of the classes, and the loss of the lungs.
 
-The lungs have binary cross-entropy and a soft Dice loss (Milletari et al., "V-Net", 3DV 2016),
-averaged over the films of a batch whose lungs are known; the others have no part in it.
+The lungs, and infected lung where the network predicts it, have binary cross-entropy and a soft
+Dice loss (Milletari et al., "V-Net", 3DV 2016), averaged over the films of a batch of which they
+are known; the others have no part in it.
 """
 
 from __future__ import annotations
@@ -22,23 +23,23 @@ class FilmBatch(NamedTuple):
     Attributes:
         image: ``(B, 1, size, size)``.
         label: class indices, ``(B,)``.
-        lungs: share of lung, ``(B, 1, h, w)``.
-        has_lungs: 1 where the lungs are known, else 0, ``(B,)``.
+        regions: share of lung, and of infected lung where it is learned, ``(B, R, h, w)``.
+        known: 1 where a region is known, else 0, ``(B, R)``.
         weight: of each film in the loss of the classes, ``(B,)``.
     """
 
     image: Tensor
     label: Tensor
-    lungs: Tensor
-    has_lungs: Tensor
+    regions: Tensor
+    known: Tensor
     weight: Tensor
 
     def to(self, device: torch.device) -> FilmBatch:
         """Copy to a device, numbers as float32."""
         image = self.image.to(device, non_blocking=True, memory_format=torch.channels_last)
-        others = (self.lungs, self.has_lungs, self.weight)
-        lungs, has_lungs, weight = (tensor.to(device, torch.float32) for tensor in others)
-        return FilmBatch(image, self.label.to(device), lungs, has_lungs, weight)
+        others = (self.regions, self.known, self.weight)
+        regions, known, weight = (tensor.to(device, torch.float32) for tensor in others)
+        return FilmBatch(image, self.label.to(device), regions, known, weight)
 
 
 class TrainingLoss(nn.Module):
@@ -77,7 +78,7 @@ class TrainingLoss(nn.Module):
         if isinstance(outputs, Tensor):
             return self._of_classes(outputs.float(), batch)
         logits, lungs = outputs
-        loss = self.lung_loss * lung_loss(lungs.float(), batch.lungs, batch.has_lungs)
+        loss = self.lung_loss * region_loss(lungs.float(), batch.regions, batch.known)
         if self.class_loss:
             loss = loss + self.class_loss * self._of_classes(logits.float(), batch)
         return loss
@@ -94,20 +95,23 @@ class TrainingLoss(nn.Module):
         return (losses * batch.weight).sum() / share.sum()
 
 
-def lung_loss(logits: Tensor, lungs: Tensor, known: Tensor) -> Tensor:
-    """Return binary cross-entropy plus soft Dice loss of the lungs, over the films that have them.
+def region_loss(logits: Tensor, regions: Tensor, known: Tensor) -> Tensor:
+    """Return binary cross-entropy plus soft Dice loss of each region, where it is known.
+
+    A film that is known to have nothing of a region, such as infection in a healthy film, has
+    cross-entropy alone: the Dice of an empty region says nothing.
 
     Args:
-        logits: ``(B, 1, h, w)``.
-        lungs: share of lung, of the same shape, from 0 to 1.
-        known: 1 where a film's lungs are known, else 0, ``(B,)``.
+        logits: ``(B, R, h, w)``.
+        regions: share of each region, of the same shape, from 0 to 1.
+        known: 1 where a film's region is known, else 0, ``(B, R)``.
 
     Returns:
-        a scalar; 0 where no film's lungs are known.
+        the sum over the regions, a scalar; a region that no film knows adds 0.
     """
-    entropy = F.binary_cross_entropy_with_logits(logits, lungs, reduction="none").mean((1, 2, 3))
+    entropy = F.binary_cross_entropy_with_logits(logits, regions, reduction="none").mean((2, 3))
     predicted = torch.sigmoid(logits)
-    overlap = (predicted * lungs).sum((1, 2, 3))
-    total = predicted.sum((1, 2, 3)) + lungs.sum((1, 2, 3))
-    dice = (2 * overlap + _DICE_SMOOTHING) / (total + _DICE_SMOOTHING)
-    return ((entropy + 1 - dice) * known).sum() / known.sum().clamp(min=1)
+    overlap, area = (predicted * regions).sum((2, 3)), regions.sum((2, 3))
+    dice = (2 * overlap + _DICE_SMOOTHING) / (predicted.sum((2, 3)) + area + _DICE_SMOOTHING)
+    losses = entropy + (1 - dice) * (area > 0)
+    return ((losses * known).sum(0) / known.sum(0).clamp(min=1)).sum()

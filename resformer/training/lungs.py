@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from torch import Tensor
 from resformer.checkpoint import read_content, save_atomically
 from resformer.data.cache import cache_arrays
 from resformer.data.dataset import EpochSampler
-from resformer.data.masks import LungMasks
+from resformer.data.masks import RegionMasks
 from resformer.devices import place_model
 from resformer.evaluation.lungs import dice_of_lungs, predict_lungs
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
@@ -79,8 +80,8 @@ def learn_lungs(
     Raises:
         ValueError: if no training film has a mask.
     """
-    masks = workspace.masks("train")
-    if not masks.known.any():
+    masks = workspace.masks("train", config)
+    if not masks[0].known.any():
         raise ValueError(
             "no training film has a lung mask: put <Class>/masks/<name>.png beside "
             "<Class>/images/, or train without --lung-head"
@@ -114,6 +115,8 @@ def _stage_config(config: TrainingConfig) -> TrainingConfig:
         gradient_clip=config.gradient_clip,
         augmentation=config.augmentation,
         lung_head=True,
+        infection_head=config.infection_head,
+        healthy_class=config.healthy_class,
         seed=config.seed,
         precision=config.precision,
         workers=config.workers,
@@ -130,7 +133,7 @@ def _train(
     network: ResFormerConfig,
     workspace: Workspace,
     stage: TrainingConfig,
-    masks: LungMasks,
+    masks: Sequence[RegionMasks],
     device: torch.device,
     *,
     progress: bool,
@@ -138,7 +141,7 @@ def _train(
     """Train on the films that have a mask; the averaged network."""
     alone = ProcessGroup(0, 1, device)
     everything = build_training_films(workspace, stage, masks)
-    films = everything.subset(np.flatnonzero(masks.known))
+    films = everything.subset(np.flatnonzero(masks[0].known))
     loader = build_loader(films, stage, alone)
     loss = TrainingLoss(torch.ones(network.num_classes), class_loss=0.0, lung_loss=1.0).to(device)
     learner = build_learner(loss, len(loader), network, stage, alone)
@@ -156,7 +159,7 @@ def _train(
 
 
 def _validation_dice(model: IdentityMappingResFormer, workspace: Workspace) -> float:
-    masks = workspace.masks("validation")
+    masks = workspace.lungs("validation")
     known = np.flatnonzero(masks.known)
     if not known.size:
         return float("nan")

@@ -84,6 +84,7 @@ def train(
         model_config or ResFormerConfig(),
         num_classes=len(manifest.class_names),
         lung_head=config.lung_head,
+        infection_head=config.infection_head,
     )
     workspace = Workspace(
         root, manifest, folder, InputSpec(size=config.input_size), config.lung_head
@@ -150,7 +151,7 @@ def _prepare(
     lungs: LungStage | None,
 ) -> tuple[FilmLoader, Learner]:
     """Build the batches and what learns from them."""
-    masks = workspace.masks("train") if network.lung_head else None
+    masks = workspace.masks("train", config) if network.lung_head else ()
     films = build_training_films(workspace, config, masks, lungs.outlines if lungs else None)
     loader = build_loader(films, config, group)
     loss = build_loss(films, network, config)

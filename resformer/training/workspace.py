@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -18,9 +19,10 @@ from resformer.data.background import BackgroundReplacement
 from resformer.data.cache import cache_films
 from resformer.data.dataset import EpochSampler, FilmDataset, class_indices
 from resformer.data.manifest import Manifest
-from resformer.data.masks import LungMasks, cache_masks
+from resformer.data.masks import INFECTION_FOLDER, LUNGS_FOLDER, RegionMasks, cache_masks
 from resformer.data.roots import DataRoot
 from resformer.data.sources import source_weights
+from resformer.data.style import StyleExchange
 from resformer.devices import place_model
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.training.config import TrainingConfig
@@ -59,7 +61,7 @@ class Workspace:
     def data_digest(self) -> str:
         """Hash of the films and of their split, and of the masks where they are used."""
         rows = "".join(f"{row.sha256}{row.split}{row.class_name}" for row in self.manifest.rows)
-        masks = self.masks("train").digest if self.with_masks else ""
+        masks = self.lungs("train").digest if self.with_masks else ""
         return hashlib.sha256((rows + masks).encode()).hexdigest()
 
     def training_films(self, seed: int, *, progress: bool = False) -> FilmDataset:
@@ -71,11 +73,34 @@ class Workspace:
         """Return a split as serving would see it; decoded now or found decoded."""
         return self._dataset(split, self.spec.size, None, 0, progress)
 
-    def masks(self, split: str, *, progress: bool = False) -> LungMasks:
+    def lungs(self, split: str) -> RegionMasks:
         """Return the lung masks of a split, at the size that its films are cached at."""
+        return self._masks(split, LUNGS_FOLDER)
+
+    def infection(self, split: str, healthy_class: str) -> RegionMasks:
+        """Return the infection masks of a split likewise; healthy films have none, and known so.
+
+        Raises:
+            ValueError: if there is a name of a healthy class that is no class.
+        """
+        masks, names = self._masks(split, INFECTION_FOLDER), self.manifest.class_names
+        if healthy_class and healthy_class not in names:
+            raise ValueError(
+                f"healthy_class {healthy_class!r} is no class: choose one of {', '.join(names)}"
+            )
+        healthy = [row.class_name == healthy_class for row in self.manifest.subset(split)]
+        return replace(masks, known=masks.known | np.array(healthy))
+
+    def masks(self, split: str, config: TrainingConfig) -> list[RegionMasks]:
+        """Return the regions that a configuration learns from, the lungs first."""
+        if not config.infection_head:
+            return [self.lungs(split)]
+        return [self.lungs(split), self.infection(split, config.healthy_class)]
+
+    def _masks(self, split: str, region: str) -> RegionMasks:
         size = round(self.spec.size * CACHE_MARGIN) if split == "train" else self.spec.size
         rows = self.manifest.subset(split)
-        return cache_masks(self.root, rows, size, self.cache, progress=progress)
+        return cache_masks(self.root, rows, size, self.cache, region=region)
 
     @property
     def cache(self) -> Path:
@@ -99,7 +124,7 @@ class Workspace:
 def build_training_films(
     workspace: Workspace,
     config: TrainingConfig,
-    masks: LungMasks | None = None,
+    masks: Sequence[RegionMasks] = (),
     outlines: NDArray[np.uint8] | None = None,
 ) -> FilmDataset:
     """Build the training split as a configuration wants it augmented and weighed.
@@ -121,6 +146,9 @@ def build_training_films(
         background=None
         if outlines is None or not share
         else BackgroundReplacement(films.films, outlines, share),
+        style=StyleExchange(films.films, films.labels, config.style_exchange)
+        if config.style_exchange
+        else None,
         weights=source_weights(workspace.manifest.subset("train"), config.source_balance),
         seed=config.seed,
     )

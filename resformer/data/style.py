@@ -1,0 +1,137 @@
+"""Gives a training film the tone and the sharpness of another film.
+
+Each class of the public data comes from other hospitals, whose films differ in exposure and in how
+sharp their first resize left them: a network can tell the classes apart by either. Here a film gets
+the grey levels of one of any class (histogram matching; Gonzalez and Woods, "Digital Image
+Processing", chapter 3) and the power of its fine structures (the radially averaged spectrum), so
+that neither goes with a class any more. Yang and Soatto, "FDA: Fourier Domain Adaptation for
+Semantic Segmentation" (CVPR 2020), exchange the low frequencies of the spectrum in the same way;
+departure: the high ones, averaged over directions, because they are what sources differ in.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.fft import irfft2, rfft2
+
+Pixels = NDArray[np.uint8]
+
+# Cycles a film below which its structures are anatomy and are left as they are.
+_COARSE = 8
+# Rings of the spectrum, and how much stronger or weaker each may become.
+_RINGS = 24
+_GAINS = (0.2, 3.0)
+# Share of the side at each border that says nothing of the grey levels: frames and markers.
+_BORDER = 0.15
+# How far a film's grey levels go towards another's: all the way posterises some.
+_TONE_SHARE = (0.3, 1.0)
+
+
+class StyleExchange:
+    """Gives films the style of others, of each class as often.
+
+    Args:
+        films: ``(N, H, W)`` that lend their style.
+        labels: their class indices, ``(N,)``.
+        probability: of exchanging the tone, and of exchanging the sharpness.
+
+    Raises:
+        ValueError: if the probability is none.
+    """
+
+    def __init__(self, films: Pixels, labels: NDArray[np.int64], probability: float) -> None:
+        if not 0 <= probability <= 1:
+            raise ValueError(f"probability must be in [0, 1], got {probability}")
+        self.probability = probability
+        self._rings = spectrum_rings(films.shape[1:])
+        self._tones = np.stack([cumulated_levels(film) for film in films])
+        self._strengths = np.stack([self._strength(np.asarray(film)) for film in films])
+        self._members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+
+    def __call__(self, film: Pixels, rng: np.random.Generator) -> Pixels:
+        """Return the film ``(H, W)`` in the style of others, or as it is."""
+        if rng.random() < self.probability:
+            film = match_sharpness(film, self._strengths[self._lender(rng)], self._rings)
+        if rng.random() < self.probability:
+            film = match_tone(film, self._tones[self._lender(rng)], rng.uniform(*_TONE_SHARE))
+        return film
+
+    def _strength(self, film: Pixels) -> NDArray[np.float64]:
+        return ring_strengths(np.abs(_spectrum(film)), self._rings)
+
+    def _lender(self, rng: np.random.Generator) -> int:
+        members = self._members[int(rng.integers(len(self._members)))]
+        return int(members[int(rng.integers(len(members)))])
+
+
+def match_tone(film: Pixels, tone: NDArray[np.float64], share: float = 1.0) -> Pixels:
+    """Map the grey levels of a film so that they are as frequent as in another one.
+
+    Args:
+        film: ``(H, W)``.
+        tone: of the other film, from :func:`cumulated_levels`.
+        share: how far to go, from 0, not at all, to 1.
+    """
+    levels = np.arange(256)
+    target = np.interp(cumulated_levels(film), tone, levels)
+    matched: Pixels = np.rint(levels + share * (target - levels)).astype(np.uint8)[film]
+    return matched
+
+
+def match_sharpness(
+    film: Pixels, strengths: NDArray[np.float64], rings: NDArray[np.intp]
+) -> Pixels:
+    """Amplify or dampen the fine structures of a film to the strength of another one's.
+
+    Args:
+        film: ``(H, W)``.
+        strengths: of the other film, from :func:`ring_strengths`.
+        rings: of the film's spectrum, from :func:`spectrum_rings`.
+    """
+    spectrum = _spectrum(film)
+    own = ring_strengths(np.abs(spectrum), rings)
+    gains = np.clip(strengths / np.maximum(own, 1e-6), *_GAINS)
+    gains[0] = 1.0
+    filtered = irfft2(spectrum * gains.astype(np.float32)[rings], s=film.shape)
+    matched: Pixels = np.clip(np.rint(filtered), 0, 255).astype(np.uint8)
+    return matched
+
+
+def cumulated_levels(film: Pixels) -> NDArray[np.float64]:
+    """Return the share of a film's pixels up to each grey level, ``(256,)``, borders left out.
+
+    Half of a level's own pixels count: the middle of its range, so that matching a film with
+    itself changes nothing.
+    """
+    height, width = (round(side * _BORDER) for side in film.shape)
+    inner = film[height : film.shape[0] - height, width : film.shape[1] - width]
+    counts = np.bincount(inner.ravel(), minlength=256)
+    cumulated: NDArray[np.float64] = (np.cumsum(counts) - counts / 2) / counts.sum()
+    return cumulated + 1e-9 * np.arange(256)  # strictly rising, as interpolation needs
+
+
+def spectrum_rings(shape: tuple[int, ...]) -> NDArray[np.intp]:
+    """Number the rings of the half spectrum of a film ``(H, W)``: 0 is coarse, then ever finer."""
+    y = np.fft.fftfreq(shape[0], 1 / shape[0])[:, None]
+    x = np.fft.rfftfreq(shape[1], 1 / shape[1])[None, :]
+    fineness = np.log(np.maximum(np.hypot(y, x), 1e-6) / _COARSE)
+    rings = np.ceil(fineness / np.log(max(shape) / 2 / _COARSE) * (_RINGS - 1))
+    numbered: NDArray[np.intp] = np.clip(rings, 0, _RINGS - 1).astype(np.intp)
+    return numbered
+
+
+def ring_strengths(amplitude: NDArray[np.float32], rings: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Average the amplitude of a half spectrum over each ring, relative to the coarse one."""
+    sums = np.bincount(rings.ravel(), amplitude.ravel(), minlength=_RINGS)
+    counts = np.bincount(rings.ravel(), minlength=_RINGS)
+    # The mean of a film is no structure of it.
+    sums[0], counts[0] = sums[0] - amplitude[0, 0], counts[0] - 1
+    means = sums / np.maximum(counts, 1)
+    relative: NDArray[np.float64] = means / max(means[0], 1e-6)
+    return relative
+
+
+def _spectrum(film: Pixels) -> NDArray[np.complex64]:
+    spectrum: NDArray[np.complex64] = rfft2(film.astype(np.float32))
+    return spectrum
