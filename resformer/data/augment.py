@@ -156,7 +156,8 @@ def _geometry(size: int, config: AugmentationConfig) -> list[Any]:
             (size, size),
             scale=config.crop_area,
             ratio=(0.87, 1.15),
-            mask_interpolation=smooth,
+            interpolation=cv2.INTER_AREA,
+            mask_interpolation=cv2.INTER_AREA,
         ),
         A.HorizontalFlip(p=0.5),
     ]

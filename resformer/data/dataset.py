@@ -6,6 +6,8 @@ workers or processes, nor on whether the training was interrupted.
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -114,6 +116,13 @@ class FilmDataset(Dataset[Film]):
             weights=self.weights[indices],
             seed=self.seed,
         )
+
+    def resized(self, size: int, augmentation: Augmentation) -> FilmDataset:
+        """Return the same films with an input of another size."""
+        resized = copy.copy(self)
+        resized.spec = dataclasses.replace(self.spec, size=size)
+        resized.augmentation = augmentation
+        return resized
 
     def __getitem__(self, key: FilmKey) -> Film:
         """Return the film ``key = (epoch, index)``."""

@@ -21,6 +21,9 @@ class TrainingConfig:
     """
 
     input_size: int = _option(128, "side of the input in pixels, divisible by 32")
+    start_size: int = _option(
+        0, "side of the input in the first half of the epochs, which saves time; 0: as input_size"
+    )
     epochs: int = _option(40, "most passes over the training films")
     batch_size: int = _option(32, "films a step, over all processes together")
     learning_rate: float = _option(1.5e-3, "peak learning rate of AdamW")
@@ -67,7 +70,7 @@ class TrainingConfig:
                 raise ValueError(f"{name} must be greater than 0, got {getattr(self, name)}")
         for name in (
             *("weight_decay", "warmup_epochs", "class_balance", "source_balance"),
-            *("lung_epochs", "workers", "seed"),
+            *("lung_epochs", "workers", "seed", "start_size"),
         ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
@@ -90,3 +93,12 @@ class TrainingConfig:
             )
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise ValueError(f"precision must be auto, float32 or bfloat16, got {self.precision!r}")
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Sides of the input in the order in which they are trained on."""
+        return (self.start_size, self.input_size) if self.start_size else (self.input_size,)
+
+    def size_at(self, epoch: int) -> int:
+        """Return the side of the input in an epoch, counted from 0."""
+        return self.sizes[0] if epoch < self.epochs // 2 else self.input_size

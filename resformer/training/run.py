@@ -31,6 +31,7 @@ from resformer.training.state import Progress, load_state, save_state
 from resformer.training.validation import validate
 from resformer.training.workspace import (
     Workspace,
+    build_augmentation,
     build_learner,
     build_loader,
     build_loss,
@@ -94,11 +95,11 @@ def train(
             _decode_films(workspace, progress=progress)
         group.from_main(None)
         lungs = _learn_lungs(network, workspace, config, group, progress=progress)
-        loader, learner = _prepare(network, workspace, config, group, lungs)
+        loaders, learner = _prepare(network, workspace, config, group, lungs)
         reached = Progress()
         if resume:
             reached = load_state(folder / STATE_NAME, learner, config, workspace.data_digest)
-        _run_epochs(learner, loader, reached, workspace, config, group, progress=progress)
+        _run_epochs(learner, loaders, reached, workspace, config, group, progress=progress)
         checkpoint = None
         if group.is_main:
             checkpoint = conclude(network, reached, workspace, config, group, trial=trial)
@@ -149,19 +150,23 @@ def _prepare(
     config: TrainingConfig,
     group: ProcessGroup,
     lungs: LungStage | None,
-) -> tuple[FilmLoader, Learner]:
-    """Build the batches and what learns from them."""
+) -> tuple[dict[int, FilmLoader], Learner]:
+    """Build the batches, by side of the input, and what learns from them."""
     masks = workspace.masks("train", config) if network.lung_head else ()
     films = build_training_films(workspace, config, masks, lungs.outlines if lungs else None)
-    loader = build_loader(films, config, group)
+    loaders = {
+        size: build_loader(films.resized(size, build_augmentation(size, config)), config, group)
+        for size in config.sizes
+    }
     loss = build_loss(films, network, config)
     weights = lungs.weights if lungs else None
-    return loader, build_learner(loss, len(loader), network, config, group, weights)
+    steps = len(loaders[config.input_size])
+    return loaders, build_learner(loss, steps, network, config, group, weights)
 
 
 def _run_epochs(
     learner: Learner,
-    loader: FilmLoader,
+    loaders: dict[int, FilmLoader],
     reached: Progress,
     workspace: Workspace,
     config: TrainingConfig,
@@ -178,6 +183,7 @@ def _run_epochs(
         epoch = len(reached.history)
         # Dropout must not depend on what ran before, or a resumed training would differ.
         torch.manual_seed(config.seed + 1_000_003 * (epoch + 1) + group.rank)
+        loader = loaders[config.size_at(epoch)]
         if isinstance(loader.sampler, EpochSampler):
             loader.sampler.set_epoch(epoch)
         label = f"epoch {epoch + 1}/{config.epochs}"

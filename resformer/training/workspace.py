@@ -121,6 +121,11 @@ class Workspace:
         return FilmDataset(films, labels, self.spec, augmentation=augmentation, seed=seed)
 
 
+def build_augmentation(size: int, config: TrainingConfig) -> FilmAugmentation:
+    """Build the augmentation that a configuration wants, for an input of some size."""
+    return FilmAugmentation(size, STRENGTHS[config.augmentation])
+
+
 def build_training_films(
     workspace: Workspace,
     config: TrainingConfig,
@@ -141,7 +146,7 @@ def build_training_films(
         films.films,
         films.labels,
         films.spec,
-        augmentation=FilmAugmentation(config.input_size, STRENGTHS[config.augmentation]),
+        augmentation=build_augmentation(config.input_size, config),
         masks=masks,
         background=None
         if outlines is None or not share
