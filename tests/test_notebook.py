@@ -15,7 +15,7 @@ from nbformat import NotebookNode
 from resformer.checkpoint import load_checkpoint
 from resformer.cli.train import MANIFEST_NAME
 from resformer.model import ResFormerConfig
-from resformer.training.run import STATE_NAME
+from resformer.training.epochs import STATE_NAME
 from tests import notebook_runner
 from tests.conftest import CLASS_NAMES
 from tests.notebook_privacy import FILMS_TAG, cells_tagged, find_private

@@ -111,7 +111,7 @@ def test_stopped_in_either_stage_it_reaches_the_same_result(
             raise KeyboardInterrupt
         return figures
 
-    for module in ("lungs", "run"):
+    for module in ("lungs", "epochs"):
         monkeypatch.setattr(f"resformer.training.{module}.train_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         _train(masked_folder, manifest, tmp_path, tiny_config)
@@ -128,6 +128,7 @@ def test_the_outlines_come_from_the_network_for_films_with_and_without_a_mask(
     workspace = Workspace(masked_folder, manifest, tmp_path, InputSpec(size=64), with_masks=True)
     first = learn_lungs(network, workspace, LUNG_TRAINING, torch.device("cpu"), progress=False)
     masks = workspace.lungs("train")
+    assert first.outlines is not None
     assert first.outlines.shape == masks.masks.shape == (32, 80, 80)
     assert masks.known.sum() == 24
     known = np.asarray(first.outlines)[masks.known]

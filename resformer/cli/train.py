@@ -63,6 +63,13 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         help="images that correlate more are near-duplicates and stay in one split; above 1 only "
         "equal files are; by default what suits chest films",
     )
+    parser.add_argument(
+        "--initial",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="train the weights of this checkpoint further, such as on a larger input; give the "
+        "--manifest that it was trained with, or its test films are no longer unseen",
+    )
     add_outliers_option(parser)
     parser.add_argument(
         "--resume", action="store_true", help="go on where the run's folder was stopped"
@@ -77,7 +84,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train; the exit status."""
-    from resformer.checkpoint import save_checkpoint
+    from resformer.checkpoint import load_checkpoint, save_checkpoint
     from resformer.data.archive import open_datasets
     from resformer.devices import choose_device
     from resformer.evaluation.report import write_training_report
@@ -92,6 +99,7 @@ def run(options: argparse.Namespace) -> int:
             raise RuntimeError("the main process sent no split")
         checkpoint = train(
             *(root, manifest, config, options.run_dir),
+            initial=load_checkpoint(options.initial) if options.initial else None,
             outliers=options.outliers,
             resume=options.resume,
             trial=options.trial,

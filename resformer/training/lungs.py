@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from resformer.checkpoint import read_content, save_atomically
+from resformer.checkpoint import Checkpoint, read_content, save_atomically
 from resformer.data.cache import cache_arrays
 from resformer.data.dataset import EpochSampler
 from resformer.data.masks import RegionMasks
@@ -49,12 +49,12 @@ class LungStage:
     Attributes:
         weights: averaged weights of the whole network.
         outlines: predicted lungs of the training films, ``(N, size, size)`` uint8 from 0, outside,
-            to 255, inside.
+            to 255, inside; none where the network has no lung head.
         validation_dice: mean Dice of the validation films that have a mask; NaN without any.
     """
 
     weights: dict[str, Tensor]
-    outlines: NDArray[np.uint8]
+    outlines: NDArray[np.uint8] | None
     validation_dice: float
 
 
@@ -100,6 +100,22 @@ def learn_lungs(
     model.load_state_dict(content["weights"])
     outlines = _outline(place_model(model, device).eval(), workspace, path.with_suffix(".npy"))
     return LungStage(content["weights"], outlines, content["validation_dice"])
+
+
+def take_lungs(initial: Checkpoint, workspace: Workspace, device: torch.device) -> LungStage:
+    """Let a network that was trained before outline the lungs, in place of the stage.
+
+    Args:
+        initial: the network, with or without a lung head.
+        workspace: films and folder of the training.
+        device: where the network runs.
+    """
+    if not initial.model_config.lung_head:
+        return LungStage(initial.state_dict, None, float("nan"))
+    model = place_model(initial.build_model(), device)
+    digest = hashlib.sha256((initial.source + workspace.data_digest).encode()).hexdigest()[:16]
+    outlines = _outline(model, workspace, workspace.cache / f"lungs-{digest}.npy")
+    return LungStage(initial.state_dict, outlines, _validation_dice(model, workspace))
 
 
 def _stage_config(config: TrainingConfig) -> TrainingConfig:

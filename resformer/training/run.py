@@ -6,15 +6,10 @@ after the training, by the weights that were chosen.
 
 from __future__ import annotations
 
-import copy
-import logging
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from resformer.checkpoint import Checkpoint
-from resformer.data.dataset import EpochSampler
 from resformer.data.manifest import Manifest
 from resformer.data.roots import DataRoot
 from resformer.devices import choose_device
@@ -24,11 +19,11 @@ from resformer.model import ResFormerConfig
 from resformer.training.conclusion import conclude
 from resformer.training.config import TrainingConfig
 from resformer.training.distributed import ProcessGroup, join_processes
-from resformer.training.engine import FilmLoader, Learner, train_epoch
+from resformer.training.engine import FilmLoader, Learner
+from resformer.training.epochs import STATE_NAME, run_epochs
 from resformer.training.gating import add_gate
-from resformer.training.lungs import LungStage, learn_lungs
-from resformer.training.state import Progress, load_state, save_state
-from resformer.training.validation import validate
+from resformer.training.lungs import LungStage, learn_lungs, take_lungs
+from resformer.training.state import Progress, load_state
 from resformer.training.workspace import (
     Workspace,
     build_augmentation,
@@ -39,10 +34,6 @@ from resformer.training.workspace import (
 )
 from resformer.transforms import InputSpec
 
-logger = logging.getLogger(__name__)
-
-STATE_NAME = "last.pt"
-
 
 def train(
     root: DataRoot,
@@ -51,6 +42,7 @@ def train(
     folder: Path,
     *,
     model_config: ResFormerConfig | None = None,
+    initial: Checkpoint | None = None,
     outliers: Path | None = None,
     resume: bool = False,
     trial: bool = False,
@@ -64,6 +56,8 @@ def train(
         config: how to train.
         folder: of this run; a training that is stopped is resumed from here.
         model_config: the network; its ``num_classes`` is set by the manifest.
+        initial: whose weights are trained further; they know the lungs already, so these are not
+            learned anew. The split must be the one that it was trained with.
         outliers: folder of pictures that the gate shall refuse, besides those that it draws.
         resume: whether to go on where the folder's training was stopped.
         trial: whether this only compares ways of training: the test split is left alone, and no
@@ -76,8 +70,9 @@ def train(
     Raises:
         FileExistsError: if the folder holds a training and ``resume`` is not given.
         FileNotFoundError: if ``resume`` is given and the folder holds none.
-        CheckpointError: if the folder's training had other options or another split.
-        ValueError: if the configuration does not fit the data, or the outliers hold no image.
+        CheckpointError: if the folder's training had other options, another split or another start.
+        ValueError: if the initial weights are those of another network or of other classes, the
+            configuration does not fit the data, or the outliers hold no image.
     """
     _check_folder(folder, resume=resume)
     unwanted = find_outliers(outliers) if outliers else {}
@@ -87,6 +82,8 @@ def train(
         lung_head=config.lung_head,
         infection_head=config.infection_head,
     )
+    if initial:
+        _check_initial(initial, network, manifest)
     workspace = Workspace(
         root, manifest, folder, InputSpec(size=config.input_size), config.lung_head
     )
@@ -94,17 +91,22 @@ def train(
         if group.is_main:
             _decode_films(workspace, progress=progress)
         group.from_main(None)
-        lungs = _learn_lungs(network, workspace, config, group, progress=progress)
+        digest = workspace.data_digest + (initial.source if initial else "")
+        lungs = _learn_lungs(network, workspace, config, group, initial, progress=progress)
         loaders, learner = _prepare(network, workspace, config, group, lungs)
         reached = Progress()
         if resume:
-            reached = load_state(folder / STATE_NAME, learner, config, workspace.data_digest)
-        _run_epochs(learner, loaders, reached, workspace, config, group, progress=progress)
+            reached = load_state(folder / STATE_NAME, learner, config, digest)
+        run_epochs(
+            *(learner, loaders, reached, workspace, config, digest, group), progress=progress
+        )
         checkpoint = None
         if group.is_main:
             checkpoint = conclude(network, reached, workspace, config, group, trial=trial)
             if lungs:
                 checkpoint.training["lungs"] = {"validation_dice": lungs.validation_dice}
+            if initial:
+                checkpoint.training["initial"] = initial.training
             gate = GateConfig(seed=config.seed)
             if not trial:
                 checkpoint = add_gate(checkpoint, workspace, unwanted, group.device, gate, progress)
@@ -122,6 +124,19 @@ def _check_folder(folder: Path, *, resume: bool) -> None:
         raise FileNotFoundError(f"{folder} holds no training to resume: start without --resume")
 
 
+def _check_initial(initial: Checkpoint, network: ResFormerConfig, manifest: Manifest) -> None:
+    if initial.model_config != network:
+        raise ValueError(
+            f"the initial weights are of the network {initial.model_config}, not of {network}: "
+            "give the options that it was trained with"
+        )
+    if initial.class_names != manifest.class_names:
+        raise ValueError(
+            f"the initial weights know {', '.join(initial.class_names)}, the films are of "
+            f"{', '.join(manifest.class_names)}: train these without initial weights"
+        )
+
+
 def _decode_films(workspace: Workspace, *, progress: bool) -> None:
     workspace.training_films(0, progress=progress)
     workspace.evaluation_films("validation", progress=progress)
@@ -132,10 +147,14 @@ def _learn_lungs(
     workspace: Workspace,
     config: TrainingConfig,
     group: ProcessGroup,
+    initial: Checkpoint | None,
     *,
     progress: bool,
 ) -> LungStage | None:
     """Run the first stage in the main process, where the network has a lung head."""
+    if initial:
+        stage = take_lungs(initial, workspace, group.device) if group.is_main else None
+        return group.from_main(stage)
     if not (network.lung_head and config.lung_epochs):
         return None
     if group.is_main:
@@ -162,54 +181,3 @@ def _prepare(
     weights = lungs.weights if lungs else None
     steps = len(loaders[config.input_size])
     return loaders, build_learner(loss, steps, network, config, group, weights)
-
-
-def _run_epochs(
-    learner: Learner,
-    loaders: dict[int, FilmLoader],
-    reached: Progress,
-    workspace: Workspace,
-    config: TrainingConfig,
-    group: ProcessGroup,
-    *,
-    progress: bool,
-) -> None:
-    """Train until all epochs are done or validation stops improving, updating ``reached``."""
-    validation = workspace.evaluation_films("validation")
-    state = workspace.folder / STATE_NAME
-    if group.is_main and not reached.history:
-        save_state(state, learner, reached, config, workspace.data_digest)
-    while not group.from_main(reached.is_over(config)):
-        epoch = len(reached.history)
-        # Dropout must not depend on what ran before, or a resumed training would differ.
-        torch.manual_seed(config.seed + 1_000_003 * (epoch + 1) + group.rank)
-        loader = loaders[config.size_at(epoch)]
-        if isinstance(loader.sampler, EpochSampler):
-            loader.sampler.set_epoch(epoch)
-        label = f"epoch {epoch + 1}/{config.epochs}"
-        figures = train_epoch(learner, loader, group, label=label, progress=progress)
-        if group.is_main:
-            figures |= validate(learner.average.module, validation, group.device)
-            _record(reached, figures, learner.average.module)
-            save_state(state, learner, reached, config, workspace.data_digest)
-        else:
-            reached.history.append(figures)
-
-
-def _record(reached: Progress, figures: dict[str, float], averaged: torch.nn.Module) -> None:
-    """Note an epoch's figures and keep its weights if they are the best so far."""
-    epoch = len(reached.history) + 1
-    reached.history.append({"epoch": epoch, **figures})
-    if figures["validation_macro_f1"] > reached.best_macro_f1:
-        reached.best_epoch = epoch
-        reached.best_macro_f1 = figures["validation_macro_f1"]
-        reached.best_weights = copy.deepcopy(averaged.state_dict())
-    logger.info(
-        "epoch %d: loss %.4f, validation loss %.4f, accuracy %.4f, macro-F1 %.4f (best %.4f)",
-        epoch,
-        figures["train_loss"],
-        figures["validation_loss"],
-        figures["validation_accuracy"],
-        figures["validation_macro_f1"],
-        reached.best_macro_f1,
-    )

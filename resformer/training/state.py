@@ -61,7 +61,8 @@ def load_state(path: Path, learner: Learner, config: TrainingConfig, data_digest
     """Put a training back to where :func:`save_state` left it.
 
     Raises:
-        CheckpointError: if the file is damaged, or another configuration or data set wrote it.
+        CheckpointError: if the file is damaged, or another configuration, data set or start wrote
+            it.
     """
     content = read_content(path)
     if content.get("format") != FORMAT:
@@ -73,7 +74,9 @@ def load_state(path: Path, learner: Learner, config: TrainingConfig, data_digest
             "give the same ones to resume, or start in another folder"
         )
     if content["data_digest"] != data_digest:
-        raise CheckpointError(f"{path} was trained on another split: give the same manifest")
+        raise CheckpointError(
+            f"{path} was trained on another split or from other initial weights: give the same ones"
+        )
     unwrap(learner.model).load_state_dict(content["model"])
     learner.average.load_state_dict(content["average"])
     learner.optimizer.load_state_dict(content["optimizer"])
