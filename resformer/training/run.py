@@ -25,7 +25,7 @@ from resformer.training.conclusion import conclude
 from resformer.training.config import TrainingConfig
 from resformer.training.distributed import ProcessGroup, join_processes
 from resformer.training.engine import FilmLoader, Learner, train_epoch
-from resformer.training.gating import add_gate
+from resformer.training.gating import add_abstention, add_gate
 from resformer.training.lungs import LungStage, learn_lungs
 from resformer.training.state import Progress, load_state, save_state
 from resformer.training.validation import validate
@@ -65,8 +65,8 @@ def train(
         model_config: the network; its ``num_classes`` is set by the manifest.
         outliers: folder of pictures that the gate shall refuse, besides those that it draws.
         resume: whether to go on where the folder's training was stopped.
-        trial: whether this only compares ways of training: the test split is left alone, and no
-            gate is fitted.
+        trial: whether this only compares ways of training: the test split is left alone, and
+            neither gate nor abstention is fitted.
         progress: whether to draw progress bars.
 
     Returns:
@@ -104,9 +104,10 @@ def train(
             checkpoint = conclude(network, reached, workspace, config, group, trial=trial)
             if lungs:
                 checkpoint.training["lungs"] = {"validation_dice": lungs.validation_dice}
-            gate = GateConfig(seed=config.seed)
             if not trial:
+                gate = GateConfig(seed=config.seed)
                 checkpoint = add_gate(checkpoint, workspace, unwanted, group.device, gate, progress)
+                checkpoint = add_abstention(checkpoint, workspace, group.device, progress=progress)
         checkpoint = group.from_main(checkpoint)
     if checkpoint is None:
         raise RuntimeError("the main process sent no checkpoint")
