@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from resformer import __version__
+from resformer.abstention.abstention import Abstention, AbstentionError
 from resformer.gate.gate import Gate
 from resformer.gate.subspace import GateError
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
@@ -28,6 +29,12 @@ from resformer.runtime.graph import NetworkGraph, fingerprint
 from resformer.transforms import InputSpec
 
 FORMAT = "resformer-checkpoint-1"
+# What a checkpoint may be without, as one of a time before is.
+_PARTS: dict[str, type[Gate | NetworkGraph | Abstention]] = {
+    "gate": Gate,
+    "graph": NetworkGraph,
+    "abstention": Abstention,
+}
 _RECORDED_PACKAGES = ("torch", "numpy", "pillow", "albumentations")
 
 
@@ -50,6 +57,7 @@ class Checkpoint:
         versions: versions of Python and of the packages that wrote it.
         gate: refuses what is no chest X-ray; without one nothing is refused.
         graph: the same network for ONNX Runtime; without one PyTorch runs it.
+        abstention: says which films the model has seen too few of; without one it says of none.
 
     Raises:
         CheckpointError: if the parts contradict each other.
@@ -65,6 +73,7 @@ class Checkpoint:
     versions: dict[str, str] = field(default_factory=lambda: library_versions())
     gate: Gate | None = None
     graph: NetworkGraph | None = None
+    abstention: Abstention | None = None
 
     def __post_init__(self) -> None:
         """Refuse parts that contradict each other."""
@@ -77,16 +86,22 @@ class Checkpoint:
             raise CheckpointError(f"class names must be distinct words, got {self.class_names}")
         if not (math.isfinite(self.temperature) and self.temperature > 0):
             raise CheckpointError(f"temperature must be positive, got {self.temperature}")
-        if self.gate:
-            try:
-                self.gate.check_fits(self.model_config.in_chans, self.model_config.channels)
-            except GateError as error:
-                raise CheckpointError(str(error)) from error
+        self._check_additions()
         if self.graph and self.graph.source != self.source:
             raise CheckpointError(
                 "the graph was exported from other weights or another input than the checkpoint "
                 "holds: leave it out and run python -m resformer export"
             )
+
+    def _check_additions(self) -> None:
+        network = self.model_config
+        try:
+            if self.gate:
+                self.gate.check_fits(network.in_chans, network.channels)
+            if self.abstention:
+                self.abstention.check_fits(network.num_classes, network.pooled_width)
+        except (GateError, AbstentionError) as error:
+            raise CheckpointError(str(error)) from error
 
     @property
     def source(self) -> str:
@@ -136,8 +151,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
             "metrics": checkpoint.metrics,
             "training": checkpoint.training,
             "versions": checkpoint.versions,
-            "gate": checkpoint.gate.to_dict() if checkpoint.gate else None,
-            "graph": checkpoint.graph.to_dict() if checkpoint.graph else None,
+            **{name: part.to_dict() for name in _PARTS if (part := getattr(checkpoint, name))},
         },
         path,
     )
@@ -188,11 +202,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path} is no {FORMAT} file (format {content.get('format')!r}): "
             "train it again with this version"
         )
-    optional = {"gate", "graph"}
-    needed = [n for n in Checkpoint.__dataclass_fields__ if n not in content and n not in optional]
+    needed = [n for n in Checkpoint.__dataclass_fields__ if n not in content and n not in _PARTS]
     if needed:
         raise CheckpointError(f"{path} lacks {', '.join(needed)}: train it again")
     try:
+        parts: dict[str, Any] = {
+            name: kind.from_dict(content[name])
+            for name, kind in _PARTS.items()
+            if content.get(name)
+        }
         checkpoint = Checkpoint(
             model_config=ResFormerConfig.from_dict(content["model_config"]),
             class_names=tuple(content["class_names"]),
@@ -202,8 +220,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             metrics=content["metrics"],
             training=content["training"],
             versions=content["versions"],
-            gate=Gate.from_dict(content["gate"]) if content.get("gate") else None,
-            graph=NetworkGraph.from_dict(content["graph"]) if content.get("graph") else None,
+            **parts,
         )
         checkpoint.build_model()
     except (TypeError, ValueError, AttributeError) as error:

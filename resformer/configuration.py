@@ -67,6 +67,16 @@ class ResFormerConfig:
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
 
+    @property
+    def regions(self) -> int:
+        """How many regions the features are averaged over: the lungs, and infected lung."""
+        return 1 + self.infection_head
+
+    @property
+    def pooled_width(self) -> int:
+        """Length of the pooled features that the class is read off."""
+        return self.regions * sum(self.channels)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists and numbers, fit for JSON and for a checkpoint."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}

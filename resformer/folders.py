@@ -70,7 +70,7 @@ def predict_folder(
     """Classify every film below ``folder`` and add a row for each to the CSV ``out``.
 
     The columns are ``file`` (relative to the folder, forward slashes), ``predicted_class``,
-    ``confidence``, one probability for each class, and ``error``.
+    ``confidence``, ``abstained`` (true or false), one probability for each class, and ``error``.
 
     Args:
         predictor: the network.
@@ -83,7 +83,7 @@ def predict_folder(
         OSError: if ``out`` cannot be read or written.
     """
     columns = [
-        *("file", "predicted_class", "confidence"),
+        *("file", "predicted_class", "confidence", "abstained"),
         *(f"probability_{name}" for name in predictor.class_names),
         "error",
     ]
@@ -122,7 +122,8 @@ def _open_table(out: Path, columns: list[str]) -> set[str]:
     rows = list(csv.reader(io.StringIO(whole.decode("utf-8"), newline="")))
     if not rows or rows[0] != columns:
         raise ValueError(
-            f"{out} was not written by a model with these classes: name another file, or remove it"
+            f"{out} was not written by a model with these classes, or by an older version: "
+            "name another file, or remove it"
         )
     if len(whole) < len(text):
         os.truncate(out, len(whole))
@@ -138,7 +139,8 @@ def _classify(predictor: Predictor, folder: Path, paths: Sequence[Path]) -> list
         name = path.relative_to(folder).as_posix()
         if isinstance(item, str):
             # One row, one line: a run that goes on cuts off the last line if it is not whole.
-            rows.append([name, "", "", *[""] * len(predictor.class_names), " ".join(item.split())])
+            empty = [""] * (3 + len(predictor.class_names))
+            rows.append([name, *empty, " ".join(item.split())])
         else:
             rows.append([name, *_figures(next(predictions)), ""])
     return rows
@@ -148,6 +150,7 @@ def _figures(prediction: Prediction) -> list[str]:
     probabilities = prediction.probabilities.values()
     return [
         *(prediction.predicted_class, f"{prediction.confidence:.6f}"),
+        str(prediction.abstained).lower(),
         *(f"{probability:.6f}" for probability in probabilities),
     ]
 

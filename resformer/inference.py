@@ -17,7 +17,8 @@ from resformer.devices import choose_device, place_model
 from resformer.gate.pixels import object_to_pixels
 from resformer.gate.result import GateResult
 from resformer.model import IdentityMappingResFormer
-from resformer.runtime.backend import NetworkOutputs, choose_backend
+from resformer.runtime.backend import choose_backend
+from resformer.runtime.outputs import NetworkOutputs
 from resformer.transforms import resize_pixels
 
 
@@ -28,10 +29,16 @@ class Prediction:
     Attributes:
         probabilities: by class name, in the checkpoint's order; they sum to 1.
         gate: whether the picture looks like a film at all; nothing if the checkpoint has no gate.
+        abstained: whether the model has seen too few films like this one to be relied on; never
+            if the checkpoint has no abstention.
+        distance: from the features of the film to those of the nearest class, in standard
+            deviations; nothing if the checkpoint has no abstention.
     """
 
     probabilities: dict[str, float]
     gate: GateResult | None = None
+    abstained: bool = False
+    distance: float | None = None
 
     @property
     def predicted_class(self) -> str:
@@ -53,7 +60,7 @@ class Predictor:
         backend: ``auto``, ``torch`` or ``onnxruntime``; both give the same probabilities.
 
     Raises:
-        CheckpointError: if the weights do not fit.
+        CheckpointError: if the weights do not fit, or the graph lacks what the abstention needs.
         ValueError: if the device is not on this machine, or the backend cannot run.
     """
 
@@ -62,6 +69,8 @@ class Predictor:
         self.device = choose_device(device)
         self._backend = choose_backend(checkpoint, self.device, backend)
         self._gate = checkpoint.gate.to(self.device) if checkpoint.gate else None
+        abstention = checkpoint.abstention
+        self._abstention = abstention.to(self.device) if abstention else None
 
     @classmethod
     def from_file(cls, path: Path, device: str = "auto", backend: str = "auto") -> Predictor:
@@ -96,7 +105,8 @@ class Predictor:
     def predict(self, films: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
         """Classify decoded films ``(H, W)`` uint8 of any sizes, in one batch.
 
-        What the gate refuses is classified all the same; the caller decides what to show.
+        What the gate refuses or the model abstains from is classified all the same; the caller
+        decides what to show.
 
         Returns:
             one prediction for each film, in order.
@@ -109,10 +119,12 @@ class Predictor:
         size = self.checkpoint.input_spec.size
         outputs = self._backend.compute(np.stack([resize_pixels(film, size) for film in films]))
         probabilities = torch.softmax(outputs.logits / self.checkpoint.temperature, dim=1)
+        judgements = self._judge(films, outputs)
+        doubts = self._doubt(probabilities, outputs)
         return [
-            Prediction(dict(zip(self.class_names, row, strict=True)), judgement)
-            for row, judgement in zip(
-                probabilities.tolist(), self._judge(films, outputs), strict=True
+            Prediction(dict(zip(self.class_names, row, strict=True)), judgement, *doubt)
+            for row, judgement, doubt in zip(
+                probabilities.tolist(), judgements, doubts, strict=True
             )
         ]
 
@@ -123,6 +135,15 @@ class Predictor:
         if self._gate is None:
             return [None] * len(films)
         return self._gate.judge(outputs.blocks, [object_to_pixels(film) for film in films])
+
+    @torch.inference_mode()
+    def _doubt(
+        self, probabilities: Tensor, outputs: NetworkOutputs
+    ) -> Sequence[tuple[bool, float | None]]:
+        if self._abstention is None or outputs.pooled is None:
+            return [(False, None)] * len(probabilities)
+        doubts = self._abstention.judge(probabilities.max(dim=1).values, outputs.pooled)
+        return [(doubt.abstained, doubt.distance) for doubt in doubts]
 
 
 @torch.inference_mode()

@@ -98,10 +98,11 @@ class IdentityMappingResFormer(nn.Module):
         self.auxiliary = AuxiliaryNetwork(self.config)
         self.imtm = IMTM(self.config.channels, self.config.fusion_dim, self.config.fusion_heads)
         self.dropout = nn.Dropout(self.config.dropout)
-        regions = 1 + self.config.infection_head
-        self.fc = nn.Linear(regions * sum(self.config.channels), self.config.num_classes)
+        self.fc = nn.Linear(self.config.pooled_width, self.config.num_classes)
         self.lung_head = (
-            LungHead(self.config.channels, regions=regions) if self.config.lung_head else None
+            LungHead(self.config.channels, regions=self.config.regions)
+            if self.config.lung_head
+            else None
         )
 
     @overload
@@ -161,7 +162,11 @@ class IdentityMappingResFormer(nn.Module):
             features: of the four scales.
             lungs: what :meth:`lungs` returned for them, if it was asked already.
         """
-        logits: Tensor = self.fc(self.dropout(self.pool(features, lungs)))
+        return self.head(self.pool(features, lungs))
+
+    def head(self, pooled: Tensor) -> Tensor:
+        """Map the pooled features of :meth:`pool`, ``(B, D)``, to logits ``(B, num_classes)``."""
+        logits: Tensor = self.fc(self.dropout(pooled))
         return logits
 
     def pool(self, features: list[Tensor], lungs: Tensor | None = None) -> Tensor:

@@ -16,6 +16,7 @@ from PIL import Image
 from resformer.checkpoint import load_checkpoint
 from resformer.cli import main
 from resformer.training.config import TrainingConfig
+from tests.abstaining import write_abstaining_checkpoint
 from tests.conftest import CLASS_NAMES
 from tests.phantom import draw_chest_phantom
 
@@ -45,6 +46,8 @@ def trained(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def test_train_writes_a_checkpoint_its_split_and_its_report(trained: Path) -> None:
     checkpoint = load_checkpoint(trained / "best_model.pth")
     assert checkpoint.class_names == CLASS_NAMES
+    assert checkpoint.abstention is not None
+    assert checkpoint.graph is not None
     metrics = json.loads((trained / "run" / "metrics.json").read_text())
     assert metrics == checkpoint.metrics
     assert (trained / "run" / "history.png").read_bytes().startswith(b"\x89PNG")
@@ -84,7 +87,24 @@ def test_predict_writes_a_line_for_each_file(
     assert list(first["all_probabilities"]) == list(CLASS_NAMES)
     assert first["confidence"] == max(first["all_probabilities"].values())
     assert main(["predict", "--model", model, str(film)]) == 0
-    assert f"{film}: {first['predicted_class']}" in capsys.readouterr().out
+    doubt = "uncertain, " if first["abstained"] else ""
+    assert f"{film}: {doubt}{first['predicted_class']}" in capsys.readouterr().out
+
+
+def test_predict_says_where_the_model_abstains(
+    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    film = tmp_path / "film.png"
+    Image.fromarray(draw_chest_phantom(96)).save(film)
+    for abstains, words in ((True, f"{film}: uncertain, "), (False, f"{film}: ")):
+        path = tmp_path / "model.pth"
+        write_abstaining_checkpoint(tiny_checkpoint, path, abstains=abstains)
+        command = ["predict", "--model", str(path), "--device", "cpu", str(film)]
+        assert main([*command, "--json"]) == 0
+        shown = json.loads(capsys.readouterr().out)
+        assert shown["abstained"] is abstains
+        assert main(command) == 0
+        assert capsys.readouterr().out.startswith(f"{words}{shown['predicted_class']}")
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,11 @@ from resformer.cli import main
 from resformer.folders import FolderSummary, predict_folder
 from resformer.images import decode_image
 from resformer.inference import Predictor
+from tests.abstaining import write_abstaining_checkpoint
 from tests.phantom import draw_chest_phantom
 
 COLUMNS = [
-    *("file", "predicted_class", "confidence"),
+    *("file", "predicted_class", "confidence", "abstained"),
     *(f"probability_{name}" for name in ("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia")),
     "error",
 ]
@@ -58,11 +59,24 @@ def test_every_film_is_a_row_with_the_predictors_own_answer(
     row = rows["deep/er/04.png"]
     (expected,) = predictor.predict([decode_image((folder / "deep/er/04.png").read_bytes())])
     assert row["predicted_class"] == expected.predicted_class
+    assert row["abstained"] == "false"
     for name, probability in expected.probabilities.items():
         assert float(row[f"probability_{name}"]) == pytest.approx(probability, abs=1e-5)
     assert row["error"] == ""
     assert rows["broken.jpg"]["predicted_class"] == ""
     assert "read" in rows["broken.jpg"]["error"] or "damaged" in rows["broken.jpg"]["error"]
+
+
+def test_what_is_abstained_on_has_its_probabilities_all_the_same(
+    tiny_checkpoint: Path, folder: Path, tmp_path: Path
+) -> None:
+    path = write_abstaining_checkpoint(tiny_checkpoint, tmp_path / "model.pth")
+    predict_folder(Predictor.from_file(path, "cpu"), folder, tmp_path / "results.csv")
+    rows = [row for row in _read(tmp_path / "results.csv") if not row["error"]]
+    assert {row["abstained"] for row in rows} == {"true"}
+    for row in rows:
+        total = sum(float(row[name]) for name in COLUMNS if name.startswith("probability"))
+        assert total == pytest.approx(1, abs=1e-5)
 
 
 def test_a_later_run_goes_on_where_the_first_was_cut_off(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from resformer.checkpoint import load_checkpoint
+from resformer.checkpoint import load_checkpoint, save_checkpoint
 from resformer.cli import main
 from resformer.data.manifest_csv import write_manifest
 from resformer.gate.alterations import ALTERATIONS
@@ -19,6 +20,7 @@ from resformer.gate.fit import fit_gate
 from resformer.gate.outliers import find_outliers, read_outliers
 from resformer.gate.samples import Describer, GateConfig, GateSamples, collect_samples
 from resformer.inference import Predictor
+from resformer.runtime.graph import NetworkGraph
 from tests.phantom import draw_chest_phantom
 from tests.training_setup import split_by_number
 
@@ -152,12 +154,34 @@ def test_fit_gate_gives_a_checkpoint_a_gate(
     before, after = load_checkpoint(tiny_checkpoint), load_checkpoint(tmp_path / "gated.pth")
     assert before.gate is None
     assert after.gate is not None
+    assert before.abstention is None
+    assert after.abstention is not None
     for name, weight in before.state_dict.items():
         torch.testing.assert_close(after.state_dict[name], weight, rtol=0, atol=0)
     noise = DRAWINGS["noise"](90, np.random.default_rng(2))
     (prediction,) = Predictor(after, "cpu").predict([noise])
     assert prediction.gate is not None
     assert not prediction.gate.accepted
+
+
+def test_fit_gate_renews_a_graph(
+    tiny_checkpoint: Path, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    spoilt = replace(checkpoint, graph=NetworkGraph(b"of a time before", checkpoint.source))
+    save_checkpoint(spoilt, tmp_path / "model.pth")
+    # A fit of the gate itself takes long, and is tested above.
+    monkeypatch.setattr(
+        "resformer.training.gating.add_gate", lambda checkpoint, *_, **__: checkpoint
+    )
+    write_manifest(split_by_number(image_folder), tmp_path / "manifest.csv")
+    command = ["fit-gate", "--model", str(tmp_path / "model.pth"), "--data", str(image_folder)]
+    assert main([*command, "--manifest", str(tmp_path / "manifest.csv"), "--device", "cpu"]) == 0
+    after = load_checkpoint(tmp_path / "model.pth")
+    film = draw_chest_phantom(64)
+    (prediction,) = Predictor(after, "cpu", "onnxruntime").predict([film])
+    (reference,) = Predictor(after, "cpu", "torch").predict([film])
+    assert prediction.distance == pytest.approx(reference.distance, rel=1e-3)
 
 
 def test_fit_gate_names_missing_outliers(

@@ -8,21 +8,25 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
+from resformer.abstention.abstention import Abstention
 from resformer.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from resformer.inference import Predictor
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.runtime.backend import choose_backend
 from resformer.runtime.export import StretchAndNormalise, add_graph
 from resformer.runtime.folding import fold_batch_norm
-from resformer.transforms import InputSpec, normalise_pixels
+from resformer.runtime.outputs import NetworkOutputs, run_network
+from resformer.transforms import InputSpec, normalise_pixels, to_input
 from tests.conftest import CLASS_NAMES
 from tests.phantom import draw_chest_phantom
 from web.config import DEFAULT_MODEL
 
 CPU = torch.device("cpu")
+PIXELS = np.stack([draw_chest_phantom(64, seed=seed) for seed in range(3)])
 FILMS = [draw_chest_phantom(size, seed=size) for size in (64, 96, 150)]
 
 
@@ -56,13 +60,88 @@ def test_the_shipped_graph_is_the_shipped_network() -> None:
             assert ours.gate.score == pytest.approx(reference.gate.score, abs=1e-3)
 
 
-def test_both_backends_give_what_the_gate_looks_at(exported: Checkpoint) -> None:
-    pixels = np.stack([draw_chest_phantom(64, seed=seed) for seed in range(3)])
-    fast = choose_backend(exported, CPU, "onnxruntime").compute(pixels)
-    plain = choose_backend(exported, CPU, "torch").compute(pixels)
+def test_both_backends_give_the_same_in_one_pass(exported: Checkpoint) -> None:
+    fast = choose_backend(exported, CPU, "onnxruntime").compute(PIXELS)
+    plain = choose_backend(exported, CPU, "torch").compute(PIXELS)
     assert len(fast.blocks) == len(plain.blocks) == 5
-    for ours, reference in zip(fast.blocks, plain.blocks, strict=True):
+    assert plain.pooled is not None
+    assert plain.lungs is not None
+    assert plain.pooled.shape == (3, exported.model_config.pooled_width)
+    assert plain.lungs.shape == (3, 1, 16, 16)
+    for ours, reference in zip(
+        [*fast.blocks, fast.pooled, fast.lungs],
+        [*plain.blocks, plain.pooled, plain.lungs],
+        strict=True,
+    ):
         torch.testing.assert_close(ours, reference, atol=1e-4, rtol=1e-4)
+
+
+def test_one_pass_gives_what_the_network_makes_of_the_films(exported: Checkpoint) -> None:
+    outputs = choose_backend(exported, CPU, "torch").compute(PIXELS)
+    model = exported.build_model()
+    with torch.inference_mode():
+        images = torch.stack([to_input(film, exported.input_spec) for film in PIXELS])
+        features = model.forward_features(images)
+        expected = (model.classify(features), model.pool(features), model.lungs(features))
+    for ours, reference in zip(
+        (outputs.logits.float(), outputs.pooled, outputs.lungs), expected, strict=True
+    ):
+        torch.testing.assert_close(ours, reference, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("infection_head", [False, True])
+def test_the_lung_head_runs_once_a_pass(tiny_config: ResFormerConfig, infection_head: bool) -> None:
+    config = replace(tiny_config, lung_head=True, infection_head=infection_head)
+    model = IdentityMappingResFormer(config).eval()
+    assert model.lung_head is not None
+    calls: list[int] = []
+    model.lung_head.register_forward_hook(lambda *_: calls.append(1))
+    outputs = NetworkOutputs.from_named(run_network(model, torch.zeros(2, 1, 64, 64)))
+    assert len(calls) == 1
+    assert outputs.lungs is not None
+    assert outputs.lungs.shape == (2, 1, 16, 16)
+
+
+def test_a_network_without_a_lung_head_gives_no_lungs(tiny_config: ResFormerConfig) -> None:
+    torch.manual_seed(0)
+    weights = IdentityMappingResFormer(tiny_config).state_dict()
+    plain = add_graph(Checkpoint(tiny_config, CLASS_NAMES, InputSpec(size=64), weights))
+    for name in ("onnxruntime", "torch"):
+        outputs = choose_backend(plain, CPU, name).compute(PIXELS)
+        assert outputs.lungs is None
+        assert outputs.pooled is not None
+
+
+def _as_before(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint with a graph of the time before graphs gave pooled features and lungs."""
+    assert checkpoint.graph is not None
+    model = onnx.load_from_string(checkpoint.graph.content)
+    for output in [o for o in model.graph.output if o.name in ("pooled", "lungs")]:
+        model.graph.output.remove(output)
+    content = model.SerializeToString()
+    return replace(checkpoint, graph=replace(checkpoint.graph, content=content))
+
+
+def test_a_graph_of_before_is_still_read(exported: Checkpoint) -> None:
+    old, new = (
+        choose_backend(checkpoint, CPU, "onnxruntime").compute(PIXELS)
+        for checkpoint in (_as_before(exported), exported)
+    )
+    assert (old.pooled, old.lungs) == (None, None)
+    for ours, reference in zip([old.logits, *old.blocks], [new.logits, *new.blocks], strict=True):
+        torch.testing.assert_close(ours, reference, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["auto", "onnxruntime"])
+def test_a_graph_of_before_cannot_serve_a_checkpoint_that_abstains(
+    exported: Checkpoint, backend: str
+) -> None:
+    width = exported.model_config.pooled_width
+    abstention = Abstention(torch.zeros(width), torch.eye(width, 1), torch.zeros(4, 1), 0.5, 1.0)
+    able = replace(exported, abstention=abstention)
+    with pytest.raises(CheckpointError, match="run python -m resformer export"):
+        choose_backend(_as_before(able), CPU, backend)
+    assert choose_backend(add_graph(_as_before(able)), CPU, backend).name == "onnxruntime"
 
 
 @pytest.mark.parametrize("percentiles", [(1.0, 99.0), (0.0, 100.0), (2.3, 51.0)])

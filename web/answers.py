@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from resformer.gate.result import GateResult
 from resformer.images import decode_image, encode_preview
@@ -13,7 +13,11 @@ from web.errors import ApiError
 from web.options import AnswerOptions
 from web.service import ModelService
 
+if TYPE_CHECKING:
+    from resformer.inference import Prediction
+
 NOT_A_FILM = "not_a_chest_xray"
+UNCERTAIN = "uncertain"
 
 
 def answer_image(
@@ -38,11 +42,12 @@ def answer_image(
         "prediction": {
             "predicted_class": prediction.predicted_class,
             "confidence": prediction.confidence,
+            "abstained": prediction.abstained,
             "all_probabilities": prediction.probabilities,
         },
         "model": dataclasses.asdict(service.identity),
         "gate": _describe(gate) if gate else None,
-        "warnings": [_warning(gate)] if gate and not gate.accepted else [],
+        "warnings": _warnings(prediction),
         **pictures,
     }
     if options.explain:
@@ -70,8 +75,16 @@ def _refusal(gate: GateResult, pictures: dict[str, str]) -> ApiError:
     )
 
 
-def _warning(gate: GateResult) -> dict[str, str]:
-    return {"code": NOT_A_FILM, "message": f"{gate.reason} The estimate may mean nothing."}
+def _warnings(prediction: Prediction) -> list[dict[str, str]]:
+    gate, messages = prediction.gate, {}
+    if gate and not gate.accepted:
+        messages[NOT_A_FILM] = f"{gate.reason} The estimate may mean nothing."
+    if prediction.abstained:
+        messages[UNCERTAIN] = (
+            "Uncertain: the model has not seen enough films like this one. "
+            "Do not rely on its probabilities."
+        )
+    return [{"code": code, "message": message} for code, message in messages.items()]
 
 
 def _text(picture: bytes) -> str:

@@ -42,6 +42,7 @@ def build_card(service: ModelService, config: WebConfig) -> dict[str, Any]:
         "network": checkpoint.model_config.to_dict(),
         "temperature": checkpoint.temperature,
         "gate": {"threshold": checkpoint.gate.threshold} if checkpoint.gate else None,
+        "abstention": checkpoint.abstention.thresholds() if checkpoint.abstention else None,
         "metrics": checkpoint.metrics,
         "training": checkpoint.training,
         "versions": checkpoint.versions,

@@ -1,4 +1,4 @@
-"""``python -m resformer fit-gate``: a new gate for a trained network."""
+"""``python -m resformer fit-gate``: a new gate and abstention for a trained network."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     """Add the command and its options."""
     parser = commands.add_parser(
         "fit-gate",
-        help="fit what refuses pictures that are no chest X-rays",
-        description="Fit or replace the gate of a checkpoint, as train does at its end: on the "
-        "films of the training split against outliers, with a threshold that nearly all films of "
-        "the validation split pass.",
+        help="fit what refuses pictures that are no chest X-rays, and what abstains from films",
+        description="Fit or replace the gate and the abstention of a checkpoint, as train does at "
+        "its end: the gate on the films of the training split against outliers, with a threshold "
+        "that nearly all films of the validation split pass; the abstention on the same films, "
+        "with thresholds that call at most one validation film in twenty uncertain. A graph in "
+        "the checkpoint is exported again.",
     )
     add_model_option(parser)
     parser.add_argument(
@@ -50,7 +52,8 @@ def run(options: argparse.Namespace) -> int:
     from resformer.devices import choose_device
     from resformer.gate.outliers import find_outliers
     from resformer.gate.samples import GateConfig
-    from resformer.training.gating import add_gate
+    from resformer.runtime.export import add_graph_if_possible
+    from resformer.training.gating import add_abstention, add_gate
     from resformer.training.workspace import Workspace
 
     checkpoint = load_checkpoint(options.model)
@@ -60,14 +63,13 @@ def run(options: argparse.Namespace) -> int:
             manifest = read_manifest(options.manifest, root)
         else:
             manifest = build_manifest(root, seed=options.seed, progress=True)
-        checkpoint = add_gate(
-            checkpoint,
-            Workspace(root, manifest, Path(folder), checkpoint.input_spec),
-            outliers,
-            choose_device(options.device),
-            config=GateConfig(seed=options.seed),
-            progress=True,
-        )
+        workspace = Workspace(root, manifest, Path(folder), checkpoint.input_spec)
+        device, config = choose_device(options.device), GateConfig(seed=options.seed)
+        checkpoint = add_gate(checkpoint, workspace, outliers, device, config, progress=True)
+        checkpoint = add_abstention(checkpoint, workspace, device, progress=True)
+    if checkpoint.graph:
+        # One that was exported before lacks what the abstention looks at.
+        checkpoint = add_graph_if_possible(checkpoint)
     out = options.out or options.model
     save_checkpoint(checkpoint, out)
     logger.info("wrote %s", out)

@@ -23,7 +23,8 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         "predict",
         help="classify image files, or a folder of them",
         description="Write one line for each file to standard output: the class, its probability "
-        "and those of all classes. Files that cannot be read are named on standard error, and the "
+        "and those of all classes, after the word uncertain where the model has seen too few such "
+        "films. Files that cannot be read are named on standard error, and the "
         "exit status is then 1. With --out, classify every image and DICOM file below a folder "
         "into a CSV file; run again, it goes on where it was stopped.",
     )
@@ -81,6 +82,7 @@ def _predict_files(predictor: Predictor, options: argparse.Namespace) -> int:
             "file": str(path),
             "predicted_class": prediction.predicted_class,
             "confidence": prediction.confidence,
+            "abstained": prediction.abstained,
             "all_probabilities": prediction.probabilities,
         }
         sys.stdout.write((json.dumps(shown) if options.json else _line(shown)) + "\n")
@@ -89,4 +91,7 @@ def _predict_files(predictor: Predictor, options: argparse.Namespace) -> int:
 
 def _line(shown: dict[str, Any]) -> str:
     others = ", ".join(f"{name} {p:.3f}" for name, p in shown["all_probabilities"].items())
-    return f"{shown['file']}: {shown['predicted_class']} {shown['confidence']:.3f} ({others})"
+    doubt = "uncertain, " if shown["abstained"] else ""
+    return (
+        f"{shown['file']}: {doubt}{shown['predicted_class']} {shown['confidence']:.3f} ({others})"
+    )

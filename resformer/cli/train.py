@@ -77,7 +77,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument(
         "--trial",
         action="store_true",
-        help="compare ways of training: leave the test split alone and fit no gate",
+        help="compare ways of training: leave the test split alone, fit no gate and no abstention",
     )
     add_config_options(parser, TrainingConfig)
 

@@ -10,11 +10,7 @@ from torch import Tensor
 
 from resformer.gate.gate import Gate
 from resformer.gate.samples import Blocks, GateConfig, GateSamples, join_blocks
-from resformer.gate.subspace import Subspace
-
-# Features that hardly vary over films must not decide by their noise.
-_LEAST_SCALE = 1e-3
-_LEAST_VARIANCE = 1e-4
+from resformer.gate.subspace import LEAST_SCALE, Subspace, principal_directions
 
 
 def fit_gate(samples: GateSamples, config: GateConfig) -> Gate:
@@ -43,15 +39,14 @@ def fit_gate(samples: GateSamples, config: GateConfig) -> Gate:
 
 def _fit_subspace(block: Tensor, most: int) -> Subspace:
     """Return the principal directions of films ``(N, D)``."""
-    mean, scale = block.mean(0), block.std(0).clamp(min=_LEAST_SCALE)
+    mean, scale = block.mean(0), block.std(0).clamp(min=LEAST_SCALE)
     scaled = ((block - mean) / scale).double()
-    variances, directions = torch.linalg.eigh(scaled.T @ scaled / len(scaled))
-    kept = int((variances > _LEAST_VARIANCE * variances[-1]).sum().clamp(max=most))
+    directions, variances = principal_directions(scaled.T @ scaled / len(scaled), most)
     return Subspace(
         mean=mean,
         scale=scale,
-        basis=directions[:, -kept:].flip(1).float().contiguous(),
-        deviation=variances[-kept:].flip(0).sqrt().float(),
+        basis=directions.float().contiguous(),
+        deviation=variances.sqrt().float(),
     )
 
 
@@ -63,7 +58,7 @@ def _fit_weights(gate: Gate, samples: GateSamples, inverse_penalty: float) -> tu
     outliers = [gate.evidence(blocks) for blocks in samples.outliers.values()]
     evidence = torch.cat(films + outliers).double()
     mean = evidence[: len(films[0])].mean(0)
-    scale = evidence[: sum(map(len, films))].std(0).clamp(min=_LEAST_SCALE)
+    scale = evidence[: sum(map(len, films))].std(0).clamp(min=LEAST_SCALE)
     film_shares = [np.full(len(part), 0.25 / len(part)) for part in films]
     outlier_shares = [np.full(len(part), len(part) ** -0.5) for part in outliers]
     total = 2 * sum(float(part.sum()) for part in outlier_shares)

@@ -10,6 +10,24 @@ from torch import Tensor
 # Positions further out than this many standard deviations on average are pulled in, so that one
 # block cannot outvote the others.
 _SQUASH = 3.0
+# Features that hardly vary over films must not decide by their noise.
+LEAST_SCALE = 1e-3
+_LEAST_VARIANCE = 1e-4
+
+
+def principal_directions(covariance: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Return the directions in which films vary most, leaving out where they hardly do.
+
+    Args:
+        covariance: of features, ``(D, D)`` float64.
+        most: most directions.
+
+    Returns:
+        orthonormal directions ``(D, P)``, and the variances along them ``(P,)``, greatest first.
+    """
+    variances, directions = torch.linalg.eigh(covariance)
+    kept = int((variances > _LEAST_VARIANCE * variances[-1]).sum().clamp(max=most))
+    return directions[:, -kept:].flip(1), variances[-kept:].flip(0)
 
 
 class GateError(ValueError):

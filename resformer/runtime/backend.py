@@ -4,34 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from resformer.checkpoint import Checkpoint
+from resformer.checkpoint import Checkpoint, CheckpointError
+from resformer.runtime.outputs import NetworkOutputs
 
 BACKENDS = ("auto", "torch", "onnxruntime")
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class NetworkOutputs:
-    """What the network says of a batch.
-
-    Attributes:
-        logits: ``(B, num_classes)`` float64; float64 lets the probabilities of the softmax sum to
-            1 within rounding of a double.
-        blocks: averages over coarse grids ``(B, D_b)``, as :func:`resformer.gate.gate.describe`
-            gives them.
-    """
-
-    logits: Tensor
-    blocks: list[Tensor]
 
 
 class Backend(Protocol):
@@ -55,7 +39,7 @@ def choose_backend(checkpoint: Checkpoint, device: torch.device, name: str = "au
 
     Raises:
         ValueError: if the backend is unknown, or is ``onnxruntime`` and cannot run.
-        CheckpointError: if the weights do not fit.
+        CheckpointError: if the weights do not fit, or the graph lacks what the checkpoint needs.
     """
     if name not in BACKENDS:
         raise ValueError(f"unknown backend {name!r}: use {', '.join(BACKENDS)}")
@@ -64,6 +48,8 @@ def choose_backend(checkpoint: Checkpoint, device: torch.device, name: str = "au
         if not obstacle:
             try:
                 return _onnx_runtime(checkpoint)
+            except CheckpointError:
+                raise
             except ValueError as error:
                 obstacle = str(error)
         if name == "onnxruntime":

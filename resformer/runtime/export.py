@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from resformer import __version__
 from resformer.checkpoint import Checkpoint
 from resformer.devices import choose_device
-from resformer.gate.gate import describe
 from resformer.model import IdentityMappingResFormer
-from resformer.runtime.backend import Backend, NetworkOutputs
+from resformer.runtime.backend import Backend
 from resformer.runtime.folding import fold_batch_norm
 from resformer.runtime.graph import NetworkGraph
 from resformer.runtime.onnx_runtime import OnnxRuntimeBackend
+from resformer.runtime.outputs import GRIDS, LOGITS, LUNGS, POOLED, NetworkOutputs, run_network
 from resformer.runtime.pytorch import PyTorchBackend
 from resformer.transforms import InputSpec
 
@@ -74,7 +74,7 @@ class StretchAndNormalise(nn.Module):
 
 
 class _ExportedNetwork(nn.Module):
-    """What the graph holds: preprocessing, network, and the averages that the gate looks at."""
+    """What the graph holds: preprocessing, and all that one pass of the network gives."""
 
     def __init__(self, network: IdentityMappingResFormer, spec: InputSpec) -> None:
         super().__init__()
@@ -82,9 +82,13 @@ class _ExportedNetwork(nn.Module):
         self.network = network
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        images = self.preprocess(pixels)
-        features = self.network.forward_features(images)
-        return self.network.classify(features), *describe(images, features)
+        tensors = run_network(self.network, self.preprocess(pixels))
+        return tuple(tensors[name] for name in _output_names(self.network))
+
+
+def _output_names(network: IdentityMappingResFormer) -> list[str]:
+    lungs = [] if network.lung_head is None else [LUNGS]
+    return [LOGITS, *GRIDS, POOLED, *lungs]
 
 
 def add_graph(checkpoint: Checkpoint) -> Checkpoint:
@@ -120,7 +124,6 @@ def add_graph_if_possible(checkpoint: Checkpoint) -> Checkpoint:
 def _export(checkpoint: Checkpoint) -> bytes:
     network = fold_batch_norm(checkpoint.build_model())
     size = checkpoint.input_spec.size
-    names = ["logits", "input_grid", *(f"stage{i}_grid" for i in range(1, 5))]
     with quiet_exporter():
         program = torch.onnx.export(
             _ExportedNetwork(network, checkpoint.input_spec).eval(),
@@ -128,7 +131,7 @@ def _export(checkpoint: Checkpoint) -> bytes:
             dynamo=True,
             verbose=False,
             input_names=[INPUT_NAME],
-            output_names=names,
+            output_names=_output_names(network),
             dynamic_shapes={INPUT_NAME: {0: torch.export.Dim("batch", min=1, max=_MAX_BATCH)}},
         )
     if program is None:
@@ -175,4 +178,5 @@ def _compare(one: Backend, other: Backend, size: int) -> None:
 
 
 def _flatten(outputs: NetworkOutputs) -> list[Tensor]:
-    return [outputs.logits, *outputs.blocks]
+    found = (outputs.logits, *outputs.blocks, outputs.pooled, outputs.lungs)
+    return [tensor for tensor in found if tensor is not None]

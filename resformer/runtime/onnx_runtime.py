@@ -10,8 +10,8 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from resformer.checkpoint import Checkpoint
-from resformer.runtime.backend import NetworkOutputs
+from resformer.checkpoint import Checkpoint, CheckpointError
+from resformer.runtime.outputs import POOLED, NetworkOutputs
 
 _ERROR_LEVEL = 3
 
@@ -27,6 +27,7 @@ class OnnxRuntimeBackend:
 
     Raises:
         ValueError: if the graph cannot be read by the installed version.
+        CheckpointError: if the checkpoint can abstain, but its graph is of a time before.
     """
 
     name = "onnxruntime"
@@ -46,8 +47,15 @@ class OnnxRuntimeBackend:
         except Exception as error:  # its errors have no base class but this
             raise ValueError(f"its version {onnxruntime.__version__} refuses the graph") from error
         self._input = self._session.get_inputs()[0].name
+        self._outputs = [output.name for output in self._session.get_outputs()]
+        if checkpoint.abstention and POOLED not in self._outputs:
+            raise CheckpointError(
+                "the checkpoint's graph gives no pooled features, which the abstention looks at: "
+                "run python -m resformer export"
+            )
 
     def compute(self, pixels: NDArray[np.uint8]) -> NetworkOutputs:
         """Run films ``(B, size, size)``, resized to the checkpoint's input size."""
-        logits, *blocks = map(torch.from_numpy, self._session.run(None, {self._input: pixels}))
-        return NetworkOutputs(logits.double(), blocks)
+        arrays = self._session.run(self._outputs, {self._input: pixels})
+        tensors = map(torch.from_numpy, arrays)
+        return NetworkOutputs.from_named(dict(zip(self._outputs, tensors, strict=True)))

@@ -21,7 +21,7 @@ from resformer.training.config import TrainingConfig
 from resformer.training.distributed import ProcessGroup, join_processes
 from resformer.training.engine import FilmLoader, Learner
 from resformer.training.epochs import STATE_NAME, run_epochs
-from resformer.training.gating import add_gate
+from resformer.training.gating import add_abstention, add_gate
 from resformer.training.lungs import LungStage, learn_lungs, take_lungs
 from resformer.training.state import Progress, load_state
 from resformer.training.workspace import (
@@ -60,8 +60,8 @@ def train(
             learned anew. The split must be the one that it was trained with.
         outliers: folder of pictures that the gate shall refuse, besides those that it draws.
         resume: whether to go on where the folder's training was stopped.
-        trial: whether this only compares ways of training: the test split is left alone, and no
-            gate is fitted.
+        trial: whether this only compares ways of training: the test split is left alone, and
+            neither gate nor abstention is fitted.
         progress: whether to draw progress bars.
 
     Returns:
@@ -107,9 +107,10 @@ def train(
                 checkpoint.training["lungs"] = {"validation_dice": lungs.validation_dice}
             if initial:
                 checkpoint.training["initial"] = initial.training
-            gate = GateConfig(seed=config.seed)
             if not trial:
+                gate = GateConfig(seed=config.seed)
                 checkpoint = add_gate(checkpoint, workspace, unwanted, group.device, gate, progress)
+                checkpoint = add_abstention(checkpoint, workspace, group.device, progress=progress)
         checkpoint = group.from_main(checkpoint)
     if checkpoint is None:
         raise RuntimeError("the main process sent no checkpoint")

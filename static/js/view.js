@@ -44,22 +44,38 @@ export function showBusy() {
 
 /** The answer of the server. */
 export function showAnswer(answer) {
-  const { predicted_class: name, confidence, all_probabilities: shares } = answer.prediction;
-  const clear = confidence >= CLEAR_FROM;
+  const { abstained, all_probabilities: shares } = answer.prediction;
   showPreview(answer.image);
   showWarnings(answer.warnings ?? []);
+  const said = abstained ? showNoVerdict() : showVerdict(answer.prediction);
+  fillBars(Object.entries(shares).sort((a, b) => b[1] - a[1]));
+  announce(`${element("warning").textContent} ${said} Not a diagnosis.`);
+  scrollToResult();
+}
+
+/** Name the most probable class; what to announce of it. */
+function showVerdict({ predicted_class: name, confidence }) {
+  const clear = confidence >= CLEAR_FROM;
   element("verdict-name").textContent = displayName(name);
   element("verdict-share").textContent = percent(confidence);
   element("verdict-text").textContent = clear
     ? "Of the classes it knows, the model finds this one the best fit."
     : "Uncertain: no class stands out. Read this as undecided.";
   setState("done", clear ? "high" : "low");
-  fillBars(Object.entries(shares).sort((a, b) => b[1] - a[1]));
-  announce(
-    `${element("warning").textContent} Model’s estimate: ${displayName(name)}, ${percent(confidence)}. ` +
-      `${clear ? "" : "Uncertain. "}Not a diagnosis.`,
+  return (
+    `Model’s estimate: ${displayName(name)}, ${percent(confidence)}.` +
+    `${clear ? "" : " Uncertain."}`
   );
-  scrollToResult();
+}
+
+/** Name no class, because the model abstains; the warning says why. What to announce. */
+function showNoVerdict() {
+  element("verdict-name").textContent = "Uncertain";
+  element("verdict-share").textContent = "";
+  element("verdict-text").textContent =
+    "The model names no class. The shares below are what it computed all the same.";
+  setState("done", "none");
+  return "The model names no class.";
 }
 
 /** The image does not look like a chest X-ray; the person may go on nevertheless. */

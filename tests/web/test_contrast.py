@@ -24,6 +24,7 @@ PAIRS = [
     ("on-accent", "accent-hover", TEXT),
     ("danger", "danger-surface", TEXT),
     ("caution", "caution-surface", TEXT),
+    ("caution", "surface", TEXT),
     ("film-ink", "film", TEXT),
     ("film-muted", "film", TEXT),
     ("film-accent", "film", GRAPHIC),

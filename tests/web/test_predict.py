@@ -42,7 +42,10 @@ def test_answer_holds_the_prediction_of_the_model_and_nothing_else(
     }
     assert answer["gate"] is None
     assert answer["warnings"] == []
-    assert list(answer["prediction"]) == ["predicted_class", "confidence", "all_probabilities"]
+    assert list(answer["prediction"]) == [
+        *("predicted_class", "confidence", "abstained", "all_probabilities")
+    ]
+    assert answer["prediction"]["abstained"] is False
     assert answer["prediction"]["predicted_class"] == expected.predicted_class
     assert answer["prediction"]["confidence"] == expected.confidence
     assert answer["prediction"]["all_probabilities"] == expected.probabilities

@@ -67,6 +67,11 @@ def _prediction(class_names: Sequence[str]) -> dict[str, Any]:
         {
             "predicted_class": reference("ClassName") | {"description": "The most probable class."},
             "confidence": _PROBABILITY | {"description": "Its probability by the model."},
+            "abstained": {
+                "type": "boolean",
+                "description": "Whether the model has seen too few films like this one: then its "
+                "probabilities are not to be relied on. False where the model has no abstention.",
+            },
             "all_probabilities": shares,
         },
         description="The model's estimate; not the chance that a person is ill.",
@@ -93,7 +98,7 @@ def _gate() -> dict[str, Any]:
 def _warning() -> dict[str, Any]:
     return object_of(
         {
-            "code": {"enum": ["not_a_chest_xray"]},
+            "code": {"enum": ["not_a_chest_xray", "uncertain"]},
             "message": {"type": "string", "description": "For people."},
         },
         description="Why to trust the answer less.",
@@ -147,6 +152,7 @@ def _example(class_names: Sequence[str]) -> dict[str, Any]:
         "prediction": {
             "predicted_class": first,
             "confidence": round(1 - rest * len(others), 3),
+            "abstained": False,
             "all_probabilities": {first: round(1 - rest * len(others), 3)}
             | dict.fromkeys(others, rest),
         },

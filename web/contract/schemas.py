@@ -41,6 +41,10 @@ def _model_card() -> dict[str, Any]:
             "network": {"type": "object", "description": "Everything that describes the network."},
             "temperature": {"type": "number", "description": "Divides the logits (calibration)."},
             "gate": {"type": ["object", "null"], "description": "What decides on refusal."},
+            "abstention": {
+                "type": ["object", "null"],
+                "description": "The thresholds that decide whether a film is abstained on.",
+            },
             "metrics": {
                 "type": "object",
                 "description": "Reports by split: estimates with 95 % bootstrap intervals.",

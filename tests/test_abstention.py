@@ -1,0 +1,276 @@
+"""Abstention: distances, thresholds, its place in the checkpoint, and wrong contents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from resformer.abstention.abstention import Abstention, AbstentionError, Doubt
+from resformer.abstention.fit import (
+    AbstentionConfig,
+    FilmFeatures,
+    choose_thresholds,
+    fit_abstention,
+)
+from resformer.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    load_checkpoint,
+    read_content,
+    save_atomically,
+    save_checkpoint,
+)
+from resformer.inference import Predictor
+from resformer.model import IdentityMappingResFormer, ResFormerConfig
+from resformer.runtime.export import add_graph
+from resformer.training.gating import add_abstention
+from resformer.training.workspace import Workspace
+from resformer.transforms import InputSpec, to_input
+from tests.conftest import CLASS_NAMES
+from tests.phantom import draw_chest_phantom
+from tests.training_setup import split_by_number
+
+CPU = torch.device("cpu")
+# Two classes, at 0 and at 10 along the first of two directions; the third feature is left out.
+KNOWN = Abstention(
+    mean=torch.tensor([1.0, 0.0, 0.0]),
+    projection=torch.tensor([[1.0, 0.0], [0.0, 0.5], [0.0, 0.0]]),
+    class_means=torch.tensor([[0.0, 0.0], [10.0, 0.0]]),
+    least_confidence=0.6,
+    greatest_distance=5.0,
+)
+
+
+def _for_network(width: int, least_confidence: float = 0.0, greatest: float = 1e6) -> Abstention:
+    """One that measures the distance from a corner of the first feature."""
+    return Abstention(
+        *(torch.zeros(width), torch.eye(width, 1), torch.arange(4.0).unsqueeze(1)),
+        *(least_confidence, greatest),
+    )
+
+
+@pytest.fixture
+def checkpoint(tiny_checkpoint: Path) -> Checkpoint:
+    return load_checkpoint(tiny_checkpoint)
+
+
+def test_the_distance_is_that_to_the_nearest_class_in_the_whitened_space() -> None:
+    features = torch.tensor([[1.0, 0.0, 99.0], [4.0, 8.0, 0.0], [8.0, 0.0, 0.0], [1.0, -24.0, 0.0]])
+    torch.testing.assert_close(KNOWN.distance(features), torch.tensor([0.0, 5.0, 3.0, 12.0]))
+
+
+def test_a_film_is_abstained_on_for_its_confidence_or_its_distance() -> None:
+    features = torch.tensor([[1.0, 0.0, 0.0], [4.0, 8.0, 0.0], [4.0, 8.1, 0.0], [1.0, 0.0, 0.0]])
+    confidence = torch.tensor([0.6, 0.9, 0.9, 0.59], dtype=torch.float64)
+    doubts = KNOWN.judge(confidence, features)
+    assert [doubt.abstained for doubt in doubts] == [False, False, True, True]
+    assert doubts[1] == Doubt(abstained=False, distance=5.0)
+
+
+def test_features_that_are_no_numbers_are_abstained_on() -> None:
+    (doubt,) = KNOWN.judge(torch.tensor([1.0]), torch.full((1, 3), torch.nan))
+    assert doubt.abstained
+
+
+@pytest.mark.parametrize(
+    ("order", "least", "greatest"),
+    [
+        # The least sure are the furthest: both find the same 5 of 100.
+        (lambda n: 99 - n, 0.045, 94.5),
+        # The surest are the furthest: 2 and 2 others, for 3 and 3 would be 6.
+        (lambda n: n, 0.015, 97.5),
+    ],
+)
+def test_the_thresholds_lie_between_the_films_that_may_and_the_rest(
+    order: Callable[[int], int], least: float, greatest: float
+) -> None:
+    confidence = torch.arange(100, dtype=torch.float64) / 100
+    distance = torch.tensor([float(order(n)) for n in range(100)])
+    found = choose_thresholds(confidence, distance, AbstentionConfig(share=0.05))
+    assert found == pytest.approx((least, greatest))
+
+
+def test_films_that_are_alike_are_not_abstained_on_together() -> None:
+    confidence = torch.full((40,), 0.9, dtype=torch.float64)
+    distance = torch.full((40,), 3.0)
+    found = choose_thresholds(confidence, distance, AbstentionConfig(share=0.05))
+    assert found == pytest.approx((0.9, 3.0))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.29, 0.7])
+@pytest.mark.parametrize("count", [1, 19, 100, 1079])
+def test_no_more_validation_films_are_abstained_on_than_may_be(share: float, count: int) -> None:
+    generator = torch.Generator().manual_seed(count)
+    confidence = torch.rand(count, generator=generator, dtype=torch.float64)
+    distance = torch.rand(count, generator=generator) + (1 - confidence.float())
+    least, greatest = choose_thresholds(confidence, distance, AbstentionConfig(share))
+    abstained = int(((confidence < least) | (distance.double() > greatest)).sum())
+    allowed = int(share * count + 1e-9)
+    # The next film of each threshold would have made too many.
+    assert max(0, allowed - 1) <= abstained <= allowed
+
+
+def _films(count: int, seed: int, shift: float = 0.0) -> FilmFeatures:
+    """Two classes in five features: correlated, of unlike scales, 8 deviations apart."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 2
+    noise = torch.randn(count, 5, generator=generator)
+    noise[:, 1] = 0.8 * noise[:, 0] + 0.6 * noise[:, 1]
+    scale = torch.tensor([100.0, 1.0, 1.0, 0.1, 5.0])
+    offset = torch.zeros(5)
+    offset[3] = 8.0
+    pooled = (noise + labels.unsqueeze(1) * offset + shift) * scale
+    return FilmFeatures(pooled, torch.linspace(0.5, 1, count, dtype=torch.float64), labels)
+
+
+def test_a_fit_makes_the_covariance_within_the_classes_the_identity() -> None:
+    training = _films(4000, seed=0)
+    fitted = fit_abstention(training, _films(200, seed=1), 2, AbstentionConfig())
+    positions = (training.pooled - fitted.mean) @ fitted.projection
+    offsets = positions - fitted.class_means[training.labels]
+    covariance = offsets.T @ offsets / len(offsets)
+    torch.testing.assert_close(covariance, torch.eye(5), atol=0.03, rtol=0)
+    torch.testing.assert_close(offsets.mean(0), torch.zeros(5), atol=1e-3, rtol=0)
+    apart = (fitted.class_means[1] - fitted.class_means[0]).norm().item()
+    assert apart == pytest.approx(8.0, abs=0.3)
+
+
+def test_a_fit_tells_films_unlike_all_others_by_their_distance() -> None:
+    validation = _films(200, seed=1)
+    fitted = fit_abstention(_films(2000, seed=0), validation, 2, AbstentionConfig())
+    among = fitted.judge(validation.confidence, validation.pooled)
+    assert 1 <= sum(doubt.abstained for doubt in among) <= 10
+    foreign = _films(200, seed=2, shift=4.0)
+    sure = torch.ones(200, dtype=torch.float64)
+    far = fitted.judge(sure, foreign.pooled)
+    assert sum(doubt.abstained for doubt in far) >= 190
+
+
+def test_a_fit_takes_no_more_directions_than_it_is_told() -> None:
+    config = AbstentionConfig(directions=2)
+    fitted = fit_abstention(_films(50, seed=0), _films(50, seed=1), 2, config)
+    assert fitted.projection.shape == (5, 2)
+    assert fitted.class_means.shape == (2, 2)
+
+
+def test_a_fit_needs_films_of_every_class_and_of_validation() -> None:
+    films = _films(20, seed=0)
+    with pytest.raises(ValueError, match="training films of every class"):
+        fit_abstention(films, films, 3, AbstentionConfig())
+    nothing = FilmFeatures(*(part[:0] for part in (films.pooled, films.confidence, films.labels)))
+    with pytest.raises(ValueError, match="needs validation films"):
+        fit_abstention(films, nothing, 2, AbstentionConfig())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"share": 1.0}, "share must be"), ({"directions": 0}, "directions must be 1 or more")],
+)
+def test_an_impossible_configuration_is_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        AbstentionConfig(**wrong)
+
+
+def test_an_abstention_survives_the_checkpoint(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    width = checkpoint.model_config.pooled_width
+    abstention = _for_network(width, least_confidence=0.5, greatest=2.5)
+    save_checkpoint(replace(checkpoint, abstention=abstention), tmp_path / "model.pth")
+    found = load_checkpoint(tmp_path / "model.pth").abstention
+    assert found is not None
+    assert found.thresholds() == {"least_confidence": 0.5, "greatest_distance": 2.5}
+    for name in ("mean", "projection", "class_means"):
+        torch.testing.assert_close(getattr(found, name), getattr(abstention, name), rtol=0, atol=0)
+
+
+def test_a_checkpoint_of_before_never_abstains(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    content = read_content(tiny_checkpoint)
+    content.pop("abstention", None)
+    save_atomically(content, tmp_path / "old.pth")
+    old = load_checkpoint(tmp_path / "old.pth")
+    assert old.abstention is None
+    (prediction,) = Predictor(old, "cpu").predict([draw_chest_phantom(64)])
+    assert (prediction.abstained, prediction.distance) == (False, None)
+
+
+def test_the_predictor_abstains_by_the_features_that_the_class_is_read_off(
+    checkpoint: Checkpoint,
+) -> None:
+    film = draw_chest_phantom(90, seed=4)
+    model = checkpoint.build_model()
+    with torch.inference_mode():
+        pooled = model.pool(model.forward_features(to_input(film, checkpoint.input_spec)[None]))
+    abstention = _for_network(checkpoint.model_config.pooled_width)
+    expected = abstention.distance(pooled).item()
+    assert expected > 0
+    for greatest, abstained in ((expected + 0.01, False), (expected - 0.01, True)):
+        strict = replace(abstention, greatest_distance=greatest)
+        predictor = Predictor(replace(checkpoint, abstention=strict), "cpu")
+        (prediction,) = predictor.predict([film])
+        assert prediction.abstained is abstained
+        assert prediction.distance == pytest.approx(expected, abs=1e-4)
+
+
+def test_both_backends_abstain_alike(tiny_config: ResFormerConfig) -> None:
+    config = replace(tiny_config, lung_head=True)
+    torch.manual_seed(0)
+    weights = IdentityMappingResFormer(config).state_dict()
+    abstention = _for_network(config.pooled_width, greatest=0.5)
+    checkpoint = Checkpoint(config, CLASS_NAMES, InputSpec(size=64), weights, abstention=abstention)
+    exported = add_graph(checkpoint)
+    films = [draw_chest_phantom(size, seed=size) for size in (64, 96)]
+    fast, plain = (
+        Predictor(exported, "cpu", name).predict(films) for name in ("onnxruntime", "torch")
+    )
+    for ours, reference in zip(fast, plain, strict=True):
+        assert ours.abstained == reference.abstained
+        assert ours.distance == pytest.approx(reference.distance, abs=1e-4)
+
+
+def test_an_abstention_is_fitted_on_the_films_of_a_data_set(
+    checkpoint: Checkpoint, image_folder: Path, tmp_path: Path
+) -> None:
+    workspace = Workspace(image_folder, split_by_number(image_folder), tmp_path, InputSpec(size=64))
+    fitted = add_abstention(checkpoint, workspace, CPU, AbstentionConfig(share=0.25))
+    validation = list(workspace.evaluation_films("validation").films)
+    assert fitted.abstention is not None
+    assert fitted.abstention.class_means.shape[0] == 4
+    predictions = Predictor(fitted, "cpu", "torch").predict(validation)
+    assert 1 <= sum(prediction.abstained for prediction in predictions) <= 2
+
+
+def _change(**values: object) -> Callable[[dict[str, Any]], None]:
+    return lambda content: content.update(values)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda content: content.pop("mean"), "the abstention lacks 'mean'"),
+        (_change(mean=3), "cannot be read"),
+        (_change(mean=torch.zeros(2)), "does not fit its projection"),
+        (_change(class_means=torch.zeros(2, 7)), "do not fit its projection"),
+        (_change(projection=torch.full((3, 2), torch.nan)), "projection holds what is no finite"),
+        (_change(least_confidence=1.1), "least confidence must be from 0 to 1"),
+        (_change(least_confidence="much"), "cannot be read"),
+        (_change(greatest_distance=-1.0), "greatest distance must be 0 or more"),
+        (_change(greatest_distance=float("inf")), "greatest distance must be 0 or more"),
+    ],
+)
+def test_wrong_contents_are_named(spoil: Callable[[dict[str, Any]], None], message: str) -> None:
+    content = KNOWN.to_dict()
+    spoil(content)
+    with pytest.raises(AbstentionError, match=message):
+        Abstention.from_dict(content)
+
+
+@pytest.mark.parametrize("abstention", [KNOWN, _for_network(81)])
+def test_the_abstention_of_another_network_is_refused(
+    checkpoint: Checkpoint, abstention: Abstention
+) -> None:
+    with pytest.raises(CheckpointError, match=r"the network has 4 and 80: run .* fit-gate"):
+        replace(checkpoint, abstention=abstention)
