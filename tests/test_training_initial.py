@@ -16,6 +16,8 @@ from resformer.training import epochs
 from resformer.training.config import TrainingConfig
 from resformer.training.engine import train_epoch
 from resformer.training.run import train
+from resformer.training.state import read_initial
+from tests.conftest import CLASS_NAMES
 from tests.training_setup import TINY_TRAINING, split_by_number
 
 
@@ -56,6 +58,34 @@ def test_it_resumes_from_the_same_start_alone(
     _train(image_folder, tmp_path, tiny_config, initial=first, resume=True)
     with pytest.raises(CheckpointError, match="from other initial weights: give the same ones"):
         _train(image_folder, tmp_path, tiny_config, resume=True)
+
+
+def test_the_state_of_a_stopped_training_gives_its_averaged_weights(
+    image_folder: Path, tiny_config: ResFormerConfig, tmp_path: Path
+) -> None:
+    """The best epoch may be an earlier one: what is trained further is where the training stood."""
+    config = replace(TINY_TRAINING, epochs=2)
+    _train(image_folder, tmp_path, tiny_config, config=config)
+    state = tmp_path / epochs.STATE_NAME
+    initial = read_initial(state)
+    assert initial.model_config == tiny_config
+    assert initial.class_names == CLASS_NAMES
+    assert initial.input_spec.size == 64
+    assert len(initial.training["history"]) == initial.training["best_epoch"] == 2
+    average = torch.load(state, weights_only=True)["average"]
+    for name, weight in initial.build_model().state_dict().items():
+        torch.testing.assert_close(weight, average[f"module.{name}"], rtol=0, atol=0)
+
+
+def test_a_checkpoint_is_read_as_it_is_and_anything_else_refused(
+    first: Checkpoint, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.pth"
+    save_checkpoint(first, path)
+    assert read_initial(path).source == first.source
+    path.write_bytes(b"no checkpoint")
+    with pytest.raises(CheckpointError, match="is damaged or is not a checkpoint"):
+        read_initial(path)
 
 
 def test_weights_of_another_network_or_of_other_classes_are_refused(

@@ -67,8 +67,9 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         "--initial",
         type=Path,
         metavar="CHECKPOINT",
-        help="train the weights of this checkpoint further, such as on a larger input; give the "
-        "--manifest that it was trained with, or its test films are no longer unseen",
+        help="train the weights of this checkpoint further, such as on a larger input, or those "
+        "of a training that was stopped (last.pt in its --run-dir); give the --manifest that it "
+        "was trained with, or its test films are no longer unseen",
     )
     add_outliers_option(parser)
     parser.add_argument(
@@ -84,13 +85,14 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train; the exit status."""
-    from resformer.checkpoint import load_checkpoint, save_checkpoint
+    from resformer.checkpoint import save_checkpoint
     from resformer.data.archive import open_datasets
     from resformer.devices import choose_device
     from resformer.evaluation.report import write_training_report
     from resformer.runtime.export import add_graph_if_possible
     from resformer.training.distributed import join_processes
     from resformer.training.run import train
+    from resformer.training.state import read_initial
 
     config = config_from_options(TrainingConfig, options)
     with join_processes(choose_device(config.device)) as group, open_datasets(options.data) as root:
@@ -99,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
             raise RuntimeError("the main process sent no split")
         checkpoint = train(
             *(root, manifest, config, options.run_dir),
-            initial=load_checkpoint(options.initial) if options.initial else None,
+            initial=read_initial(options.initial) if options.initial else None,
             outliers=options.outliers,
             resume=options.resume,
             trial=options.trial,

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from resformer.data.dataset import Film, FilmDataset
 from resformer.inference import compute_logits
+from resformer.model import IdentityMappingResFormer
 from resformer.training.distributed import ProcessGroup
 from resformer.training.losses import FilmBatch, TrainingLoss
 from resformer.training.optimisation import WeightAverage
@@ -44,6 +45,14 @@ class Learner:
     criterion: TrainingLoss
     gradient_clip: float
     precision: torch.dtype
+
+    @property
+    def network(self) -> IdentityMappingResFormer:
+        """The network whose weights are averaged."""
+        network = unwrap(self.average)
+        if not isinstance(network, IdentityMappingResFormer):
+            raise TypeError(f"expected the network, got {type(network)}")
+        return network
 
     def step(self, batch: FilmBatch) -> Tensor:
         """Take one step on a batch; the loss, a detached scalar."""

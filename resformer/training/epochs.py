@@ -43,10 +43,11 @@ def run_epochs(
         group: this process's place among the others.
         progress: whether to draw progress bars.
     """
+    class_names = workspace.manifest.class_names
     validation = workspace.evaluation_films("validation")
     state = workspace.folder / STATE_NAME
     if group.is_main and not reached.history:
-        save_state(state, learner, reached, config, data_digest)
+        save_state(state, learner, reached, config, class_names, data_digest)
     while not group.from_main(reached.is_over(config)):
         epoch = len(reached.history)
         # Dropout must not depend on what ran before, or a resumed training would differ.
@@ -59,7 +60,7 @@ def run_epochs(
         if group.is_main:
             figures |= validate(learner.average.module, validation, group.device)
             _record(reached, figures, learner.average.module)
-            save_state(state, learner, reached, config, data_digest)
+            save_state(state, learner, reached, config, class_names, data_digest)
         else:
             reached.history.append(figures)
 

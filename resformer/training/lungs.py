@@ -29,7 +29,7 @@ from resformer.evaluation.lungs import dice_of_lungs, predict_lungs
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.training.config import TrainingConfig
 from resformer.training.distributed import ProcessGroup
-from resformer.training.engine import train_epoch, unwrap
+from resformer.training.engine import train_epoch
 from resformer.training.losses import TrainingLoss
 from resformer.training.workspace import (
     Workspace,
@@ -168,10 +168,7 @@ def _train(
         label = f"lungs {epoch + 1}/{stage.epochs}"
         figures = train_epoch(learner, loader, alone, label=label, progress=progress)
         logger.info("%s: loss %.4f", label, figures["train_loss"])
-    model = unwrap(learner.average)
-    if not isinstance(model, IdentityMappingResFormer):
-        raise TypeError(f"expected the network, got {type(model)}")
-    return model.eval()
+    return learner.network.eval()
 
 
 def _validation_dice(model: IdentityMappingResFormer, workspace: Workspace) -> float:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from resformer.checkpoint import CheckpointError, read_content, save_atomically
+from resformer.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    load_checkpoint,
+    read_content,
+    save_atomically,
+)
+from resformer.model import ResFormerConfig
 from resformer.training.config import TrainingConfig
 from resformer.training.engine import Learner, unwrap
+from resformer.transforms import InputSpec
 
 FORMAT = "resformer-training-1"
 _FREE_TO_CHANGE = {"device", "workers"}
@@ -39,12 +48,19 @@ class Progress:
 
 
 def save_state(
-    path: Path, learner: Learner, progress: Progress, config: TrainingConfig, data_digest: str
+    path: Path,
+    learner: Learner,
+    progress: Progress,
+    config: TrainingConfig,
+    class_names: Sequence[str],
+    data_digest: str,
 ) -> None:
     """Write everything that the rest of the training depends on."""
     save_atomically(
         {
             "format": FORMAT,
+            "network": learner.network.config.to_dict(),
+            "class_names": list(class_names),
             "config": asdict(config),
             "data_digest": data_digest,
             "progress": asdict(progress),
@@ -82,6 +98,31 @@ def load_state(path: Path, learner: Learner, config: TrainingConfig, data_digest
     learner.optimizer.load_state_dict(content["optimizer"])
     learner.scheduler.load_state_dict(content["scheduler"])
     return Progress(**content["progress"])
+
+
+def read_initial(path: Path) -> Checkpoint:
+    """Read the weights that a training starts from.
+
+    Args:
+        path: of a checkpoint, or of the state of a training that was stopped, whose averaged
+            weights of the last whole epoch are taken.
+
+    Raises:
+        CheckpointError: if the file is neither.
+    """
+    content = read_content(path)
+    if content.get("format") != FORMAT:
+        return load_checkpoint(path)
+    prefix = "module."
+    average: dict[str, Tensor] = content["average"]
+    history = content["progress"]["history"]
+    return Checkpoint(
+        model_config=ResFormerConfig.from_dict(content["network"]),
+        class_names=tuple(content["class_names"]),
+        input_spec=InputSpec(size=content["config"]["input_size"]),
+        state_dict={n.removeprefix(prefix): w for n, w in average.items() if n.startswith(prefix)},
+        training={"config": content["config"], "best_epoch": len(history), "history": history},
+    )
 
 
 def _changed_options(former: dict[str, Any], current: dict[str, Any]) -> list[str]:
