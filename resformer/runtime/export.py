@@ -60,8 +60,11 @@ class StretchAndNormalise(nn.Module):
         values = pixels.flatten(1).float()
         low = self._percentile(values, self.spec.low_percentile, largest=False)
         high = self._percentile(values, 100 - self.spec.high_percentile, largest=True)
-        stretched = ((values - low) / (high - low).clamp(min=1)).clamp(0, 1)
-        normalised = (stretched - self.spec.mean) / self.spec.std
+        mean, std = self.spec.mean, self.spec.std
+        slope = 1 / (std * (high - low).clamp(min=1))
+        normalised = (values * slope - (low * slope + mean / std)).clamp(
+            -mean / std, (1 - mean) / std
+        )
         return normalised.reshape(-1, 1, self.spec.size, self.spec.size)
 
     def _percentile(self, values: Tensor, percentile: float, *, largest: bool) -> Tensor:
@@ -70,7 +73,7 @@ class StretchAndNormalise(nn.Module):
         rank = min(int(percentile / 100 * last), last - 1)
         fraction = percentile / 100 * last - rank
         extremes = torch.topk(values, rank + 2, dim=1, largest=largest).values
-        return torch.lerp(extremes[:, rank, None], extremes[:, rank + 1, None], fraction)
+        return extremes[:, rank:] @ values.new_tensor([[1 - fraction], [fraction]])
 
 
 class _ExportedNetwork(nn.Module):
