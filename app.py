@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from resformer.allocator import share_heaps
 from web import WebConfig, create_app
-from web.allocator import share_heaps
 from web.config import SettingError, describe_settings
 from web.logs import logging_config
 from web.server import serve

@@ -34,6 +34,23 @@ class GreyImages(nn.Module):
         return logits
 
 
+class WithoutLungs(nn.Module):
+    """A classifier as the training loop calls it.
+
+    Args:
+        network: takes ``(B, 1, H, W)``.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor, return_lungs: bool = False) -> Tensor:
+        """Map ``(B, 1, H, W)`` to logits; it knows nothing of lungs."""
+        logits: Tensor = self.network(images)
+        return logits
+
+
 def build_baselines(num_classes: int = 4) -> dict[str, nn.Module]:
     """Return the networks by name, in evaluation mode; they take ``(B, 1, H, W)``.
 

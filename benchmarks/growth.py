@@ -19,17 +19,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from benchmarks.service import SERVERS, film_in_a_form, put_load
+from benchmarks.films import as_png, draw_film, put_in_a_form
+from benchmarks.load import put_load
+from benchmarks.reporting import Summary, SummaryRow, publish, render_table, speed_parser
+from benchmarks.service import OURS, SERVERS, server_variables
 from benchmarks.soak_memory import resident_bytes
-from benchmarks.timing import describe_machine, render_table, time_together
+from benchmarks.timing import describe_machine, time_together
 from resformer.checkpoint import load_checkpoint, save_checkpoint
+from resformer.evaluation.style import COLOURS, GUIDE_COLOUR, new_figure
 from resformer.runtime.backend import choose_backend
 from resformer.runtime.export import add_graph
 from resformer.transforms import InputSpec
@@ -38,6 +38,7 @@ from tests.web.serving import run_command
 SIDES = (128, 192, 256, 384, 512, 768, 1024)
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 CLIENTS = (1, 2, 4, 8, 16, 32)
+_SHOWN = {"side": "pixels of the image", "batch": "images in a batch", "clients": "clients"}
 
 
 @dataclass(frozen=True)
@@ -55,37 +56,37 @@ class Point:
     memory: float
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> Summary:
     """Measure, and write the table and its plot."""
     options = _parse(arguments)
     if options.point:
         side, batch = options.point
         _measure_here(side, batch, options)
-        return
+        return ()
     machine = describe_machine(options.threads)
     with tempfile.TemporaryDirectory() as folder:
-        small = _export(options.model, SIDES[0], Path(folder))
+        first = options.sides[0]
+        small = _export(options.model, first, Path(folder))
         found = {
-            "batch": [_measure(small, SIDES[0], batch, batch, options) for batch in BATCHES],
+            "batch": [_measure(small, first, batch, batch, options) for batch in options.batches],
             "clients": _measure_clients(small, options),
             "side": [
                 _measure(_export(options.model, side, Path(folder)), side, 1, side**2, options)
-                for side in SIDES
+                for side in options.sides
             ],
         }
-    text = f"{machine}\n\n" + "\n\n".join(_render(name, found[name]) for name in found) + "\n"
-    options.out.write_text(text, encoding="utf-8")
-    print(text)
+    tables = "\n\n".join(_render(name, points) for name, points in found.items())
+    publish(f"{machine}\n\n{tables}", options.out)
     _plot(found, options.out.with_suffix(".png"))
+    exponents = ", ".join(f"{_SHOWN[name]} {_exponent(found[name]):.2f}" for name in found)
+    return (SummaryRow("time grows with a power of (1 is linear)", exponents, ""),)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, default=Path("best_model.pth"), help="checkpoint")
+    parser = speed_parser(__doc__, __file__, seconds=2.0)
     parser.add_argument("--backend", default="onnxruntime")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--seconds", type=float, default=2.0, help="for each point")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
+    for name, amounts in (("sides", SIDES), ("batches", BATCHES), ("clients", CLIENTS)):
+        parser.add_argument(f"--{name}", type=int, nargs="+", default=amounts)
     parser.add_argument("--point", type=int, nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
@@ -121,17 +122,13 @@ def _measure_here(side: int, batch: int, options: argparse.Namespace) -> None:
 
 
 def _measure_clients(model: Path, options: argparse.Namespace) -> list[Point]:
-    body, points = film_in_a_form(1024), []
-    variables = {
-        "OMP_NUM_THREADS": str(options.threads),
-        "RESFORMER_BACKEND": options.backend,
-        "RESFORMER_QUEUE_SIZE": str(max(CLIENTS)),
-    }
+    body, points = put_in_a_form(as_png(draw_film(1024, 1024))), []
+    variables = server_variables(options.threads, options.backend, max(options.clients))
     with (
         tempfile.TemporaryDirectory() as folder,
-        run_command(SERVERS["ours"], model, Path(folder) / "log.txt", **variables) as running,
+        run_command(SERVERS[OURS], model, Path(folder) / "log.txt", **variables) as running,
     ):
-        for clients in CLIENTS:
+        for clients in options.clients:
             load = put_load(running.url, body, clients, 2 * options.seconds)
             memory = resident_bytes(running.process.pid)
             points.append(Point(clients, float(np.median(load.seconds)), memory))
@@ -145,27 +142,29 @@ def _exponent(points: Sequence[Point]) -> float:
 
 
 def _render(name: str, points: Sequence[Point]) -> str:
-    shown = {"side": "pixels of the image", "batch": "images in a batch", "clients": "clients"}
     rows = [
         (f"{point.amount:,}", f"{1000 * point.seconds:.2f}", f"{point.memory / 1e6:.0f}")
         for point in points
     ]
     return (
-        f"Time grows with the {shown[name]} to the power of {_exponent(points):.2f}.\n\n"
-        + render_table((shown[name], "median, ms", "memory, MB"), rows)
+        f"Time grows with the {_SHOWN[name]} to the power of {_exponent(points):.2f}.\n\n"
+        + render_table((_SHOWN[name], "median, ms", "memory, MB"), rows)
     )
 
 
 def _plot(found: dict[str, list[Point]], path: Path) -> None:
-    figure, panels = plt.subplots(1, len(found), figsize=(11, 3.2), layout="constrained")
+    figure, panels = new_figure(11, 3.2, columns=len(found))
     for axes, (name, points) in zip(panels, found.items(), strict=True):
         amounts = [point.amount for point in points]
-        axes.loglog(amounts, [1000 * point.seconds for point in points], "o-", label="time (ms)")
-        axes.loglog(amounts, [point.memory / 1e6 for point in points], "s--", label="memory (MB)")
-        axes.set_xlabel("pixels" if name == "side" else name)
+        times = [1000 * point.seconds for point in points]
+        axes.loglog(amounts, times, "o-", color=COLOURS[0], label="time (ms)")
+        memory = [point.memory / 1e6 for point in points]
+        axes.loglog(amounts, memory, "s--", color=COLOURS[1], label="memory (MB)")
+        linear = [times[-1] * amount / amounts[-1] for amount in amounts]
+        axes.loglog(amounts, linear, ":", color=GUIDE_COLOUR, label="linear")
+        axes.set_xlabel(_SHOWN[name])
     panels[0].legend()
     figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
 if __name__ == "__main__":

@@ -11,15 +11,10 @@ an addition; the machine's limit is the rate of a large matrix product in the sa
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import onnxruntime
 import torch
@@ -28,14 +23,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.baselines import build_baselines
-from benchmarks.timing import (
-    Timing,
-    describe_machine,
-    measure_limit,
-    render_table,
-    time_together,
-)
+from benchmarks.reporting import Summary, SummaryRow, publish, render_table, speed_parser
+from benchmarks.timing import Timing, describe_machine, measure_limit, time_together
 from resformer.checkpoint import load_checkpoint
+from resformer.evaluation.style import COLOURS, new_figure
 from resformer.runtime.export import quiet_exporter
 from resformer.runtime.folding import fold_batch_norm
 
@@ -63,9 +54,12 @@ class Measured:
     batch: Timing
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> Summary:
     """Measure, and write the table and its plot."""
-    options = _parse(arguments)
+    parser = speed_parser(__doc__, __file__, seconds=3.0)
+    parser.add_argument("--size", type=int, default=128, help="side of the image")
+    parser.add_argument("--batch", type=int, default=32, help="images in a batch")
+    options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     machine = describe_machine(options.threads)
     checkpoint = load_checkpoint(options.model)
@@ -75,21 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found = measure(networks, options.size, options.batch, options.threads, options.seconds)
     limit = max(limit, measure_limit())
     report = render(found, options.size, options.batch, limit)
-    text = f"{machine}\n\n{report}\n"
-    options.out.write_text(text, encoding="utf-8")
-    print(text)
+    publish(f"{machine}\n\n{report}", options.out)
     plot(found, options.batch, options.out.with_suffix(".png"))
-
-
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, default=Path("best_model.pth"), help="checkpoint")
-    parser.add_argument("--size", type=int, default=128, help="side of the image")
-    parser.add_argument("--batch", type=int, default=32, help="images in a batch")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--seconds", type=float, default=3.0, help="for each network and way")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
-    return parser.parse_args(arguments)
+    return summarise(found, options.size, options.batch, limit)
 
 
 def measure(
@@ -171,8 +153,7 @@ def render(found: Mapping[str, Measured], size: int, batch: int, limit: float) -
         )
         for name, m in found.items()
     ]
-    ours = found[OURS]
-    rate = batch * ours.operations / ours.batch.median
+    rate = _rate(found[OURS], batch)
     return (
         f"{size} x {size}; one image, and batches of {batch}. Medians, and in brackets the "
         f"fastest.\n\n{render_table(_HEADER, rows)}\n\n"
@@ -181,19 +162,43 @@ def render(found: Mapping[str, Measured], size: int, batch: int, limit: float) -
     )
 
 
+def _rate(ours: Measured, batch: int) -> float:
+    """Return the floating-point operations of a second, in batches."""
+    return batch * ours.operations / ours.batch.median
+
+
+def summarise(found: Mapping[str, Measured], size: int, batch: int, limit: float) -> Summary:
+    """Return one film, a batch, and the share of the machine's limit."""
+
+    def row(what: str, show: Callable[[Measured], str]) -> SummaryRow:
+        beside = ", ".join(f"{name} {show(m)}" for name, m in found.items() if name != OURS)
+        return SummaryRow(what, show(found[OURS]), beside)
+
+    share = _rate(found[OURS], batch) / limit
+    return (
+        row(f"network, one image of {size} x {size}, exported, ms", _exported_milliseconds),
+        row("network, the same in PyTorch, ms", lambda m: f"{1000 * m.eager.median:.2f}"),
+        row(f"network, images/s in batches of {batch}", lambda m: f"{batch / m.batch.median:.0f}"),
+        SummaryRow("share of the machine's rate of matrix products", f"{share:.0%}", ""),
+    )
+
+
+def _exported_milliseconds(measured: Measured) -> str:
+    return f"{1000 * measured.exported.median:.2f}"
+
+
 def plot(found: Mapping[str, Measured], batch: int, path: Path) -> None:
     """Draw the time of one image and the images of a second."""
     names = list(found)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2), layout="constrained")
-    left.barh(names, [1000 * found[name].exported.median for name in names], color="#0072b2")
+    figure, (left, right) = new_figure(10, 3.2, columns=2)
+    left.barh(names, [1000 * found[name].exported.median for name in names], color=COLOURS[0])
     left.set_xlabel("one image, exported (ms)")
-    right.barh(names, [batch / found[name].batch.median for name in names], color="#009e73")
+    right.barh(names, [batch / found[name].batch.median for name in names], color=COLOURS[2])
     right.set_xlabel(f"images/s in batches of {batch}, exported")
-    right.set_yticklabels([])
+    right.tick_params(labelleft=False)
     for axes in (left, right):
         axes.invert_yaxis()
     figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
 if __name__ == "__main__":

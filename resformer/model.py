@@ -181,8 +181,10 @@ class IdentityMappingResFormer(nn.Module):
             return torch.cat([f.mean(dim=(-2, -1)) for f in features], dim=1)
         logits = self.lungs(features) if lungs is None else lungs
         inside, *infected = torch.sigmoid(logits.detach().float()).split(1, dim=1)
-        regions = [inside, *(inside * (share + HEALTHY_WEIGHT) for share in infected)]
-        return torch.cat([average_inside(f, r) for r in regions for f in features], dim=1)
+        regions = torch.cat(
+            [inside, *(inside * (share + HEALTHY_WEIGHT) for share in infected)], dim=1
+        )
+        return torch.cat([average_inside(f, regions) for f in features], dim=-1).flatten(1)
 
     def _check_shape(self, x: Tensor) -> None:
         if x.ndim != 4 or x.shape[1] != self.config.in_chans:

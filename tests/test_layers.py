@@ -36,6 +36,13 @@ def test_simam_of_a_constant_channel_is_a_plain_gate() -> None:
     torch.testing.assert_close(SimAM()(x), torch.full_like(x, expected))
 
 
+def test_simam_is_exported_as_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = 3 + 5 * torch.randn(2, 3, 5, 4)
+    trained = SimAM()(x)
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    torch.testing.assert_close(SimAM()(x), trained)
+
+
 def test_simam_refuses_a_single_position() -> None:
     with pytest.raises(ValueError, match="at least 2 positions"):
         SimAM()(torch.ones(1, 1, 1, 1))
@@ -73,7 +80,7 @@ def test_attention_has_one_key_for_each_square_of_positions(ratio: int) -> None:
     attention.key_value.register_forward_hook(lambda _m, args, _out: seen.append(args[0].shape))
     tokens = torch.randn(3, 8 * 12, 8)
     assert attention(tokens, 8, 12).shape == tokens.shape
-    assert seen == [torch.Size((3, 8 * 12 // ratio**2, 8))]
+    assert seen == [torch.Size((3 * 8 * 12 // ratio**2, 8))]
 
 
 def test_empt_is_the_identity_when_both_branches_are_silent() -> None:

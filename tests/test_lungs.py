@@ -39,15 +39,16 @@ def test_features_are_averaged_inside_the_mask() -> None:
     fine = torch.arange(16.0).reshape(1, 1, 4, 4)
     weight = inside + OUTSIDE_WEIGHT
     expected = (0 + 1 + 4 + 5 + OUTSIDE_WEIGHT * fine.sum()) / weight.sum()
-    torch.testing.assert_close(average_inside(fine, inside), expected.reshape(1, 1))
+    torch.testing.assert_close(average_inside(fine, inside), expected.reshape(1, 1, 1))
     coarse = torch.tensor([[[[8.0, 1.0], [2.0, 5.0]]]])
     share = (8 + OUTSIDE_WEIGHT * 16) / (1 + OUTSIDE_WEIGHT * 4)
-    torch.testing.assert_close(average_inside(coarse, inside), torch.tensor([[share]]))
+    torch.testing.assert_close(average_inside(coarse, inside), torch.tensor([[[share]]]))
 
 
 def test_a_picture_without_lungs_is_pooled_as_a_whole() -> None:
     x = torch.randn(2, 3, 4, 4)
-    torch.testing.assert_close(average_inside(x, torch.zeros(2, 1, 8, 8)), x.mean((2, 3)))
+    whole = x.mean((2, 3))[:, None].expand(-1, 2, -1)
+    torch.testing.assert_close(average_inside(x, torch.zeros(2, 2, 8, 8)), whole)
 
 
 def test_the_network_pools_inside_the_lungs_that_it_predicts(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.speed import quote
 from resformer.checkpoint import Checkpoint, load_checkpoint
 from resformer.evaluation.tables import class_table, overall_table
 from web.config import describe_settings
@@ -90,6 +91,11 @@ def test_the_figures_of_the_benchmarks_are_quoted_as_they_were_printed(
         table = "\n".join(printed).split(title)[1].split("\n\n")[0].splitlines()
         assert rows
         assert [row for row in rows if row not in table] == []
+
+
+def test_the_summary_of_the_speed_is_quoted_as_it_was_printed(readme: str) -> None:
+    printed = (ROOT / "benchmarks" / "speed.md").read_text(encoding="utf-8")
+    assert quote(readme, printed) == readme
 
 
 def test_every_setting_is_in_the_readme(readme: str) -> None:

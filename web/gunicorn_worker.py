@@ -16,7 +16,7 @@ from types import FrameType
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
 
-from web.allocator import share_heaps
+from resformer.allocator import share_heaps
 from web.config import WebConfig
 from web.metrics import SHARED_FOLDER
 from web.server import Server

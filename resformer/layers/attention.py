@@ -7,7 +7,7 @@ times as long on a processor, which slowed a whole training step by a fifth.
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -24,3 +24,12 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
     attended: Tensor = scores.softmax(dim=-1) @ value
     return attended
+
+
+def map_rows(layer: nn.Module, tokens: Tensor) -> Tensor:
+    """Apply a linear layer to tokens ``(B, N, C)`` as to one matrix, ``(B * N, C)``.
+
+    PyTorch does so by itself; in an exported graph only a matrix gets its bias within the product.
+    """
+    mapped: Tensor = layer(tokens.flatten(0, 1)).unflatten(0, tokens.shape[:2])
+    return mapped

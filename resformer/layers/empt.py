@@ -12,7 +12,7 @@ from __future__ import annotations
 from einops import rearrange
 from torch import Tensor, nn
 
-from resformer.layers.attention import attend
+from resformer.layers.attention import attend, map_rows
 from resformer.layers.validation import require_divisible, require_positive
 
 
@@ -45,15 +45,17 @@ class SpatialReductionAttention(nn.Module):
 
     def forward(self, tokens: Tensor, height: int, width: int) -> Tensor:
         """Map tokens ``(B, height * width, embed_dim)`` to the same shape."""
-        query = rearrange(self.query(tokens), "b n (h d) -> b h n d", h=self.num_heads)
+        query = rearrange(map_rows(self.query, tokens), "b n (h d) -> b h n d", h=self.num_heads)
         grid = rearrange(tokens, "b (y x) c -> b c y x", y=height, x=width)
         reduced = self.norm(rearrange(self.reduction(grid), "b c y x -> b (y x) c"))
         key, value = rearrange(
-            self.key_value(reduced), "b m (two h d) -> two b h m d", two=2, h=self.num_heads
+            map_rows(self.key_value, reduced),
+            "b m (two h d) -> two b h m d",
+            two=2,
+            h=self.num_heads,
         )
         attended = attend(query, key, value)
-        projected: Tensor = self.project(rearrange(attended, "b h n d -> b n (h d)"))
-        return projected
+        return map_rows(self.project, rearrange(attended, "b h n d -> b n (h d)"))
 
 
 class ConvolutionalMlp(nn.Module):
@@ -77,10 +79,9 @@ class ConvolutionalMlp(nn.Module):
 
     def forward(self, tokens: Tensor, height: int, width: int) -> Tensor:
         """Map tokens ``(B, height * width, embed_dim)`` to the same shape."""
-        grid = rearrange(self.expand(tokens), "b (y x) c -> b c y x", y=height, x=width)
+        grid = rearrange(map_rows(self.expand, tokens), "b (y x) c -> b c y x", y=height, x=width)
         hidden = rearrange(self.activation(self.depthwise(grid)), "b c y x -> b (y x) c")
-        contracted: Tensor = self.contract(hidden)
-        return contracted
+        return map_rows(self.contract, hidden)
 
 
 class EMPT(nn.Module):

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from resformer.layers.attention import attend
+from resformer.layers.attention import attend, map_rows
+from resformer.layers.resizing import enlarge
 from resformer.layers.validation import require_divisible, require_positive
 
 
@@ -74,13 +75,13 @@ class IMTM(nn.Module):
         scales = tokens.shape[1]
         joint = rearrange(tokens, "b s n c -> b (s n) c")
         query, key, value = rearrange(
-            self.query_key_value(self.norm(joint)),
+            map_rows(self.query_key_value, self.norm(joint)),
             "b n (three h d) -> three b h n d",
             three=3,
             h=self.num_heads,
         )
         attended = attend(query, key, value)
-        joint = joint + self.project(rearrange(attended, "b h n d -> b n (h d)"))
+        joint = joint + map_rows(self.project, rearrange(attended, "b h n d -> b n (h d)"))
         split: Tensor = rearrange(joint, "b (s n) c -> b s n c", s=scales)
         return split
 
@@ -97,6 +98,5 @@ def _average_to(x: Tensor, height: int, width: int) -> Tensor:
 
 
 def _resize_to(x: Tensor, reference: Tensor) -> Tensor:
-    """Resize ``x`` bilinearly to the grid of ``reference``."""
-    size = reference.shape[-2:]
-    return x if x.shape[-2:] == size else F.interpolate(x, size=size, mode="bilinear")
+    """Resize ``x`` bilinearly to the grid of ``reference``, a multiple of its own."""
+    return x if x.shape == reference.shape else enlarge(x, reference.shape[-1] // x.shape[-1])

@@ -14,6 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from resformer.layers.conv import ConvNormAct
+from resformer.layers.resizing import enlarge
 from resformer.layers.validation import require_positive
 
 # Weight of a position outside the lungs, so that a picture without lungs is pooled as a whole.
@@ -41,28 +42,28 @@ class LungHead(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Map features of each scale ``(B, C_i, H_i, W_i)`` to ``(B, regions, H_1, W_1)``."""
-        size = features[0].shape[-2:]
+        width = features[0].shape[-1]
         mixed: Tensor = self.project[0](features[0])
         for project, x in zip(list(self.project)[1:], features[1:], strict=True):
-            mixed = mixed + F.interpolate(project(x), size=size, mode="bilinear")
+            mixed = mixed + enlarge(project(x), width // x.shape[-1])
         logits: Tensor = self.predict(self.mix(mixed))
         return logits
 
 
 def average_inside(x: Tensor, inside: Tensor) -> Tensor:
-    """Average features over the positions inside a mask.
+    """Average features over the positions inside each of some masks.
 
     Args:
         x: features ``(B, C, H, W)``.
-        inside: from 0, outside, to 1, inside, ``(B, 1, h, w)`` with sides that are multiples of
+        inside: from 0, outside, to 1, inside, ``(B, R, h, w)`` with sides that are multiples of
             H and W; it is averaged down to their grid.
 
     Returns:
-        ``(B, C)``: ``sum(w * x) / sum(w)`` with ``w = inside + OUTSIDE_WEIGHT``.
+        ``(B, R, C)``: ``sum(w * x) / sum(w)`` with ``w = inside + OUTSIDE_WEIGHT``.
     """
     kernel = (inside.shape[-2] // x.shape[-2], inside.shape[-1] // x.shape[-1])
     weight = (inside if kernel == (1, 1) else F.avg_pool2d(inside, kernel)) + OUTSIDE_WEIGHT
     # A product with tokens keeps gradients in the layout of the convolutions, channels last.
-    rows = rearrange(weight, "b one h w -> b one (h w)")
+    rows = rearrange(weight, "b r h w -> b r (h w)")
     summed = rows.to(x.dtype) @ rearrange(x, "b c h w -> b (h w) c")
-    return summed.squeeze(1) / rows.sum(dim=-1)
+    return summed / rows.sum(dim=-1, keepdim=True)

@@ -36,6 +36,7 @@ _logger = logging.getLogger(__name__)
 
 INPUT_NAME = "pixels"
 _MAX_BATCH = 4096
+_GREY_LEVELS = 256
 # Of a logit, between the two backends; they differ in nothing but the order of additions.
 _TOLERANCE = 1e-3
 
@@ -57,20 +58,35 @@ class StretchAndNormalise(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Map grey pixels ``(B, size, size)`` uint8 to ``(B, 1, size, size)`` float32."""
-        values = pixels.flatten(1).float()
-        low = self._percentile(values, self.spec.low_percentile, largest=False)
-        high = self._percentile(values, 100 - self.spec.high_percentile, largest=True)
-        stretched = ((values - low) / (high - low).clamp(min=1)).clamp(0, 1)
-        normalised = (stretched - self.spec.mean) / self.spec.std
+        values = pixels.flatten(1)
+        low, high = self._percentiles(values).split(1, dim=1)
+        mean, std = self.spec.mean, self.spec.std
+        slope = 1 / (std * (high - low).clamp(min=1))
+        normalised = values.float() * slope - (low * slope + mean / std)
+        normalised = normalised.clamp(-mean / std, (1 - mean) / std)
         return normalised.reshape(-1, 1, self.spec.size, self.spec.size)
 
-    def _percentile(self, values: Tensor, percentile: float, *, largest: bool) -> Tensor:
-        """Interpolate between the two values next to a percentile, counted from one end."""
-        last = self.spec.size**2 - 1
-        rank = min(int(percentile / 100 * last), last - 1)
-        fraction = percentile / 100 * last - rank
-        extremes = torch.topk(values, rank + 2, dim=1, largest=largest).values
-        return torch.lerp(extremes[:, rank, None], extremes[:, rank + 1, None], fraction)
+    def _percentiles(self, values: Tensor) -> Tensor:
+        """Return the two percentiles of films ``(B, N)``, ``(B, 2)``, as numpy interpolates them.
+
+        The value at a rank is the number of grey levels up to which no more pixels lie than it.
+        """
+        ones = torch.ones_like(values, dtype=torch.int32)
+        counts = ones.new_zeros(values.shape[0], _GREY_LEVELS).scatter_add(1, values.long(), ones)
+        up_to = counts.cumsum(dim=1, dtype=torch.int32)
+        ranks, weights = self._ranks_and_weights(values.shape[1] - 1)
+        at_ranks = (up_to[:, None] <= ranks[:, None]).float().sum(dim=-1)
+        percentiles: Tensor = at_ranks @ weights
+        return percentiles
+
+    def _ranks_and_weights(self, last: int) -> tuple[Tensor, Tensor]:
+        """Return the ranks next to both percentiles, ``(4,)``, and what each weighs, ``(4, 2)``."""
+        exact = [p / 100 * last for p in (self.spec.low_percentile, self.spec.high_percentile)]
+        below = [min(int(rank), last - 1) for rank in exact]
+        shares = [rank - whole for rank, whole in zip(exact, below, strict=True)]
+        ranks = torch.tensor([[whole, whole + 1] for whole in below], dtype=torch.int32)
+        pairs = torch.tensor([[1 - share, share] for share in shares])
+        return ranks.flatten(), torch.block_diag(*pairs.unsqueeze(-1))
 
 
 class _ExportedNetwork(nn.Module):

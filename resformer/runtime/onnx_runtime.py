@@ -38,8 +38,10 @@ class OnnxRuntimeBackend:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = _ERROR_LEVEL
-        # Threads that spin between two films take the cores that decode the next one.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Threads that spin are at once there for the next operation, but between two films they
+        # would take the cores that decode the next one.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             self._session = onnxruntime.InferenceSession(
                 checkpoint.graph.content, options, providers=["CPUExecutionProvider"]

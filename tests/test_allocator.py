@@ -17,7 +17,7 @@ has_glibc = sys.platform == "linux" and hasattr(ctypes.CDLL(None), "gnu_get_libc
 
 CODE = """
 import ctypes, sys, threading
-from web.allocator import share_heaps
+from resformer.allocator import share_heaps
 
 share_heaps()
 meeting = threading.Barrier(12)
