@@ -6,11 +6,13 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from resformer.evaluation.markdown import render_table as render_table
 
 _MATRIX_SIDE = 1536
 _FEWEST_ROUNDS = 5
@@ -71,9 +73,3 @@ def describe_machine(threads: int) -> str:
         f"{threads} threads used, Python {platform.python_version()}, PyTorch {torch.__version__}; "
         f"load average at the start {load}."
     )
-
-
-def render_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -28,10 +28,12 @@ class Prediction:
     Attributes:
         probabilities: by class name, in the checkpoint's order; they sum to 1.
         gate: whether the picture looks like a film at all; nothing if the checkpoint has no gate.
+        abstained: whether the network is too unsure for its answer to be shown as one.
     """
 
     probabilities: dict[str, float]
     gate: GateResult | None = None
+    abstained: bool = False
 
     @property
     def predicted_class(self) -> str:
