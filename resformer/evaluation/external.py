@@ -103,11 +103,12 @@ def evaluate_external(
     Returns:
         ``sets``: by set and finding, ``count``; ``predicted``, the number of films by predicted
         class, and ``shares``, the same as shares with Wilson intervals; ``refused`` and
-        ``abstained``, numbers of films; ``expected``, the class that the finding has, None without
-        one; ``wrong_without_warning``, the share of films that are shown another class, None
-        without one. ``abnormal_against_no_finding`` and ``covid_against_no_finding``: ``count``,
-        ``positive`` and ``auc`` with its interval, None where one side has no film or the network
-        no such class.
+        ``abstained``, numbers of films; ``shown``, the share of films that are shown a class, being
+        neither refused nor abstained from; ``expected``, the class that the finding has, None
+        without one; ``wrong_without_warning``, the share of films that are shown another class,
+        None without one. ``abnormal_against_no_finding`` and ``covid_against_no_finding``:
+        ``count``, ``positive`` and ``auc`` with its interval, None where one side has no film or
+        the network no such class.
 
     Raises:
         ValueError: if there is not one answer for each film.
@@ -156,6 +157,7 @@ def _count(
         "shares": {name: estimate_share(hits, count) for name, hits in called.items()},
         "refused": int(answers.refused[chosen].sum()),
         "abstained": int(answers.abstained[chosen].sum()),
+        "shown": estimate_share(int(answers.shown[chosen].sum()), count),
         "expected": expected if expected in names else None,
         "wrong_without_warning": wrong,
     }

@@ -43,7 +43,8 @@ def _model_card() -> dict[str, Any]:
             "gate": {"type": ["object", "null"], "description": "What decides on refusal."},
             "metrics": {
                 "type": "object",
-                "description": "Reports by split: estimates with 95 % bootstrap intervals.",
+                "description": "Reports by split: estimates with 95 % bootstrap intervals; "
+                "under report, those of other hospitals, controls and sources.",
             },
             "training": {
                 "type": "object",

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from resformer.evaluation.card.tables import (
+    FEWEST_FILMS,
     HEADLINES,
     NONE,
     Report,
+    list_findings,
     show_estimate,
     show_name,
     show_value,
@@ -65,6 +67,20 @@ def render_sources(sources: Report, class_names: Sequence[str]) -> str:
         for source, figures in sorted(found.items())
     ]
     return render_table(("class", "source", "films", "recall", *_called(class_names)), rows)
+
+
+def render_shares(external: Report, class_names: Sequence[str]) -> str:
+    """Return the shares of the larger sets with their intervals."""
+    rows = [
+        (
+            show_name(set_name),
+            finding,
+            *(show_estimate(figures["shares"][name]) for name in class_names),
+            show_estimate(figures["shown"]),
+        )
+        for set_name, finding, figures in list_findings(external, FEWEST_FILMS)
+    ]
+    return render_table(("set", "finding", *_called(class_names), "shown a class"), rows)
 
 
 def render_risks(abstention: Report) -> str:

@@ -9,9 +9,11 @@ from resformer.evaluation.card.details import (
     render_recipe,
     render_risks,
     render_seeds,
+    render_shares,
     render_sources,
 )
 from resformer.evaluation.card.tables import (
+    FEWEST_FILMS,
     Report,
     render_areas,
     render_classes,
@@ -34,7 +36,7 @@ def render_card(report: Report) -> str:
         _show_quality(report["test"], report["sources"]),
         _show_abstention(report["abstention"]),
         _show_controls(report["controls"]),
-        *([_show_external(report["external"])] if report["external"] else []),
+        *([_show_external(report)] if report["external"] else []),
         *(["## Seeds\n\n" + render_seeds(report["seeds"])] if report["seeds"] else []),
         *([_show_ablations(report)] if report["ablations"] else []),
         "## CLAIM 2024 and TRIPOD+AI\n\n" + render_table(("item", "answer"), GUIDELINE_ITEMS),
@@ -113,13 +115,16 @@ def _show_controls(controls: list[Report]) -> str:
     )
 
 
-def _show_external(external: Report) -> str:
+def _show_external(report: Report) -> str:
+    external, names = report["external"], report["model"]["class_names"]
     return (
         "## Other hospitals\n\nFilms of sets that nothing was trained on. Their findings need not "
         "be classes of the model: for tuberculosis, for\ninstance, it has none, so that every "
         "answer but a refusal or an abstention misleads. *Wrong without warning* is the\nshare of "
-        "films that are shown a class which contradicts the finding.\n\n"
-        f"{render_sets(external)}\n\nOver all sets:\n\n{render_areas(external)}"
+        "films that are shown a class which contradicts the finding, where the finding has a class."
+        f"\n\n{render_sets(external, names)}\n\nAs shares, where there are {FEWEST_FILMS} films "
+        "or more; *shown a class* are those that are neither refused nor abstained from:\n\n"
+        f"{render_shares(external, names)}\n\nOver all sets:\n\n{render_areas(external)}"
     )
 
 

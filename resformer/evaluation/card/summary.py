@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from resformer.evaluation.card.tables import (
+    FEWEST_FILMS,
     Report,
     render_areas,
     render_classes,
@@ -27,9 +28,10 @@ def render_figures(report: Report) -> str:
     ]
     if report["external"]:
         parts += [
-            "On films of other hospitals, of which none was trained on (*wrong without warning*: "
-            "shown a class that\ncontradicts the finding, neither refused nor abstained from):",
-            render_sets(report["external"]),
+            f"On films of other hospitals that nothing was trained on, findings of {FEWEST_FILMS} "
+            "films or more (*wrong without\nwarning*: shown a class that contradicts the finding, "
+            "neither refused nor abstained from):",
+            render_sets(report["external"], model["class_names"], FEWEST_FILMS),
             render_areas(report["external"]),
         ]
     parts += [

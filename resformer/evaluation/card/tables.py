@@ -22,6 +22,8 @@ AREAS = {
 }
 _INTERVAL = "value (95 % interval)"
 NONE = "-"
+# A share of fewer films says nearly nothing.
+FEWEST_FILMS = 20
 
 
 def show_name(name: str) -> str:
@@ -74,27 +76,31 @@ def render_controls(controls: Sequence[Report]) -> str:
     return render_table(("control", "accuracy", *(f"recall {show_name(n)}" for n in names)), rows)
 
 
-def render_sets(external: Report) -> str:
-    """Return what the films of each set and finding are called."""
-    findings = [
+def list_findings(external: Report, fewest: int = 1) -> list[tuple[str, str, Report]]:
+    """Return set, finding and figures of every finding of a set that has at least so many films."""
+    return [
         (set_name, finding, figures)
         for set_name, found in sorted(external["sets"].items())
         for finding, figures in sorted(found.items())
+        if figures["count"] >= fewest
     ]
-    names = sorted({name for *_, figures in findings for name in figures["predicted"]})
+
+
+def render_sets(external: Report, class_names: Sequence[str], fewest: int = 1) -> str:
+    """Return what the films of each set and finding are called, if there are enough of them."""
     rows = [
         (
             show_name(set_name),
             finding,
             str(figures["count"]),
-            *(str(figures["predicted"][name]) for name in names),
+            *(str(figures["predicted"][name]) for name in class_names),
             str(figures["refused"]),
             str(figures["abstained"]),
             show_estimate(figures["wrong_without_warning"]),
         )
-        for set_name, finding, figures in findings
+        for set_name, finding, figures in list_findings(external, fewest)
     ]
-    called = (f"called {show_name(name)}" for name in names)
+    called = (f"called {show_name(name)}" for name in class_names)
     last = ("refused", "abstained", "wrong without warning")
     return render_table(("set", "finding", "films", *called, *last), rows)
 
