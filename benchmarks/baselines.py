@@ -57,16 +57,6 @@ class WithoutLungs(nn.Module):
         return logits
 
 
-def build_baseline(name: str, num_classes: int = 4) -> nn.Module:
-    """Return a network of torchvision by its name, with random weights; it takes ``(B, 1, H, W)``.
-
-    Raises:
-        ImportError: if ``requirements-benchmarks.txt`` is not installed.
-    """
-    build: Callable[..., nn.Module] = getattr(import_torchvision().models, _TORCHVISION[name])
-    return GreyImages(build(num_classes=num_classes))
-
-
 def build_baselines(num_classes: int = 4) -> dict[str, nn.Module]:
     """Return the networks by name, in evaluation mode; they take ``(B, 1, H, W)``.
 
@@ -79,6 +69,16 @@ def build_baselines(num_classes: int = 4) -> dict[str, nn.Module]:
         weights=None, num_classes=num_classes, in_channels=1, apply_sigmoid=False
     )
     return {name: network.eval() for name, network in networks.items()}
+
+
+def build_baseline(name: str, num_classes: int = 4) -> nn.Module:
+    """Return a network of torchvision by its name, with random weights; it takes ``(B, 1, H, W)``.
+
+    Raises:
+        ImportError: if ``requirements-benchmarks.txt`` is not installed.
+    """
+    build: Callable[..., nn.Module] = getattr(import_torchvision().models, _TORCHVISION[name])
+    return GreyImages(build(num_classes=num_classes))
 
 
 def import_torchvision() -> Any:

@@ -14,27 +14,46 @@ import argparse
 import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from benchmarks.baselines import WithoutLungs, build_baseline
+from benchmarks.baselines import GreyImages, import_torchvision
 from benchmarks.timing import describe_machine, render_table
 from resformer.data.augment import STRENGTHS, FilmAugmentation
 from resformer.data.dataset import FilmDataset
-from resformer.devices import choose_device
+from resformer.devices import choose_device, place_model
 from resformer.model import ResFormerConfig
 from resformer.training.config import TrainingConfig
 from resformer.training.distributed import ProcessGroup
-from resformer.training.engine import FilmLoader, train_epoch
+from resformer.training.engine import FilmLoader, Learner, train_epoch
+from resformer.training.optimisation import WeightAverage, build_optimizer, build_scheduler
 from resformer.training.workspace import build_learner, build_loader, build_loss
 from resformer.transforms import InputSpec
 from tests.phantom import draw_chest_phantom
 
 _DRAWN = 32
 _CLASSES = 4
+
+
+class WithoutLungs(nn.Module):
+    """A classifier as the training loop calls it.
+
+    Args:
+        network: takes ``(B, 1, H, W)``.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor, return_lungs: bool = False) -> Tensor:
+        """Map ``(B, 1, H, W)`` to logits; it knows nothing of lungs."""
+        logits: Tensor = self.network(images)
+        return logits
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -47,13 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     group = ProcessGroup(0, 1, choose_device("cpu"))
     films = drawn_films(options.films, config)
     loader = build_loader(films, config, group)
-    network = ResFormerConfig(num_classes=_CLASSES)
-    setting = build_loss(films, network, config), len(loader), network, config, group
-    learners = {
-        "ResFormer (ours)": build_learner(*setting),
-        "ResNet-18": build_learner(*setting, build=_build_resnet),
-    }
-    precision = learners["ResNet-18"].precision
+    ours = build_learner(
+        build_loss(films, ResFormerConfig(num_classes=_CLASSES), config),
+        *(len(loader), ResFormerConfig(num_classes=_CLASSES), config, group),
+    )
+    learners = {"ResFormer (ours)": ours, "ResNet-18": as_learner(_resnet(), ours, config, loader)}
     rates: dict[str, list[float]] = {name: [] for name in (*learners, "loader alone")}
     for epoch in range(options.epochs + 1):  # the first warms up and does not count
         for name, learner in learners.items():
@@ -66,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ]
     text = (
         f"{machine}\n\n{options.films} films of {options.size} x {options.size}, augmented, in "
-        f"batches of {config.batch_size} by {config.workers} workers, {precision}; "
+        f"batches of {config.batch_size} by {config.workers} workers, {ours.precision}; "
         f"{options.epochs} epochs.\n\n"
         + render_table(("network", "images/s, median", "fastest epoch"), rows)
     )
@@ -96,8 +113,23 @@ def drawn_films(count: int, config: TrainingConfig) -> FilmDataset:
     )
 
 
-def _build_resnet(_: ResFormerConfig) -> nn.Module:
-    return WithoutLungs(build_baseline("ResNet-18", _CLASSES))
+def as_learner(
+    network: nn.Module, ours: Learner, config: TrainingConfig, loader: FilmLoader
+) -> Learner:
+    """Return another network with the same loss, optimiser, schedule and average."""
+    model = place_model(WithoutLungs(network), torch.device("cpu"))
+    optimizer = build_optimizer(model, config)
+    return replace(
+        ours,
+        model=model,
+        average=WeightAverage(model, config.ema_decay),
+        optimizer=optimizer,
+        scheduler=build_scheduler(optimizer, config, len(loader)),
+    )
+
+
+def _resnet() -> nn.Module:
+    return GreyImages(import_torchvision().models.resnet18(num_classes=_CLASSES))
 
 
 def _time_loader(loader: FilmLoader, films: int) -> float:
