@@ -13,6 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+# Constructors of torchvision.models by the networks' names.
+_TORCHVISION = {
+    "ResNet-18": "resnet18",
+    "MobileNetV3-Small": "mobilenet_v3_small",
+    "DenseNet-121": "densenet121",
+}
 # Held as long as the process runs: what it defines goes with it.
 _OPERATORS: list[torch.library.Library] = []
 
@@ -57,20 +63,22 @@ def build_baselines(num_classes: int = 4) -> dict[str, nn.Module]:
     Raises:
         ImportError: if ``requirements-benchmarks.txt`` is not installed.
     """
-    models = import_torchvision().models
-    names = {
-        "ResNet-18": models.resnet18,
-        "MobileNetV3-Small": models.mobilenet_v3_small,
-        "DenseNet-121": models.densenet121,
-    }
-    networks: dict[str, nn.Module] = {
-        name: GreyImages(build(num_classes=num_classes)) for name, build in names.items()
-    }
+    networks = {name: build_baseline(name, num_classes) for name in _TORCHVISION}
     dense_net: Callable[..., nn.Module] = importlib.import_module("torchxrayvision.models").DenseNet
     networks["TorchXRayVision DenseNet"] = dense_net(
         weights=None, num_classes=num_classes, in_channels=1, apply_sigmoid=False
     )
     return {name: network.eval() for name, network in networks.items()}
+
+
+def build_baseline(name: str, num_classes: int = 4) -> nn.Module:
+    """Return a network of torchvision by its name, with random weights; it takes ``(B, 1, H, W)``.
+
+    Raises:
+        ImportError: if ``requirements-benchmarks.txt`` is not installed.
+    """
+    build: Callable[..., nn.Module] = getattr(import_torchvision().models, _TORCHVISION[name])
+    return GreyImages(build(num_classes=num_classes))
 
 
 def import_torchvision() -> Any:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from resformer.checkpoint import Checkpoint
-from resformer.evaluation.controls import CONTROLS, EXCHANGED, run_controls
+from resformer.evaluation.controls import CONTROLS, EXCHANGED, NEED_LUNGS, run_controls
 from resformer.inference import Prediction, Predictor
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.transforms import InputSpec
@@ -87,6 +87,15 @@ def test_a_network_that_looks_at_the_border_is_caught(
     for name in ("lungs blacked out", "outer frame of 10 % only"):
         assert reports[name]["accuracy"]["value"] == 1, name
     assert reports["lungs only"]["accuracy"]["value"] == 0.25
+
+
+def test_without_an_outliner_the_controls_of_the_lungs_are_left_out(
+    films: tuple[Pixels, NDArray[np.int64]], tiny_config: ResFormerConfig
+) -> None:
+    reports = run_controls(Reader(tiny_config, 32, 32), *films, None, bootstrap=10)
+    assert list(reports) == [name for name in CONTROLS if name not in NEED_LUNGS]
+    assert len(reports) == 7
+    assert reports["whole film"]["accuracy"] == {"value": 1.0, "low": 1.0, "high": 1.0}
 
 
 def test_the_changes_of_grey_are_exact() -> None:

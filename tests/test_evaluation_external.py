@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,10 @@ from resformer.checkpoint import Checkpoint, save_checkpoint
 from resformer.cli import main
 from resformer.data.errors import DatasetError
 from resformer.data.manifest import write_manifest
+from resformer.evaluation.answers import Answers, collect_answers
 from resformer.evaluation.external import ExternalFilm, evaluate_external, read_labels
+from resformer.gate.result import GateResult
+from resformer.inference import Prediction
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.transforms import InputSpec
 from tests.conftest import CLASS_NAMES
@@ -41,13 +45,28 @@ PROBABILITIES = np.array(
 )
 
 
+def answers(
+    count: int = len(FILMS), refused: Sequence[int] = (), abstained: Sequence[int] = ()
+) -> Answers:
+    films = range(count)
+    return Answers(
+        PROBABILITIES[-count:],
+        np.array([k in refused for k in films]),
+        np.array([k in abstained for k in films]),
+    )
+
+
 def test_counts_and_areas_are_those_found_by_hand() -> None:
-    report = evaluate_external(FILMS, PROBABILITIES, CLASS_NAMES, bootstrap=50)
+    report = evaluate_external(FILMS, answers(), CLASS_NAMES, bootstrap=50)
     clinic = report["sets"]["clinic"]
-    assert clinic["no finding"] == {
-        "count": 2,
-        "predicted": {"COVID": 1, "Lung_Opacity": 0, "Normal": 1, "Viral Pneumonia": 0},
+    assert clinic["no finding"]["count"] == 2
+    assert clinic["no finding"]["predicted"] == {
+        "COVID": 1,
+        "Lung_Opacity": 0,
+        "Normal": 1,
+        "Viral Pneumonia": 0,
     }
+    assert clinic["no finding"]["shares"]["COVID"]["value"] == 0.5
     assert clinic["tuberculosis"]["predicted"]["Normal"] == 1
     # 1 - P(Normal): 0.6 and 0.8 of the abnormal against 0.1 and 0.7 of the others.
     abnormal = report["abnormal_against_no_finding"]
@@ -60,12 +79,66 @@ def test_counts_and_areas_are_those_found_by_hand() -> None:
     json.dumps(report, allow_nan=False)
 
 
+@pytest.mark.parametrize(
+    ("refused", "abstained", "wrong", "shown"),
+    [
+        ((), (), 0.5, 1.0),
+        ((1,), (), 0.0, 0.5),
+        ((), (1,), 0.0, 0.5),
+        ((0,), (), 0.5, 0.5),
+        ((0,), (1,), 0.0, 0.0),
+    ],
+)
+def test_a_wrong_class_counts_unless_it_is_refused_or_abstained_from(
+    refused: Sequence[int], abstained: Sequence[int], wrong: float, shown: float
+) -> None:
+    """Of the two films without finding the second is called COVID."""
+    found = evaluate_external(FILMS, answers(5, refused, abstained), CLASS_NAMES, bootstrap=0)
+    clinic = found["sets"]["clinic"]["no finding"]
+    assert (clinic["refused"], clinic["abstained"]) == (len(refused), len(abstained))
+    assert clinic["wrong_without_warning"]["value"] == wrong
+    assert clinic["shown"]["value"] == shown
+    assert clinic["expected"] == "Normal"
+
+
+def test_only_a_finding_with_a_class_of_its_own_can_get_a_wrong_one() -> None:
+    sets = evaluate_external(FILMS, answers(), CLASS_NAMES, bootstrap=0)["sets"]
+    assert sets["papers"]["covid-19"]["wrong_without_warning"]["value"] == 0
+    for found in (sets["papers"]["sars"], sets["clinic"]["tuberculosis"]):
+        assert (found["expected"], found["wrong_without_warning"]) == (None, None)
+        assert found["shown"]["value"] == 1
+
+
+def test_every_film_needs_an_answer() -> None:
+    with pytest.raises(ValueError, match="give one answer for each film: 4 for 5"):
+        evaluate_external(FILMS, answers(4), CLASS_NAMES)
+    with pytest.raises(ValueError, match="one row, refusal and abstention for each film"):
+        Answers(PROBABILITIES, np.zeros(5, bool), np.zeros(4, bool))
+
+
+def test_a_gate_that_refuses_and_a_network_that_abstains_are_told_apart() -> None:
+    even = dict.fromkeys(CLASS_NAMES, 0.25)
+    found = collect_answers(
+        [
+            Prediction(even),
+            Prediction(even, GateResult(0.9, 0.5, "")),
+            Prediction(even, GateResult(0.1, 0.5, "It is a photograph.")),
+            Prediction(even, abstained=True),
+        ]
+    )
+    assert found.refused.tolist() == [False, False, True, False]
+    assert found.abstained.tolist() == [False, False, False, True]
+    assert found.shown.tolist() == [True, True, False, False]
+    assert found.probabilities.shape == (4, 4)
+
+
 def test_what_a_network_or_a_set_does_not_have_is_undefined() -> None:
     names = ("COVID", "Lung_Opacity", "Healthy", "Viral Pneumonia")
-    report = evaluate_external(FILMS, PROBABILITIES, names, bootstrap=0)
+    report = evaluate_external(FILMS, answers(), names, bootstrap=0)
     assert report["abnormal_against_no_finding"]["auc"] is None
     assert report["covid_against_no_finding"]["auc"]["value"] == 0.5
-    sick = evaluate_external(FILMS[2:], PROBABILITIES[2:], CLASS_NAMES, bootstrap=0)
+    assert report["sets"]["clinic"]["no finding"]["expected"] is None
+    sick = evaluate_external(FILMS[2:], answers(3), CLASS_NAMES, bootstrap=0)
     assert sick["covid_against_no_finding"]["auc"] is None
 
 

@@ -13,7 +13,9 @@ from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
 from resformer.checkpoint import load_checkpoint
+from resformer.cli.report import JSON_NAME
 from resformer.cli.train import MANIFEST_NAME
+from resformer.evaluation.tables import class_table, overall_table
 from resformer.model import ResFormerConfig
 from resformer.training.epochs import STATE_NAME
 from tests import notebook_runner
@@ -164,3 +166,11 @@ def test_the_published_notebook_carries_the_outputs_of_one_whole_run() -> None:
     assert kinds(cell_calling(notebook, "plot_roc")).count("image/png") == 3
     assert "text/html" in kinds(cell_calling(notebook, "class_table"))
     assert "Viral Pneumonia" in json.dumps(cell_calling(notebook, "class_table").outputs)
+
+
+def test_the_published_notebook_has_the_figures_of_the_report() -> None:
+    report = json.loads((NOTEBOOK.parent / JSON_NAME).read_text(encoding="utf-8"))["test"]
+    shown = json.dumps(cell_calling(read_notebook(), "class_table").outputs)
+    cells = [*overall_table(report).values()]
+    cells += [str(cell) for row in class_table(report).values() for cell in row.values()]
+    assert [cell for cell in cells if cell not in shown] == []

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.speed import quote
 from resformer.checkpoint import Checkpoint, load_checkpoint
+from resformer.cli.report import CARD_NAME, FIGURES_MARK, JSON_NAME
+from resformer.evaluation.card import render_card, render_figures
+from resformer.evaluation.markdown import replace_block
+from resformer.evaluation.study import keep_in
 from resformer.evaluation.tables import class_table, overall_table
 from web.config import describe_settings
 from web.contract.errors import CODES
@@ -24,6 +30,12 @@ def readme() -> str:
 @pytest.fixture(scope="module")
 def shipped() -> Checkpoint:
     return load_checkpoint(ROOT / "best_model.pth")
+
+
+@pytest.fixture(scope="module")
+def report() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((ROOT / JSON_NAME).read_text(encoding="utf-8"))
+    return found
 
 
 def _row(text: str, *cells: object) -> None:
@@ -42,6 +54,26 @@ def test_the_results_are_the_checkpoints_own(readme: str, shipped: Checkpoint) -
         cells = (scores[key] for key in ("support", "recall", "specificity", "f1"))
         _row(readme, name.replace("_", " "), *cells)
     assert f"{report['count']:,} test films" in readme
+
+
+def test_the_report_is_of_the_shipped_model_which_holds_it(
+    report: dict[str, Any], shipped: Checkpoint
+) -> None:
+    assert report["model"]["source"] == shipped.source
+    assert keep_in(shipped.metrics, report) == shipped.metrics
+    assert report["model"]["validation"] == shipped.metrics["validation"]
+
+
+def test_the_texts_are_what_the_report_renders_to(readme: str, report: dict[str, Any]) -> None:
+    assert (ROOT / CARD_NAME).read_text(encoding="utf-8") == render_card(report)
+    assert replace_block(readme, FIGURES_MARK, render_figures(report)) == readme
+
+
+def test_the_pictures_of_the_model_card_are_there(report: dict[str, Any]) -> None:
+    pictures = re.findall(r"\]\(([^)]+\.png)\)", render_card(report))
+    assert len(pictures) == 4
+    assert [name for name in pictures if not (ROOT / name).is_file()] == []
+    assert sum((ROOT / name).stat().st_size for name in pictures) < 500_000
 
 
 def test_the_training_is_described_as_it_was(readme: str, shipped: Checkpoint) -> None:

@@ -6,25 +6,12 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
+from resformer.evaluation.card.texts import INTENDED_USE, LIMITATIONS
 from web.config import WebConfig
 from web.service import ModelService
 
 if TYPE_CHECKING:
     from resformer.model import ResFormerConfig
-
-INTENDED_USE = (
-    "Research and teaching on frontal chest X-rays. It is not a medical device and must not be "
-    "used to diagnose, to treat or to decide anything about a person."
-)
-LIMITATIONS = (
-    "It has not been validated on patients: the figures come from films of the same collections "
-    "as the training films, and the intervals say nothing about other populations.",
-    "It may recognise the hospital, the device or the age of a person instead of a disease.",
-    "It knows its classes and no others, and always picks one, also for a disease that is none "
-    "of them, or for several at once.",
-    "It reads upright frontal films. Other pictures, such as lateral views or photographs of a "
-    "screen, may be classified as if they were such films.",
-)
 
 
 def build_card(service: ModelService, config: WebConfig) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import numpy as np
 from flask import Blueprint, Response, render_template
 
 from resformer import __version__
+from resformer.evaluation.card.tables import AREAS
 from resformer.images import IMAGE_SUFFIXES
 from web import charts
 from web.config import WebConfig
@@ -105,6 +106,8 @@ def _view(card: dict[str, Any]) -> dict[str, Any]:
         "card": card,
         "report": report,
         "split": "test" if card["metrics"].get("test") else "validation",
+        "kept": card["metrics"].get("report", {}),
+        "areas": AREAS,
         "headlines": _HEADLINES,
         "confusion": _shade(report["confusion_matrix"]) if report else [],
         "charts": [chart for chart in drawn if chart],

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from resformer import __version__
-from resformer.cli import controls, evaluate, export, external, fit_gate, predict, train
+from resformer.cli import controls, evaluate, export, external, fit_gate, predict, report, train
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"resformer {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (train, evaluate, controls, external, predict, fit_gate, export):
+    for command in (train, evaluate, controls, external, report, predict, fit_gate, export):
         command.add_parser(commands)
     return parser
 
@@ -42,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "evaluate": evaluate.run,
         "controls": controls.run,
         "external": external.run,
+        "report": report.run,
         "predict": predict.run,
         "fit-gate": fit_gate.run,
         "export": export.run,

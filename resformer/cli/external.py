@@ -31,17 +31,12 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate; the exit status."""
-    from resformer.evaluation.external import LABELS_NAME, evaluate_external, read_labels
-    from resformer.evaluation.films import classify_pixels
+    from resformer.evaluation.external import examine_folder
     from resformer.evaluation.report import write_json
-    from resformer.images import decode_image
     from resformer.inference import Predictor
 
-    films = read_labels(options.data / LABELS_NAME)
     predictor = Predictor.from_file(options.model, options.device)
-    decoded = (decode_image((options.data / film.path).read_bytes()) for film in films)
-    probabilities = classify_pixels(predictor, decoded, total=len(films), progress=True)
-    report = evaluate_external(films, probabilities, predictor.class_names)
+    report = examine_folder(predictor, options.data, progress=True)
     options.out.mkdir(parents=True, exist_ok=True)
     path = write_json(report, options.out / "external.json")
     for set_name, findings in report["sets"].items():

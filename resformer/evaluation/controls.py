@@ -31,6 +31,8 @@ Control = Callable[[Pixels, Pixels, Pixels], Pixels]
 _WIDENING = 0.03
 _FRAME = 0.1
 EXCHANGED = "surroundings exchanged"
+LUNGS_ONLY, LUNGS_BLACK = "lungs only", "lungs blacked out"
+NEED_LUNGS = frozenset({LUNGS_ONLY, LUNGS_BLACK, EXCHANGED})
 
 
 def _lungs_only(film: Pixels, outline: Pixels, _: Pixels) -> Pixels:
@@ -72,8 +74,8 @@ def _compressed(film: Pixels, _: Pixels, __: Pixels) -> Pixels:
 
 CONTROLS: Mapping[str, Control] = {
     "whole film": lambda film, _, __: film,
-    "lungs only": _lungs_only,
-    "lungs blacked out": _lungs_black,
+    LUNGS_ONLY: _lungs_only,
+    LUNGS_BLACK: _lungs_black,
     EXCHANGED: _exchanged,
     "outer frame of 10 % only": _frame_only,
     "blurred to 16 x 16": _blurred,
@@ -88,9 +90,10 @@ def run_controls(
     predictor: Predictor,
     films: NDArray[np.uint8],
     labels: NDArray[np.int64],
-    outliner: Predictor,
+    outliner: Predictor | None,
     *,
     names: Sequence[str] = tuple(CONTROLS),
+    bootstrap: int = 0,
     seed: int = 0,
     progress: bool = False,
 ) -> dict[str, Any]:
@@ -100,15 +103,17 @@ def run_controls(
         predictor: what is examined.
         films: ``(N, size, size)``.
         labels: class indices ``(N,)`` in the predictor's order.
-        outliner: a network with a lung head, which says where the lungs are.
+        outliner: a network with a lung head, which says where the lungs are; without one the
+            controls of ``NEED_LUNGS`` are left out.
         names: of the controls, by default all.
+        bootstrap: number of bootstrap samples; 0 leaves the intervals out.
         seed: of which film lends its surroundings to which; it is always one of another class.
         progress: whether to draw progress bars.
 
     Returns:
-        by control the report of ``evaluate_predictions``, without intervals. That of the exchanged
-        surroundings has also ``follows_surroundings``, the share of films that are put into the
-        class of the film whose surroundings they got.
+        by control the report of ``evaluate_predictions``. That of the exchanged surroundings has
+        also ``follows_surroundings``, the share of films that are put into the class of the film
+        whose surroundings they got.
 
     Raises:
         ValueError: if the outliner has no lung head, all films are of one class, or a control has
@@ -117,25 +122,39 @@ def run_controls(
     unknown = sorted(set(names) - set(CONTROLS))
     if unknown:
         raise ValueError(f"there is no control {unknown[0]!r}: choose from {', '.join(CONTROLS)}")
-    outlines = predict_lungs(outliner.model, films, outliner.checkpoint.input_spec)
+    if outliner is None:
+        names = [name for name in names if name not in NEED_LUNGS]
+        outlines = np.zeros((len(films), 1, 1), np.float32)
+    else:
+        outlines = predict_lungs(outliner.model, films, outliner.checkpoint.input_spec)
     donors = _donors(labels, seed)
     reports: dict[str, Any] = {}
     for name in names:
-        changed = _change(CONTROLS[name], films, outlines, donors)
+        changed = change_films(CONTROLS[name], films, outlines, donors)
         found = classify_pixels(predictor, changed, total=len(films), label=name, progress=progress)
-        reports[name] = evaluate_predictions(labels, found, predictor.class_names, bootstrap=0)
+        reports[name] = evaluate_predictions(
+            labels, found, predictor.class_names, bootstrap=bootstrap
+        )
         if name == EXCHANGED:
             follows = float((found.argmax(1) == labels[donors]).mean())
             reports[name]["follows_surroundings"] = follows
     return reports
 
 
-def _change(
+def change_films(
     control: Control,
     films: NDArray[np.uint8],
     outlines: NDArray[np.float32],
     donors: NDArray[np.int64],
 ) -> Iterator[Pixels]:
+    """Yield films ``(N, size, size)`` changed by a control.
+
+    Args:
+        control: one of ``CONTROLS``.
+        films: to change.
+        outlines: probabilities of lung, ``(N, h, w)``.
+        donors: index of the film that lends its surroundings to each, ``(N,)``.
+    """
     for index, donor in enumerate(donors):
         film = np.asarray(films[index])
         outline = resize_pixels(np.rint(255 * outlines[index]).astype(np.uint8), len(film))

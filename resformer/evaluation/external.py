@@ -5,13 +5,13 @@ The sets are listed in a CSV with the columns ``set``, ``file`` and ``finding``;
 all sets together, each an area under the ROC curve: is an abnormal film (COVID or tuberculosis)
 told from one without finding by ``1 - P(Normal)``, and a COVID film from one without finding by
 ``P(COVID)``. Other pneumonias are counted alone: whether they are abnormal is not in doubt, but
-which class they ought to be is.
+which class they ought to be is. Where a finding has a class of its own, the films that get another
+one, and neither a refusal nor an abstention to warn of it, are counted too.
 """
 
 from __future__ import annotations
 
 import csv
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +21,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resformer.data.errors import DatasetError
+from resformer.evaluation.answers import Answers
 from resformer.evaluation.bootstrap import bootstrap_weights, estimate_from
+from resformer.evaluation.films import answer_pixels
 from resformer.evaluation.scores import roc_auc
+from resformer.evaluation.shares import estimate_share
+from resformer.images import decode_image
+from resformer.inference import Predictor
 
 LABELS_NAME = "labels.csv"
 COLUMNS = ("set", "file", "finding")
 NO_FINDING = "no finding"
 COVID_FINDING, COVID_CLASS, NORMAL_CLASS = "covid-19", "COVID", "Normal"
 ABNORMAL = frozenset({COVID_FINDING, "tuberculosis"})
+CLASS_OF_FINDING = {NO_FINDING: NORMAL_CLASS, COVID_FINDING: COVID_CLASS}
 
 
 @dataclass(frozen=True)
@@ -59,9 +65,27 @@ def read_labels(path: Path) -> list[ExternalFilm]:
     ]
 
 
+def examine_folder(
+    predictor: Predictor, folder: Path, *, bootstrap: int = 1000, progress: bool = False
+) -> dict[str, Any]:
+    """Classify the films that a folder's ``labels.csv`` lists; :func:`evaluate_external` of them.
+
+    Raises:
+        DatasetError: as :func:`read_labels`.
+        OSError: if a film is missing.
+        ImageError: if one cannot be read.
+    """
+    films = read_labels(folder / LABELS_NAME)
+    decoded = (decode_image((folder / film.path).read_bytes()) for film in films)
+    answers = answer_pixels(
+        predictor, decoded, total=len(films), label="external", progress=progress
+    )
+    return evaluate_external(films, answers, predictor.class_names, bootstrap=bootstrap)
+
+
 def evaluate_external(
     films: Sequence[ExternalFilm],
-    probabilities: NDArray[np.float64],
+    answers: Answers,
     class_names: Sequence[str],
     *,
     bootstrap: int = 1000,
@@ -71,29 +95,36 @@ def evaluate_external(
 
     Args:
         films: as :func:`read_labels` gives them.
-        probabilities: ``(N, K)``.
-        class_names: in the order of the columns.
+        answers: to these films.
+        class_names: in the order of the probabilities.
         bootstrap: number of bootstrap samples.
         seed: of the bootstrap.
 
     Returns:
-        ``sets``: by set and finding, ``count`` and ``predicted``, the number of films by predicted
-        class; ``abnormal_against_no_finding`` and ``covid_against_no_finding``: ``count``,
-        ``positive`` and ``auc`` with its interval, None where one side has no film or the network
-        no such class.
+        ``sets``: by set and finding, ``count``; ``predicted``, the number of films by predicted
+        class, and ``shares``, the same as shares with Wilson intervals; ``refused`` and
+        ``abstained``, numbers of films; ``shown``, the share of films that are shown a class, being
+        neither refused nor abstained from; ``expected``, the class that the finding has, None
+        without one; ``wrong_without_warning``, the share of films that are shown another class,
+        None without one. ``abnormal_against_no_finding`` and ``covid_against_no_finding``:
+        ``count``, ``positive`` and ``auc`` with its interval, None where one side has no film or
+        the network no such class.
+
+    Raises:
+        ValueError: if there is not one answer for each film.
     """
+    if len(films) != len(answers.probabilities):
+        raise ValueError(
+            f"give one answer for each film: {len(answers.probabilities)} for {len(films)}"
+        )
     names = list(class_names)
     findings = np.array([film.finding for film in films])
     keys = [(film.set_name, film.finding) for film in films]
-    predicted = probabilities.argmax(axis=1)
     sets: dict[str, Any] = {}
     for set_name, finding in sorted(set(keys)):
-        chosen = [predicted[i] for i, key in enumerate(keys) if key == (set_name, finding)]
-        counts = Counter(names[k] for k in chosen)
-        sets.setdefault(set_name, {})[finding] = {
-            "count": len(chosen),
-            "predicted": {name: counts[name] for name in names},
-        }
+        chosen = np.array([key == (set_name, finding) for key in keys])
+        sets.setdefault(set_name, {})[finding] = _count(finding, chosen, answers, names)
+    probabilities = answers.probabilities
     normal, covid = (
         probabilities[:, names.index(name)] if name in names else None
         for name in (NORMAL_CLASS, COVID_CLASS)
@@ -106,6 +137,29 @@ def evaluate_external(
         "sets": sets,
         "abnormal_against_no_finding": _area(abnormal, none, abnormality, **options),
         "covid_against_no_finding": _area(findings == COVID_FINDING, none, covid, **options),
+    }
+
+
+def _count(
+    finding: str, chosen: NDArray[np.bool_], answers: Answers, names: list[str]
+) -> dict[str, Any]:
+    """Count what the chosen films, all of one finding, are called."""
+    count, predicted = int(chosen.sum()), answers.predicted[chosen]
+    called = {name: int((predicted == k).sum()) for k, name in enumerate(names)}
+    expected = CLASS_OF_FINDING.get(finding)
+    wrong = None
+    if expected in names:
+        mistaken = (predicted != names.index(expected)) & answers.shown[chosen]
+        wrong = estimate_share(int(mistaken.sum()), count)
+    return {
+        "count": count,
+        "predicted": called,
+        "shares": {name: estimate_share(hits, count) for name, hits in called.items()},
+        "refused": int(answers.refused[chosen].sum()),
+        "abstained": int(answers.abstained[chosen].sum()),
+        "shown": estimate_share(int(answers.shown[chosen].sum()), count),
+        "expected": expected if expected in names else None,
+        "wrong_without_warning": wrong,
     }
 
 

@@ -1,4 +1,4 @@
-"""The probabilities of a whole data set, through the same functions that serve one film."""
+"""The answers to a whole data set, through the same functions that serve one film."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from resformer.data.roots import DataRoot
+from resformer.evaluation.answers import Answers, collect_answers
 from resformer.images import ImageError, decode_image
-from resformer.inference import Predictor
+from resformer.inference import Prediction, Predictor
 
 logger = logging.getLogger(__name__)
 
@@ -40,13 +41,34 @@ def classify_films(
     Raises:
         ValueError: if a class is not among the checkpoint's, or no film can be read.
     """
+    read, answers = answer_films(predictor, root, items, progress=progress)
+    names = predictor.class_names
+    labels = np.array([names.index(name) for _, name in read], dtype=np.int64)
+    return labels, answers.probabilities
+
+
+def answer_films(
+    predictor: Predictor,
+    root: DataRoot,
+    items: Sequence[tuple[str, str]],
+    *,
+    progress: bool = False,
+) -> tuple[list[tuple[str, str]], Answers]:
+    """Do the same as :func:`classify_films`, and keep what the gate and the network said.
+
+    Returns:
+        path and class name of each film that could be read, and the answers to these.
+
+    Raises:
+        ValueError: as :func:`classify_films`.
+    """
     unknown = sorted({name for _, name in items} - set(predictor.class_names))
     if unknown:
         raise ValueError(
             f"the checkpoint knows {', '.join(predictor.class_names)}, not {', '.join(unknown)}: "
             "evaluate it on folders of those names"
         )
-    labels: list[int] = []
+    read: list[tuple[str, str]] = []
 
     def decoded() -> Iterator[NDArray[np.uint8]]:
         for path, name in items:
@@ -55,11 +77,11 @@ def classify_films(
             except (OSError, ImageError) as error:
                 logger.warning("left out %s: %s", path, error)
                 continue
-            labels.append(predictor.class_names.index(name))
+            read.append((path, name))
             yield film
 
-    probabilities = classify_pixels(predictor, decoded(), total=len(items), progress=progress)
-    return np.array(labels, dtype=np.int64), probabilities
+    answers = answer_pixels(predictor, decoded(), total=len(items), progress=progress)
+    return read, answers
 
 
 def classify_pixels(
@@ -82,15 +104,26 @@ def classify_pixels(
     Raises:
         ValueError: if there is no film.
     """
+    answers = answer_pixels(predictor, films, total=total, label=label, progress=progress)
+    return answers.probabilities
+
+
+def answer_pixels(
+    predictor: Predictor,
+    films: Iterable[NDArray[np.uint8]],
+    *,
+    total: int | None = None,
+    label: str = "classify",
+    progress: bool = False,
+) -> Answers:
+    """Do the same as :func:`classify_pixels`, and keep what the gate and the network said."""
     bar = tqdm(films, desc=label, total=total, unit="img", disable=not progress)
-    rows = [
-        list(prediction.probabilities.values())
-        for batch in _batches(bar)
-        for prediction in predictor.predict(batch)
-    ]
-    if not rows:
+    predictions: list[Prediction] = []
+    for batch in _batches(bar):
+        predictions += predictor.predict(batch)
+    if not predictions:
         raise ValueError("no film could be read: check the folder")
-    return np.array(rows, dtype=np.float64)
+    return collect_answers(predictions)
 
 
 def _batches(films: Iterable[NDArray[np.uint8]]) -> Iterator[list[NDArray[np.uint8]]]:

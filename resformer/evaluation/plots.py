@@ -15,13 +15,12 @@ import numpy.typing as npt
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from scipy.stats import binomtest
 from sklearn.metrics import roc_curve
 
-from resformer.evaluation.bootstrap import CONFIDENCE_LEVEL
 from resformer.evaluation.checks import check_predictions
 from resformer.evaluation.metrics import CALIBRATION_BINS
 from resformer.evaluation.scores import calibration_error, confidence_bins, roc_auc
+from resformer.evaluation.shares import estimate_share
 from resformer.evaluation.style import COLOURS, GUIDE_COLOUR, draw_line, new_figure
 
 _LOSSES = {"train_loss": "Training", "validation_loss": "Validation"}
@@ -135,8 +134,8 @@ def plot_reliability(labels: npt.NDArray[Any], probabilities: npt.NDArray[Any]) 
     figure, (curve, histogram) = new_figure(6, 7, rows=2, height_ratios=(3, 1), sharex=True)
     curve.plot([0, 1], [0, 1], color=GUIDE_COLOUR, linewidth=1, linestyle=":", label="Perfect")
     for k in np.flatnonzero(counts):
-        test = binomtest(int(right[k]), int(counts[k]))
-        interval = test.proportion_ci(CONFIDENCE_LEVEL, method="wilson")
+        share = estimate_share(int(right[k]), int(counts[k]))
+        interval = np.array([share["low"], share["high"]], dtype=float)
         curve.plot([confidences[k] / counts[k]] * 2, interval, color=COLOURS[0], linewidth=1.2)
     filled = counts > 0
     means = confidences[filled] / counts[filled], right[filled] / counts[filled]

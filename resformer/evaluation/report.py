@@ -75,15 +75,18 @@ def write_training_report(
     return [*files, *save_figures({"history": plot_history(history), **figures}, folder)]
 
 
-def save_figures(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
+def save_figures(
+    figures: Mapping[str, Figure], folder: Path, *, dots_per_inch: int = _DOTS_PER_INCH
+) -> list[Path]:
     """Write each figure as `<name>.png` into an existing folder and return the files."""
     paths = [folder / f"{name}.png" for name in figures]
     for path, figure in zip(paths, figures.values(), strict=True):
-        figure.savefig(path, dpi=_DOTS_PER_INCH)
+        figure.savefig(path, dpi=dots_per_inch)
     return paths
 
 
-def write_json(content: Any, path: Path) -> Path:
+def write_json(content: Any, path: Path, *, sort_keys: bool = False) -> Path:
     """Write plain data for people to read as well, and return the file written."""
-    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    text = json.dumps(content, indent=2, allow_nan=False, sort_keys=sort_keys)
+    path.write_text(text + "\n", encoding="utf-8")
     return path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from resformer.data.augment import CACHE_MARGIN, STRENGTHS, FilmAugmentation
@@ -194,6 +194,8 @@ def build_learner(
     config: TrainingConfig,
     group: ProcessGroup,
     weights: dict[str, Tensor] | None = None,
+    *,
+    build: Callable[[ResFormerConfig], nn.Module] = IdentityMappingResFormer,
 ) -> Learner:
     """Build the network and all that trains it.
 
@@ -204,9 +206,10 @@ def build_learner(
         config: how to train.
         group: this process's place among the others.
         weights: what the network starts from; random by default.
+        build: makes the network, for benchmarks that train another one in the same way.
     """
     torch.manual_seed(config.seed)
-    model = IdentityMappingResFormer(network)
+    model = build(network)
     if weights is not None:
         model.load_state_dict(weights)
     place_model(model, group.device)

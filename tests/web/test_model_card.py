@@ -14,6 +14,8 @@ from flask.testing import FlaskClient
 
 from resformer import __version__
 from resformer.checkpoint import load_checkpoint, save_checkpoint
+from resformer.evaluation.answers import Answers
+from resformer.evaluation.external import ExternalFilm, evaluate_external
 from resformer.evaluation.metrics import evaluate_predictions
 from tests.conftest import CLASS_NAMES
 from tests.web.gating import write_gated_checkpoint
@@ -53,6 +55,27 @@ def told(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     save_checkpoint(
         dataclasses.replace(checkpoint, metrics={"test": report}, training=TRAINING), path
     )
+    return path
+
+
+@pytest.fixture(scope="module")
+def measured(told: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same checkpoint with what `python -m resformer report` puts into it."""
+    checkpoint = load_checkpoint(told)
+    films = [
+        ExternalFilm("far_clinic", "far_clinic/1.png", "no finding"),
+        ExternalFilm("far_clinic", "far_clinic/2.png", "tuberculosis"),
+        ExternalFilm("papers", "papers/1.png", "covid-19"),
+        ExternalFilm("papers", "papers/2.png", "no finding"),
+    ]
+    none = np.zeros(4, bool)
+    answers = Answers(PROBABILITIES[[0, 1, 0, 2]], none, none)
+    external = evaluate_external(films, answers, CLASS_NAMES, bootstrap=20)
+    black = evaluate_predictions(LABELS, PROBABILITIES[::-1], CLASS_NAMES, bootstrap=20)
+    kept = {"external": external, "controls": [{"name": "lungs blacked out", **black}]}
+    path = tmp_path_factory.mktemp("measured") / "model.pth"
+    metrics = {**checkpoint.metrics, "report": kept}
+    save_checkpoint(dataclasses.replace(checkpoint, metrics=metrics), path)
     return path
 
 
@@ -152,6 +175,29 @@ def test_the_page_shows_what_is_called_what(page: str) -> None:
 def test_the_plots_are_in_the_page_and_hold_no_inline_code(page: str) -> None:
     assert len(re.findall(r'<svg [^>]*role="img" aria-label="[^"]+ by epoch', page)) == 2
     assert re.findall(r"<style|\sstyle=|\son[a-z]+=|<script|javascript:|<img [^>]*http", page) == []
+
+
+def test_the_page_shows_other_hospitals_and_controls(measured: Path) -> None:
+    client = create_app(WebConfig(measured, "cpu")).test_client()
+    page = client.get("/about").get_data(as_text=True)
+    rows = [words(row).split() for row in re.findall(r"<tr>.*?</tr>", page, flags=re.DOTALL)]
+    # Films, called COVID, Lung Opacity, Normal, Viral Pneumonia, refused, abstained, wrong.
+    assert ["far", "clinic", "no", "finding", "1", *"100000", "100.0%"] in [r[:12] for r in rows]
+    dash = "\N{EN DASH}"
+    assert ["far", "clinic", "tuberculosis", "1", *"001000", dash] in rows
+    text = words(page)
+    assert "Away from home" in text
+    auc = client.get("/model").get_json()["metrics"]["report"]["external"]
+    value = auc["covid_against_no_finding"]["auc"]["value"]
+    assert f"AUC: COVID against no finding, by P(COVID) {100 * value:.1f}%" in text
+    black = next(row for row in rows if row[:3] == ["lungs", "blacked", "out"])
+    # Of the four films that of Normal alone is still found, and there is none of Lung Opacity.
+    assert (black[3], black[-4:]) == ("25.0%", ["0.0%", dash, "100.0%", "0.0%"])
+
+
+def test_the_page_shows_no_table_that_was_not_measured(page: str) -> None:
+    assert "Away from home" not in page
+    assert "What it looks at" not in page
 
 
 def test_the_page_of_a_checkpoint_without_figures_says_so(client: FlaskClient) -> None:

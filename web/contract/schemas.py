@@ -47,7 +47,8 @@ def _model_card() -> dict[str, Any]:
             },
             "metrics": {
                 "type": "object",
-                "description": "Reports by split: estimates with 95 % bootstrap intervals.",
+                "description": "Reports by split: estimates with 95 % bootstrap intervals; "
+                "under report, those of other hospitals, controls and sources.",
             },
             "training": {
                 "type": "object",

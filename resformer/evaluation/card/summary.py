@@ -1,0 +1,42 @@
+"""The README's figures: a short choice of what the model card has."""
+
+from __future__ import annotations
+
+from resformer.evaluation.card.tables import (
+    FEWEST_FILMS,
+    Report,
+    render_areas,
+    render_classes,
+    render_controls,
+    render_overall,
+    render_sets,
+)
+
+
+def render_figures(report: Report) -> str:
+    """Return the block of the README, from the report alone."""
+    test, model = report["test"], report["model"]
+    parts = [
+        f"Measured on {test['count']:,} test films that share no near-duplicate group with the "
+        f"{model['films']['train']:,} films\nit was trained on, with bootstrap intervals over "
+        "films:",
+        render_overall(test),
+        render_classes(test, "test"),
+        f"The shipped model is epoch {model['best_epoch']} of {model['epochs']}, chosen on "
+        f"{model['films']['validation']:,} validation films; its training steps\ntook "
+        f"{model['training_seconds'] / 60:.0f} minutes.",
+    ]
+    if report["external"]:
+        parts += [
+            f"On films of other hospitals that nothing was trained on, findings of {FEWEST_FILMS} "
+            "films or more (*wrong without\nwarning*: shown a class that contradicts the finding, "
+            "neither refused nor abstained from):",
+            render_sets(report["external"], model["class_names"], FEWEST_FILMS),
+            render_areas(report["external"]),
+        ]
+    parts += [
+        "On the same test films, changed on purpose. A network that reads the lungs loses a "
+        "disease when they are\nblacked out, and keeps it when nothing else is left:",
+        render_controls(report["controls"]),
+    ]
+    return "\n\n".join(parts)
