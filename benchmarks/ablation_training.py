@@ -60,6 +60,8 @@ def prepare(workspace: Workspace, recipe: TrainingConfig, network: ResFormerConf
     workspace.training_films(recipe.seed)
     films = workspace.evaluation_films("validation")
     stage = learn_lungs(with_heads, workspace, recipe, device, progress=False)
+    if stage.outlines is None:
+        raise ValueError("the recipe needs a lung head, whose outlines all variants share")
     outliner = IdentityMappingResFormer(with_heads)
     outliner.load_state_dict(stage.weights)
     lungs = predict_lungs(place_model(outliner, device).eval(), films.films, workspace.spec)

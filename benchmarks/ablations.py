@@ -40,12 +40,12 @@ from resformer.transforms import InputSpec
 logger = logging.getLogger(__name__)
 
 RECIPE = TrainingConfig(
-    epochs=4,
-    augmentation="strong",
+    input_size=96,
+    epochs=3,
     lung_head=True,
     infection_head=True,
     healthy_class="Normal",
-    background_replacement=0.6,
+    background_replacement=0.5,
     style_exchange=0.5,
     workers=0,
     device="cpu",
