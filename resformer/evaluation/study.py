@@ -88,6 +88,7 @@ def describe_model(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return what the checkpoint tells of itself and of its training, as plain data."""
     training = checkpoint.training
     history = training.get("history", [])
+    stages = list_stages(training)
     return {
         "class_names": list(checkpoint.class_names),
         "parameters": sum(w.numel() for w in checkpoint.build_model().parameters()),
@@ -95,16 +96,28 @@ def describe_model(checkpoint: Checkpoint) -> dict[str, Any]:
         "input_size": checkpoint.input_spec.size,
         "temperature": checkpoint.temperature,
         "gate_threshold": checkpoint.gate.threshold if checkpoint.gate else None,
+        "abstention": checkpoint.abstention.thresholds() if checkpoint.abstention else None,
         "source": checkpoint.source,
         "versions": checkpoint.versions,
         "config": training.get("config", {}),
         "films": training.get("films", {}),
         "best_epoch": training.get("best_epoch"),
         "epochs": len(history),
-        "training_seconds": sum(entry["seconds"] for entry in history),
+        "earlier": [
+            {"config": stage["config"], "epochs": len(stage["history"])} for stage in stages[:-1]
+        ],
+        "training_seconds": sum(
+            entry["seconds"] for stage in stages for entry in stage.get("history", [])
+        ),
         "lung_dice": training.get("lungs", {}).get("validation_dice"),
         "validation": checkpoint.metrics.get("validation"),
     }
+
+
+def list_stages(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return what a checkpoint tells of its training, after that of its initial weights, if any."""
+    initial = training.get("initial")
+    return [*(list_stages(initial) if initial else []), training]
 
 
 def assemble(

@@ -10,6 +10,7 @@ from resformer.evaluation.card.tables import (
     NONE,
     Report,
     list_findings,
+    show_earlier,
     show_estimate,
     show_name,
     show_value,
@@ -37,20 +38,45 @@ def render_composition(data: Report) -> str:
 def render_recipe(model: Report) -> str:
     """Return how the model was trained, and on what."""
     lines = [
-        f"- Epoch {model['best_epoch']} of {model['epochs']}, chosen by macro-F1 on the "
-        f"validation films; {model['training_seconds'] / 60:.0f} minutes of training steps",
+        f"- Epoch {model['best_epoch']} of {model['epochs']}{show_earlier(model)}, chosen by "
+        f"macro-F1 on the validation films; {model['training_seconds'] / 60:.0f} minutes of "
+        "training steps",
         f"- Temperature {model['temperature']:.3f}, fitted on the validation films",
         f"- Gate: {_show_gate(model['gate_threshold'])}",
+        f"- Abstention: {_show_abstention(model['abstention'])}",
         "- Versions: " + ", ".join(f"{n} {v}" for n, v in sorted(model["versions"].items())),
     ]
     if model["lung_dice"] is not None:
         lines.append(f"- Lungs: mean Dice {model['lung_dice']:.3f} on the validation films")
-    settings = [(f"`{name}`", str(value)) for name, value in sorted(model["config"].items())]
-    return "\n".join(lines) + "\n\n" + render_table(("setting", "value"), settings)
+    stages = [stage["config"] for stage in model["earlier"]] + [model["config"]]
+    settings = [
+        (f"`{name}`", *(str(config.get(name, NONE)) for config in stages))
+        for name in sorted(model["config"])
+    ]
+    table = render_table(("setting", *_name_stages(model)), settings)
+    return "\n".join(lines) + "\n\n" + table
+
+
+def _name_stages(model: Report) -> list[str]:
+    """Return a heading for each stage of the training."""
+    if not model["earlier"]:
+        return ["value"]
+    earlier = [f"first {stage['epochs']} epochs" for stage in model["earlier"]]
+    return [*earlier, f"last {model['epochs']} epochs"]
 
 
 def _show_gate(threshold: float | None) -> str:
     return "none" if threshold is None else f"refuses films that score below {threshold:.3f}"
+
+
+def _show_abstention(thresholds: Report | None) -> str:
+    if thresholds is None:
+        return "none"
+    return (
+        f"from films whose most probable class has a probability below "
+        f"{thresholds['least_confidence']:.3f}, or whose features lie further than "
+        f"{thresholds['greatest_distance']:.1f} standard deviations from those of every class"
+    )
 
 
 def render_sources(sources: Report, class_names: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from resformer.evaluation.card.tables import (
     render_controls,
     render_overall,
     render_sets,
+    show_earlier,
 )
 
 
@@ -22,9 +23,9 @@ def render_figures(report: Report) -> str:
         "films:",
         render_overall(test),
         render_classes(test, "test"),
-        f"The shipped model is epoch {model['best_epoch']} of {model['epochs']}, chosen on "
-        f"{model['films']['validation']:,} validation films; its training steps\ntook "
-        f"{model['training_seconds'] / 60:.0f} minutes.",
+        f"The shipped model is epoch {model['best_epoch']} of {model['epochs']}"
+        f"{show_earlier(model)}, chosen on {model['films']['validation']:,} validation films;\n"
+        f"its training steps took {model['training_seconds'] / 60:.0f} minutes.",
     ]
     if report["external"]:
         parts += [

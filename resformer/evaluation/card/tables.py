@@ -41,6 +41,15 @@ def show_value(value: float | None) -> str:
     return NONE if value is None else f"{value:.3f}"
 
 
+def show_earlier(model: Report) -> str:
+    """Return which epochs of earlier stages came before those of the last; nothing without any."""
+    return "".join(
+        f" after {stage['epochs']} on {stage['config']['input_size']} x "
+        f"{stage['config']['input_size']} pixels"
+        for stage in model["earlier"]
+    )
+
+
 def render_overall(test: Report) -> str:
     """Return the headline figures of a report of ``evaluate_predictions``."""
     overall = overall_table(test)
