@@ -10,23 +10,21 @@ from __future__ import annotations
 import math
 import os
 import pickle
-import platform
 import tempfile
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from resformer import __version__
 from resformer.abstention.abstention import Abstention, AbstentionError
 from resformer.gate.gate import Gate
 from resformer.gate.subspace import GateError
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.runtime.graph import NetworkGraph, fingerprint
 from resformer.transforms import InputSpec
+from resformer.versions import library_versions
 
 FORMAT = "resformer-checkpoint-1"
 # What a checkpoint may be without, as one of a time before is.
@@ -35,7 +33,6 @@ _PARTS: dict[str, type[Gate | NetworkGraph | Abstention]] = {
     "graph": NetworkGraph,
     "abstention": Abstention,
 }
-_RECORDED_PACKAGES = ("torch", "numpy", "pillow", "albumentations")
 
 
 class CheckpointError(ValueError):
@@ -70,7 +67,7 @@ class Checkpoint:
     temperature: float = 1.0
     metrics: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=lambda: library_versions())
+    versions: dict[str, str] = field(default_factory=library_versions)
     gate: Gate | None = None
     graph: NetworkGraph | None = None
     abstention: Abstention | None = None
@@ -125,17 +122,6 @@ class Checkpoint:
         if broken:
             raise CheckpointError(f"weights that are not finite numbers: {', '.join(broken[:3])}")
         return model.eval()
-
-
-def library_versions() -> dict[str, str]:
-    """Return the versions of Python, of this package and of the libraries that shape a result."""
-    versions = {"python": platform.python_version(), "resformer": __version__}
-    for package in _RECORDED_PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:

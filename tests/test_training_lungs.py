@@ -84,9 +84,12 @@ def _assert_same(one: Checkpoint, other: Checkpoint) -> None:
     assert one.training["lungs"] == other.training["lungs"]
 
 
-def test_a_trial_leaves_the_test_split_alone_and_fits_no_gate(uninterrupted: Checkpoint) -> None:
+def test_a_trial_leaves_the_test_split_alone_and_fits_neither_gate_nor_abstention(
+    uninterrupted: Checkpoint,
+) -> None:
     assert list(uninterrupted.metrics) == ["validation"]
     assert uninterrupted.gate is None
+    assert uninterrupted.abstention is None
     assert uninterrupted.model_config.lung_head
     assert 0 < uninterrupted.training["lungs"]["validation_dice"] <= 1
 

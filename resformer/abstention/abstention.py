@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from resformer.parts import reading, require_finite
+
 
 class AbstentionError(ValueError):
     """The parts of an abstention contradict each other; the message says which."""
@@ -59,9 +61,7 @@ class Abstention:
 
     def __post_init__(self) -> None:
         """Refuse parts that contradict each other."""
-        for name, tensor in self._tensors().items():
-            if not torch.isfinite(tensor).all():
-                raise AbstentionError(f"the abstention's {name} holds what is no finite number")
+        require_finite("abstention", self._tensors(), AbstentionError)
         if self.projection.ndim != 2 or self.mean.shape != self.projection.shape[:1]:
             raise AbstentionError(
                 f"the abstention's mean {tuple(self.mean.shape)} does not fit its projection "
@@ -152,7 +152,7 @@ class Abstention:
         Raises:
             AbstentionError: if a part is missing, of a wrong kind or contradicts another.
         """
-        try:
+        with reading("abstention", AbstentionError):
             return cls(
                 mean=values["mean"],
                 projection=values["projection"],
@@ -160,12 +160,6 @@ class Abstention:
                 least_confidence=float(values["least_confidence"]),
                 greatest_distance=float(values["greatest_distance"]),
             )
-        except KeyError as error:
-            raise AbstentionError(f"the abstention lacks {error}") from error
-        except AbstentionError:
-            raise
-        except (TypeError, AttributeError, ValueError, RuntimeError) as error:
-            raise AbstentionError(f"the abstention cannot be read: {error}") from error
 
     def _tensors(self) -> dict[str, Tensor]:
         return {

@@ -19,6 +19,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from resformer.gate.result import GateResult
 from resformer.gate.subspace import GateError, Subspace
+from resformer.parts import reading
 
 INPUT_GRID = 16
 FEATURE_GRID = 4
@@ -132,16 +133,10 @@ class Gate:
         Raises:
             GateError: if a part is missing, of a wrong kind or contradicts another.
         """
-        try:
+        with reading("gate", GateError):
             return cls(
                 subspaces=tuple(Subspace(**parts) for parts in values["subspaces"]),
                 weights=values["weights"],
                 bias=float(values["bias"]),
                 threshold=float(values["threshold"]),
             )
-        except KeyError as error:
-            raise GateError(f"the gate lacks {error}") from error
-        except GateError:
-            raise
-        except (TypeError, AttributeError, ValueError, RuntimeError) as error:
-            raise GateError(f"the gate cannot be read: {error}") from error

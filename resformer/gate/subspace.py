@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from resformer.parts import require_finite
+
 # Positions further out than this many standard deviations on average are pulled in, so that one
 # block cannot outvote the others.
 _SQUASH = 3.0
@@ -52,9 +54,7 @@ class Subspace:
 
     def __post_init__(self) -> None:
         """Refuse tensors that do not fit each other."""
-        for name, tensor in self.to_dict().items():
-            if not torch.isfinite(tensor).all():
-                raise GateError(f"the gate's {name} holds what is no finite number")
+        require_finite("gate", self.to_dict(), GateError)
         length, directions = self.basis.shape
         if self.mean.shape != (length,) or self.scale.shape != (length,):
             raise GateError(

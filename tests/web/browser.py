@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
-from playwright.sync_api import Browser, Error, sync_playwright
+from playwright.sync_api import Browser, Error, Page, sync_playwright
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 _OPTIONS = [
@@ -50,3 +50,12 @@ def chromium_or_skip() -> Iterator[Browser]:
                 raise
             pytest.skip(f"no Chromium to test with: {error.message.splitlines()[0]}")
         yield browser
+
+
+@contextmanager
+def open_page(browser: Browser, url: str) -> Iterator[Page]:
+    """Open a page until the block ends."""
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.goto(url)
+    yield page
+    page.close()

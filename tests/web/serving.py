@@ -17,7 +17,7 @@ from pathlib import Path
 from flask import Flask
 
 from tests.web.posting import PATIENCE
-from web import WebConfig
+from web import WebConfig, create_app
 from web.server import Server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,3 +107,11 @@ def serve_in_thread(app: Flask, config: WebConfig) -> Iterator[str]:
         thread.join(timeout=PATIENCE)
         server.finish(5.0)
     assert not thread.is_alive()
+
+
+@contextmanager
+def serve_checkpoint(path: Path) -> Iterator[str]:
+    """Serve a checkpoint with the default settings on a free port until the block ends."""
+    config = WebConfig(path, "cpu", port=0)
+    with serve_in_thread(create_app(config), config) as address:
+        yield address

@@ -9,11 +9,11 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.abstaining import write_abstaining_checkpoint
+from tests.web.browser import open_page
 from tests.web.browsing import answer_for, choose, expect_result, image
-from tests.web.serving import serve_in_thread
+from tests.web.serving import serve_checkpoint
 from tests.web.test_abstention import WARNING
 from tests.web.test_contrast import read_themes
-from web import WebConfig, create_app
 
 
 @pytest.fixture(scope="module")
@@ -21,17 +21,14 @@ def url(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """A server whose model abstains from every film."""
     path = tmp_path_factory.mktemp("abstaining") / "model.pth"
     write_abstaining_checkpoint(tiny_checkpoint, path)
-    config = WebConfig(path, "cpu", port=0)
-    with serve_in_thread(create_app(config), config) as address:
+    with serve_checkpoint(path) as address:
         yield address
 
 
 @pytest.fixture
 def abstaining_page(browser: Browser, url: str) -> Iterator[Page]:
-    page = browser.new_page(viewport={"width": 1200, "height": 900})
-    page.goto(url)
-    yield page
-    page.close()
+    with open_page(browser, url) as page:
+        yield page
 
 
 def test_the_headline_says_uncertain_and_names_no_class(abstaining_page: Page) -> None:

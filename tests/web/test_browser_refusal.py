@@ -10,10 +10,10 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.dicom_files import radiograph, write
 from tests.phantom import draw_chest_phantom
+from tests.web.browser import open_page
 from tests.web.browsing import choose, expect_result, image
 from tests.web.gating import write_gated_checkpoint
-from tests.web.serving import serve_in_thread
-from web import WebConfig, create_app
+from tests.web.serving import serve_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -21,17 +21,14 @@ def url(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """A server whose gate refuses every picture."""
     path = tmp_path_factory.mktemp("refusing") / "model.pth"
     write_gated_checkpoint(tiny_checkpoint, path, accepts=False)
-    config = WebConfig(path, "cpu", port=0)
-    with serve_in_thread(create_app(config), config) as address:
+    with serve_checkpoint(path) as address:
         yield address
 
 
 @pytest.fixture
 def refusing_page(browser: Browser, url: str) -> Iterator[Page]:
-    page = browser.new_page(viewport={"width": 1200, "height": 900})
-    page.goto(url)
-    yield page
-    page.close()
+    with open_page(browser, url) as page:
+        yield page
 
 
 def test_a_refusal_is_told_and_the_person_may_go_on(refusing_page: Page) -> None:
