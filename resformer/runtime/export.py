@@ -64,7 +64,8 @@ class StretchAndNormalise(nn.Module):
         slope = 1 / (std * (high - low).clamp(min=1))
         normalised = values.float() * slope - (low * slope + mean / std)
         normalised = normalised.clamp(-mean / std, (1 - mean) / std)
-        return normalised.reshape(-1, 1, self.spec.size, self.spec.size)
+        images: Tensor = normalised.reshape(-1, 1, self.spec.size, self.spec.size)
+        return images
 
     def _percentiles(self, values: Tensor) -> Tensor:
         """Return the two percentiles of films ``(B, N)``, ``(B, 2)``, as numpy interpolates them.
