@@ -176,15 +176,15 @@ def summarise(found: Mapping[str, Measured], size: int, batch: int, limit: float
 
     share = _rate(found[OURS], batch) / limit
     return (
-        row(f"network, one image of {size} x {size}, exported, ms", _exported_milliseconds),
-        row("network, the same in PyTorch, ms", lambda m: f"{1000 * m.eager.median:.2f}"),
+        row(f"network, one image of {size}, exported, ms", lambda m: _milliseconds(m.exported)),
+        row("network, the same in PyTorch, ms", lambda m: _milliseconds(m.eager)),
         row(f"network, images/s in batches of {batch}", lambda m: f"{batch / m.batch.median:.0f}"),
         SummaryRow("share of the machine's rate of matrix products", f"{share:.0%}", ""),
     )
 
 
-def _exported_milliseconds(measured: Measured) -> str:
-    return f"{1000 * measured.exported.median:.2f}"
+def _milliseconds(timing: Timing) -> str:
+    return f"{1000 * timing.median:.2f}"
 
 
 def plot(found: Mapping[str, Measured], batch: int, path: Path) -> None:

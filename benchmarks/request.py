@@ -113,7 +113,7 @@ def build_parts(
         "network": lambda: backend.compute(resized),
         **judge,
         "preview": lambda: encode_preview(pixels, max_side=preview_side),
-        "JSON": lambda: app.json.dumps(
+        "JSON": lambda: app.json.response(
             {**answer, "image": base64.b64encode(preview).decode("ascii")}
         ),
         TOTAL: lambda: client.post("/predict", data=body, content_type=FORM_TYPE),
