@@ -37,7 +37,8 @@ def run(
         "dataset_path": image_folder,
         "run_folder": folder / "run",
         "checkpoint_path": folder / "best_model.pth",
-        "config": replace(TINY_TRAINING, epochs=2),
+        "config": replace(TINY_TRAINING, epochs=1),
+        "further": replace(TINY_TRAINING, epochs=2, input_size=96),
         "network": tiny_config,
         "progress": False,
     }
@@ -61,11 +62,13 @@ def text_of(cell: NotebookNode) -> str:
 def test_a_run_leaves_a_checkpoint_that_can_be_served(run: tuple[NotebookNode, Path]) -> None:
     checkpoint = load_checkpoint(run[1] / "best_model.pth")
     assert checkpoint.class_names == CLASS_NAMES
-    assert checkpoint.input_spec.size == 64
+    assert checkpoint.input_spec.size == 96
     assert len(checkpoint.training["history"]) == 2
+    assert len(checkpoint.training["initial"]["history"]) == 1
     assert sum(checkpoint.training["films"].values()) == 48
     assert (run[1] / "run" / MANIFEST_NAME).is_file()
-    assert (run[1] / "run" / STATE_NAME).is_file()
+    for stage in ("first", "second"):
+        assert (run[1] / "run" / stage / STATE_NAME).is_file()
 
 
 def test_a_run_shows_tables_and_curves_but_no_films(run: tuple[NotebookNode, Path]) -> None:
@@ -75,7 +78,7 @@ def test_a_run_shows_tables_and_curves_but_no_films(run: tuple[NotebookNode, Pat
     assert kinds(cell_calling(notebook, "class_table")).count("text/html") == 2
     assert "image/png" in kinds(cell_calling(notebook, "plot_probabilities"))
     assert "0 files could not be read" in text_of(cell_calling(notebook, "build_manifest"))
-    assert text_of(cell_calling(notebook, "train")).count("epoch 1: loss") == 1
+    assert text_of(cell_calling(notebook, "train")).count("epoch 1: loss") == 2
     films = cells_tagged(notebook, FILMS_TAG)
     assert len(films) == 4
     assert all(cell.outputs for cell in films)
@@ -99,7 +102,8 @@ def test_the_command_finishes_a_stopped_training_and_fills_the_notebook(
     state = run[1] / "run"
     checkpoint = load_checkpoint(run[1] / "best_model.pth")
     parameters.source += (
-        f"\nconfig = TrainingConfig(**{checkpoint.training['config']!r})"
+        f"\nconfig = TrainingConfig(**{checkpoint.training['initial']['config']!r})"
+        f"\nfurther = TrainingConfig(**{checkpoint.training['config']!r})"
         f"\nnetwork = {checkpoint.model_config!r}"
     )
     nbformat.write(notebook, path)
