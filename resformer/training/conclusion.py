@@ -17,6 +17,7 @@ from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.training.config import TrainingConfig
 from resformer.training.distributed import ProcessGroup
 from resformer.training.engine import split_logits
+from resformer.training.normalisation import measure_normalisation
 from resformer.training.state import Progress
 from resformer.training.workspace import Workspace
 
@@ -30,11 +31,17 @@ def conclude(
     *,
     trial: bool,
 ) -> Checkpoint:
-    """Calibrate the best weights on the validation split; report on it, and on the test split."""
+    """Calibrate the best weights on the validation split; report on it, and on the test split.
+
+    Before that the normalisation is measured on films as they are served, if so configured.
+    """
     model = IdentityMappingResFormer(network)
     if reached.best_weights:
         model.load_state_dict(reached.best_weights)
-    place_model(model, group.device)
+    place_model(model.eval(), group.device)
+    if config.normalisation_films:
+        unvaried = workspace.unvaried_films("train")
+        measure_normalisation(model, unvaried, config.normalisation_films, config.seed)
     names = workspace.manifest.class_names
     splits = ("validation",) if trial else ("validation", "test")
     films = {split: workspace.evaluation_films(split) for split in splits}

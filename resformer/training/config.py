@@ -55,6 +55,9 @@ class TrainingConfig:
     style_exchange: float = _option(
         0.0, "probability of giving a film the tone and the sharpness of another one"
     )
+    normalisation_films: int = _option(
+        0, "unvaried training films to measure batch normalisation on at the end; 0: leave it"
+    )
     gradient_clip: float = _option(1.0, "largest norm of the gradient")
     patience: int = _option(12, "epochs without a better validation macro-F1 before stopping")
     seed: int = _option(0, "of the weights, the shuffle, the augmentation and the split")
@@ -70,7 +73,7 @@ class TrainingConfig:
                 raise ValueError(f"{name} must be greater than 0, got {getattr(self, name)}")
         for name in (
             *("weight_decay", "warmup_epochs", "class_balance", "source_balance"),
-            *("lung_epochs", "workers", "seed", "start_size"),
+            *("lung_epochs", "workers", "seed", "start_size", "normalisation_films"),
         ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")

@@ -50,12 +50,10 @@ class LungStage:
         weights: averaged weights of the whole network.
         outlines: predicted lungs of the training films, ``(N, size, size)`` uint8 from 0, outside,
             to 255, inside; none where the network has no lung head.
-        validation_dice: mean Dice of the validation films that have a mask; NaN without any.
     """
 
     weights: dict[str, Tensor]
     outlines: NDArray[np.uint8] | None
-    validation_dice: float
 
 
 def learn_lungs(
@@ -91,15 +89,16 @@ def learn_lungs(
     path = workspace.cache / f"lungs-{digest}.pt"
     if not path.is_file():
         model = _train(network, workspace, stage, masks, device, progress=progress)
-        dice = _validation_dice(model, workspace)
-        logger.info("lungs: Dice %.4f on the validation films that have a mask", dice)
+        dice = validation_dice(model, workspace)
+        if dice is not None:
+            logger.info("lungs: Dice %.4f on the validation films that have a mask", dice)
         weights = {name: weight.cpu() for name, weight in model.state_dict().items()}
-        save_atomically({"weights": weights, "validation_dice": dice}, path)
+        save_atomically({"weights": weights}, path)
     content = read_content(path)
     model = IdentityMappingResFormer(network)
     model.load_state_dict(content["weights"])
     outlines = _outline(place_model(model, device).eval(), workspace, path.with_suffix(".npy"))
-    return LungStage(content["weights"], outlines, content["validation_dice"])
+    return LungStage(content["weights"], outlines)
 
 
 def take_lungs(initial: Checkpoint, workspace: Workspace, device: torch.device) -> LungStage:
@@ -111,11 +110,11 @@ def take_lungs(initial: Checkpoint, workspace: Workspace, device: torch.device) 
         device: where the network runs.
     """
     if not initial.model_config.lung_head:
-        return LungStage(initial.state_dict, None, float("nan"))
+        return LungStage(initial.state_dict, None)
     model = place_model(initial.build_model(), device)
     digest = hashlib.sha256((initial.source + workspace.data_digest).encode()).hexdigest()[:16]
     outlines = _outline(model, workspace, workspace.cache / f"lungs-{digest}.npy")
-    return LungStage(initial.state_dict, outlines, _validation_dice(model, workspace))
+    return LungStage(initial.state_dict, outlines)
 
 
 def _stage_config(config: TrainingConfig) -> TrainingConfig:
@@ -171,11 +170,19 @@ def _train(
     return learner.network.eval()
 
 
-def _validation_dice(model: IdentityMappingResFormer, workspace: Workspace) -> float:
+def validation_dice(model: IdentityMappingResFormer, workspace: Workspace) -> float | None:
+    """Return the mean Dice of the validation films that have a mask; None without any.
+
+    Args:
+        model: in evaluation mode, with a lung head or without one, which gives None.
+        workspace: the films and masks.
+    """
+    if model.lung_head is None:
+        return None
     masks = workspace.lungs("validation")
     known = np.flatnonzero(masks.known)
     if not known.size:
-        return float("nan")
+        return None
     films = workspace.evaluation_films("validation").films[known]
     return dice_of_lungs(predict_lungs(model, films, workspace.spec), masks.masks[known])
 

@@ -22,7 +22,7 @@ from resformer.training.distributed import ProcessGroup, join_processes
 from resformer.training.engine import FilmLoader, Learner
 from resformer.training.epochs import STATE_NAME, run_epochs
 from resformer.training.gating import add_abstention, add_gate
-from resformer.training.lungs import LungStage, learn_lungs, take_lungs
+from resformer.training.lungs import LungStage, learn_lungs, take_lungs, validation_dice
 from resformer.training.state import Progress, load_state
 from resformer.training.workspace import (
     Workspace,
@@ -104,7 +104,8 @@ def train(
         if group.is_main:
             checkpoint = conclude(network, reached, workspace, config, group, trial=trial)
             if lungs:
-                checkpoint.training["lungs"] = {"validation_dice": lungs.validation_dice}
+                dice = validation_dice(checkpoint.build_model(), workspace)
+                checkpoint.training["lungs"] = {"validation_dice": dice}
             if initial:
                 checkpoint.training["initial"] = initial.training
             if not trial:

@@ -22,7 +22,8 @@ from resformer.training.engine import Learner, unwrap
 from resformer.transforms import InputSpec
 
 FORMAT = "resformer-training-1"
-_FREE_TO_CHANGE = {"device", "workers"}
+# The last of them matters only after the last epoch.
+_FREE_TO_CHANGE = ("device", "workers", "normalisation_films")
 
 
 @dataclass

@@ -69,6 +69,11 @@ class Workspace:
         size = round(self.spec.size * CACHE_MARGIN)
         return self._dataset("train", size, FilmAugmentation(self.spec.size), seed, progress)
 
+    def unvaried_films(self, split: str) -> FilmDataset:
+        """Return a split without augmentation, at the size that it is cached at."""
+        size = round(self.spec.size * CACHE_MARGIN) if split == "train" else self.spec.size
+        return self._dataset(split, size, None, 0, False)
+
     def evaluation_films(self, split: str, *, progress: bool = False) -> FilmDataset:
         """Return a split as serving would see it; decoded now or found decoded."""
         return self._dataset(split, self.spec.size, None, 0, progress)
