@@ -57,6 +57,7 @@ def create_blueprint(config: WebConfig, service: ModelService) -> Blueprint:
             "index.html",
             class_names=service.class_names,
             has_gate=bool(service.class_names and service.checkpoint.gate),
+            can_abstain=bool(service.class_names and service.checkpoint.abstention),
             accept=",".join([*sorted(IMAGE_SUFFIXES), *_DICOM_SUFFIXES]),
             max_bytes=config.max_bytes,
             keeps_images=config.keep_feedback,

@@ -89,3 +89,11 @@ def test_the_card_and_its_page_tell_the_thresholds(
     assert "the most probable class has less than 100.0%" in told
     assert "more than 1,234.5 standard deviations from those of every class" in told
     assert "none: the model answers for any film" in untold
+
+
+def test_the_page_does_not_say_that_a_class_is_always_picked_where_it_is_not(
+    abstaining: FlaskClient, client: FlaskClient
+) -> None:
+    told, untold = (words(c.get("/").get_data(as_text=True)) for c in (abstaining, client))
+    assert "The model picks one of its classes unless it is uncertain, even for" in told
+    assert "The model always picks one of its classes, even for" in untold
