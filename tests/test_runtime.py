@@ -33,7 +33,7 @@ FILMS = [draw_chest_phantom(size, seed=size) for size in (64, 96, 150)]
 @pytest.fixture(scope="module")
 def exported(tiny_config: ResFormerConfig) -> Checkpoint:
     """A checkpoint with all optional parts of the network, and its graph."""
-    config = replace(tiny_config, lung_head=True)
+    config = replace(tiny_config, lung_head=True, infection_head=True)
     torch.manual_seed(0)
     model = IdentityMappingResFormer(config)
     model(torch.randn(8, 1, 64, 64))  # in training mode: batch normalisation has seen something
