@@ -55,7 +55,9 @@ def test_the_class_is_read_off_the_lungs_and_off_what_is_infected_in_them(
     lungs[..., :8] = 1
     infected = HEALTHY_WEIGHT * lungs
     infected[:, :, :8, :8] = 1 + HEALTHY_WEIGHT
-    expected = [average_inside(f, region) for region in (lungs, infected) for f in features]
+    expected = [
+        average_inside(f, region).flatten(1) for region in (lungs, infected) for f in features
+    ]
     torch.testing.assert_close(model.pool(features), torch.cat(expected, dim=1))
 
 

@@ -82,7 +82,7 @@ def test_one_pass_gives_what_the_network_makes_of_the_films(exported: Checkpoint
     with torch.inference_mode():
         images = torch.stack([to_input(film, exported.input_spec) for film in PIXELS])
         features = model.forward_features(images)
-        expected = (model.classify(features), model.pool(features), model.lungs(features))
+        expected = (model.classify(features), model.pool(features), model.lungs(features)[:, :1])
     for ours, reference in zip(
         (outputs.logits.float(), outputs.pooled, outputs.lungs), expected, strict=True
     ):
