@@ -33,6 +33,7 @@ from benchmarks.training_report import (
     plot_rates,
     render_rates,
     render_splits,
+    whole_history,
 )
 from resformer.allocator import keep_memory
 from resformer.checkpoint import Checkpoint, load_checkpoint
@@ -123,7 +124,7 @@ def _read_split(text: str) -> Split:
 def summarise(rates: Rates, checkpoint: Checkpoint, accuracy: float) -> Summary:
     """Return the images a second and the minutes to an accuracy."""
     medians = {name: f"{statistics.median(found):.0f}" for name, found in rates.items()}
-    minutes = minutes_to_accuracy(checkpoint.training.get("history", []), accuracy)
+    minutes = minutes_to_accuracy(whole_history(checkpoint), accuracy)
     return (
         SummaryRow(
             "training, images/s, augmented",

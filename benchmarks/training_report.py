@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks.reporting import render_table
 from resformer.checkpoint import Checkpoint
+from resformer.evaluation.study import list_stages
 from resformer.evaluation.style import COLOURS, new_figure
 
 Rates = Mapping[str, Sequence[float]]
@@ -54,9 +55,15 @@ def minutes_to_accuracy(history: Sequence[Mapping[str, float]], accuracy: float)
     return sum(figures["seconds"] for figures in history[:epoch]) / 60
 
 
+def whole_history(checkpoint: Checkpoint) -> list[Mapping[str, float]]:
+    """Return the epochs of all stages of a checkpoint's training, the first stage first."""
+    stages = list_stages(checkpoint.training)
+    return [figures for stage in stages for figures in stage.get("history", [])]
+
+
 def describe_history(checkpoint: Checkpoint, accuracy: float) -> str:
     """Say in a sentence how long a checkpoint was trained until it reached an accuracy."""
-    history = checkpoint.training.get("history", [])
+    history = whole_history(checkpoint)
     epoch, minutes = epoch_of_accuracy(history, accuracy), minutes_to_accuracy(history, accuracy)
     if epoch is None or minutes is None:
         return f"The checkpoint's history has no epoch with {accuracy:.1%} validation accuracy."

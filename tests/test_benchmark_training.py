@@ -39,6 +39,10 @@ def test_a_history_is_told_in_a_sentence(tiny_checkpoint: Path) -> None:
         "The checkpoint reached 88.6% validation accuracy in epoch 2, with 3.0 minutes of training "
         "at a median of 110 images/s; validation is not counted."
     )
+    staged = replace(checkpoint, training={"initial": checkpoint.training, "history": []})
+    assert describe_history(staged, 0.886).startswith(
+        "The checkpoint reached 88.6% validation accuracy in epoch 2, with 3.0 minutes of training "
+    )
     assert "has no epoch with 95.0%" in describe_history(checkpoint, 0.95)
 
 
