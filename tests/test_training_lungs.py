@@ -30,6 +30,8 @@ LUNG_TRAINING = replace(
     lung_head=True,
     lung_epochs=2,
     background_replacement=0.7,
+    lung_concealment=0.2,
+    optimizer="muon",
     augmentation="strong",
     source_balance=0.5,
 )

@@ -32,13 +32,19 @@ class AugmentationConfig:
     """How much each property of a film is varied; the default is moderate.
 
     Attributes:
+        scale: factor of enlarging a film, in each direction alike.
         crop_area: share of the film that a crop keeps.
+        crop_ratio: width of a crop as a share of its height.
         brightness: largest change of brightness, as a share of the range.
         contrast: largest change of contrast, as a share.
         gamma: exponent of the grey levels, in per cent.
         tone: strength of the random tone curve.
         intensity_probability: of each change of brightness and contrast, and of gamma.
         tone_probability: of the tone curve.
+        equalisation: clip limit of the equalisation of small areas (CLAHE).
+        equalisation_probability: of it.
+        illumination: strength of a gradient of brightness across the film.
+        illumination_probability: of it.
         blur: standard deviation of the blur in pixels.
         downscale: factor of shrinking and enlarging again.
         sharpening: strength of sharpening and of unsharp masking.
@@ -50,13 +56,19 @@ class AugmentationConfig:
         hole_probability: of covering any.
     """
 
+    scale: Range = (0.9, 1.15)
     crop_area: Range = (0.72, 1.0)
+    crop_ratio: Range = (0.87, 1.15)
     brightness: float = 0.2
     contrast: float = 0.25
     gamma: Range = (60, 165)
     tone: float = 0.15
     intensity_probability: float = 0.5
     tone_probability: float = 0.3
+    equalisation: Range = (1.0, 3.0)
+    equalisation_probability: float = 0.0
+    illumination: Range = (0.02, 0.15)
+    illumination_probability: float = 0.0
     blur: Range = (0.4, 1.2)
     downscale: Range = (0.45, 0.85)
     sharpening: Range = (0.1, 0.5)
@@ -71,22 +83,21 @@ class AugmentationConfig:
 STRENGTHS = {
     "moderate": AugmentationConfig(),
     "strong": AugmentationConfig(
-        crop_area=(0.6, 1.0),
-        brightness=0.2,
+        scale=(0.8, 1.2),
+        crop_area=(0.65, 1.0),
+        crop_ratio=(0.75, 1.33),
         contrast=0.3,
         gamma=(50, 200),
-        tone=0.3,
-        intensity_probability=0.6,
-        tone_probability=0.6,
-        blur=(0.4, 1.8),
-        downscale=(0.35, 0.9),
+        tone=0.25,
+        tone_probability=0.5,
+        equalisation_probability=0.2,
+        illumination_probability=0.2,
+        blur=(0.4, 1.4),
+        downscale=(0.4, 0.9),
         sharpening=(0.1, 0.8),
-        sharpness_probability=0.8,
-        noise=(0.005, 0.06),
-        noise_probability=0.45,
-        jpeg_quality=(25, 95),
+        noise=(0.005, 0.05),
+        jpeg_quality=(30, 95),
         holes=6,
-        hole_probability=0.5,
     ),
 }
 
@@ -145,7 +156,7 @@ def _geometry(size: int, config: AugmentationConfig) -> list[Any]:
     smooth = cv2.INTER_LINEAR
     return [
         A.Affine(
-            scale=(0.9, 1.15),
+            scale=config.scale,
             translate_percent=(-0.06, 0.06),
             rotate=(-12, 12),
             shear=(-4, 4),
@@ -155,7 +166,7 @@ def _geometry(size: int, config: AugmentationConfig) -> list[Any]:
         A.RandomResizedCrop(
             (size, size),
             scale=config.crop_area,
-            ratio=(0.87, 1.15),
+            ratio=config.crop_ratio,
             interpolation=cv2.INTER_AREA,
             mask_interpolation=cv2.INTER_AREA,
         ),
@@ -163,10 +174,27 @@ def _geometry(size: int, config: AugmentationConfig) -> list[Any]:
     ]
 
 
+def _devices(config: AugmentationConfig) -> list[Any]:
+    """What the processing of a device does to a film besides exposure and sharpness."""
+    import albumentations as A
+
+    found: list[Any] = []
+    if config.equalisation_probability:
+        found.append(
+            A.CLAHE(config.equalisation, tile_grid_size=(4, 4), p=config.equalisation_probability)
+        )
+    if config.illumination_probability:
+        found.append(
+            A.Illumination(intensity_range=config.illumination, p=config.illumination_probability)
+        )
+    return found
+
+
 def _appearance(config: AugmentationConfig) -> list[Any]:
     import albumentations as A
 
     return [
+        *_devices(config),
         A.RandomBrightnessContrast(
             config.brightness, config.contrast, p=config.intensity_probability
         ),

@@ -19,6 +19,8 @@ PLAUSIBLE_AREA = (0.06, 0.6)
 _WIDENING = (0.02, 0.09)
 _KINDS = ("film", "blur", "constant", "noise")
 _SHARES = (0.6, 0.15, 0.1, 0.15)
+# How far lungs are covered beyond their outline, as a share of the side.
+_COVER = (0.0, 0.06)
 
 
 class BackgroundReplacement:
@@ -62,11 +64,37 @@ class BackgroundReplacement:
             return other[:, ::-1] if rng.random() < 0.5 else other
         if kind == "blur":
             return _blur(film, rng.uniform(0.05, 0.15) * len(film))
-        level = rng.integers(256)
-        if kind == "constant":
-            return np.full_like(film, level)
-        grid = rng.integers(2, 16)
-        return _enlarge(rng.integers(256, size=(grid, grid), dtype=np.uint8), film.shape)
+        return _empty(film, rng, noise=bool(kind == "noise"))
+
+
+class LungConcealment:
+    """Covers the lungs of a film, so that nothing it shows tells the class any more.
+
+    A network that still names a class would have to read it off the surroundings; trained to name
+    none, it cannot.
+
+    Args:
+        outlines: lungs of the training films, ``(N, H, W)`` from 0, outside, to 255, inside.
+        probability: of covering.
+
+    Raises:
+        ValueError: if the probability is none.
+    """
+
+    def __init__(self, outlines: Pixels, probability: float) -> None:
+        if not 0 <= probability <= 1:
+            raise ValueError(f"probability must be in [0, 1], got {probability}")
+        self.outlines = outlines
+        self.probability = probability
+
+    def __call__(self, index: int, film: Pixels, rng: np.random.Generator) -> Pixels | None:
+        """Return the film ``index``, ``(H, W)``, without its lungs; None where it is left alone."""
+        outline = np.asarray(self.outlines[index])
+        area = float((outline > 127).mean())
+        if rng.random() >= self.probability or not PLAUSIBLE_AREA[0] <= area <= PLAUSIBLE_AREA[1]:
+            return None
+        cover = _empty(film, rng, noise=bool(rng.random() < 0.5))
+        return blend(cover, film, soften(outline, rng.uniform(*_COVER)))
 
 
 def soften(outline: Pixels, widening: float) -> NDArray[np.float32]:
@@ -81,18 +109,28 @@ def soften(outline: Pixels, widening: float) -> NDArray[np.float32]:
     """
     import cv2
 
-    inside = (outline > 127).astype(np.uint8)
+    inside = np.where(outline > 127, 255, 0).astype(np.uint8)
     reach = max(1, round(widening * len(outline)))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-    widened = cv2.dilate(inside, disc).astype(np.float32)
+    widened = cv2.dilate(inside, disc)
     faded = cv2.GaussianBlur(widened, (0, 0), sigmaX=max(0.5, reach / 2))
-    return np.maximum(inside, faded).astype(np.float32)
+    weight: NDArray[np.float32] = np.maximum(inside, faded).astype(np.float32) / 255
+    return weight
 
 
 def blend(film: Pixels, surroundings: Pixels, weight: NDArray[np.float32]) -> Pixels:
     """Mix two films ``(H, W)``: the first where ``weight`` is 1, the second where it is 0."""
     mixed = surroundings + weight * (film.astype(np.float32) - surroundings)
     return np.rint(mixed).astype(np.uint8)
+
+
+def _empty(film: Pixels, rng: np.random.Generator, *, noise: bool) -> Pixels:
+    """Return a picture without structure of the shape of a film: clouds, or one grey level."""
+    level = rng.integers(256)
+    if not noise:
+        return np.full_like(film, level)
+    grid = rng.integers(2, 16)
+    return _enlarge(rng.integers(256, size=(grid, grid), dtype=np.uint8), film.shape)
 
 
 def _blur(film: Pixels, sigma: float) -> Pixels:

@@ -19,7 +19,7 @@ from torch.nn.functional import avg_pool2d
 from torch.utils.data import Dataset, DistributedSampler, Sampler, TensorDataset
 
 from resformer.data.augment import Augmentation
-from resformer.data.background import BackgroundReplacement
+from resformer.data.background import BackgroundReplacement, LungConcealment
 from resformer.data.manifest import ManifestRow
 from resformer.data.masks import RegionMasks
 from resformer.data.style import StyleExchange
@@ -27,6 +27,9 @@ from resformer.model import LUNG_CELL
 from resformer.transforms import InputSpec, resize_pixels, to_input
 
 FilmKey = tuple[int, int]
+
+# Label of a film that shows nothing of its class.
+NO_CLASS = -1
 
 
 def class_indices(rows: Sequence[ManifestRow], class_names: Sequence[str]) -> NDArray[np.int64]:
@@ -49,7 +52,7 @@ class Film(NamedTuple):
 
     Attributes:
         image: the network's input, ``(1, size, size)``.
-        label: class index.
+        label: class index, or ``NO_CLASS`` for a film whose lungs are covered.
         regions: share of lung, and of infected lung where the data set tells, ``(R, size / 4,
             size / 4)``; 0 where unknown.
         known: 1 for a region that is known, else 0, ``(R,)``.
@@ -73,6 +76,7 @@ class FilmDataset(Dataset[Film]):
         augmentation: varies a film in training; none in evaluation.
         masks: of the same films and size, the lungs first; none is as good as unknown lungs.
         background: replaces what surrounds the lungs, before the augmentation.
+        concealment: covers the lungs, after the background; such a film has no class.
         style: gives a film the tone and the sharpness of another, after the background.
         weights: of each film in the loss, ``(N,)``; by default 1.
         seed: of the augmentation.
@@ -87,6 +91,7 @@ class FilmDataset(Dataset[Film]):
         augmentation: Augmentation | None = None,
         masks: Sequence[RegionMasks] = (),
         background: BackgroundReplacement | None = None,
+        concealment: LungConcealment | None = None,
         style: StyleExchange | None = None,
         weights: NDArray[np.float64] | None = None,
         seed: int = 0,
@@ -97,6 +102,7 @@ class FilmDataset(Dataset[Film]):
         self.augmentation = augmentation
         self.masks = masks
         self.background = background
+        self.concealment = concealment
         self.style = style
         self.weights = np.ones(len(labels)) if weights is None else weights
         self.seed = seed
@@ -127,13 +133,17 @@ class FilmDataset(Dataset[Film]):
     def __getitem__(self, key: FilmKey) -> Film:
         """Return the film ``key = (epoch, index)``."""
         epoch, index = key
-        film = np.asarray(self.films[index])
+        film, label = np.asarray(self.films[index]), int(self.labels[index])
         known = [float(masks.known[index]) for masks in self.masks] or [0.0]
         regions = [np.asarray(masks.masks[index]) for masks in self.masks] or [np.zeros_like(film)]
         entropy = np.random.SeedSequence((self.seed, epoch, index))
         rng = np.random.default_rng(entropy.spawn(1)[0])
         if self.background is not None:
             film = self.background(index, rng)
+        if self.concealment is not None:
+            covered = self.concealment(index, film, rng)
+            if covered is not None:
+                film, label, known = covered, NO_CLASS, [0.0] * len(known)
         if self.style is not None:
             film = self.style(film, rng)
         if self.augmentation is not None:
@@ -141,7 +151,7 @@ class FilmDataset(Dataset[Film]):
             film, regions = self.augmentation.vary(film, regions, seed)
         return Film(
             to_input(film, self.spec),
-            int(self.labels[index]),
+            label,
             torch.cat([share_of_region(mask, self.spec.size) for mask in regions]),
             torch.tensor(known),
             float(self.weights[index]),

@@ -7,6 +7,8 @@ from typing import Any
 
 from resformer.data.augment import STRENGTHS
 
+OPTIMIZERS = ("adamw", "muon")
+
 
 def _option(default: Any, description: str) -> Any:
     return field(default=default, metadata={"help": description})
@@ -28,6 +30,11 @@ class TrainingConfig:
     batch_size: int = _option(32, "films a step, over all processes together")
     learning_rate: float = _option(1.5e-3, "peak learning rate of AdamW")
     weight_decay: float = _option(0.05, "weight decay of AdamW, on matrices and kernels alone")
+    optimizer: str = _option(
+        "adamw", f"{' or '.join(OPTIMIZERS)}: of matrices and kernels; AdamW steps all else"
+    )
+    muon_learning_rate: float = _option(0.01, "peak learning rate of Muon, where it is chosen")
+    muon_weight_decay: float = _option(0.1, "weight decay of Muon")
     warmup_epochs: float = _option(1.0, "epochs of linear warm-up before the cosine decay")
     ema_decay: float = _option(0.998, "decay of the moving average of the weights, a step")
     label_smoothing: float = _option(0.05, "share of the target that is spread over all classes")
@@ -52,6 +59,9 @@ class TrainingConfig:
     background_replacement: float = _option(
         0.0, "probability of replacing what surrounds the predicted lungs; needs the lung head"
     )
+    lung_concealment: float = _option(
+        0.0, "probability of covering the predicted lungs: such a film has no class"
+    )
     style_exchange: float = _option(
         0.0, "probability of giving a film the tone and the sharpness of another one"
     )
@@ -67,12 +77,15 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         """Refuse impossible values before anything is read."""
-        counts, rates = ("epochs", "batch_size", "patience"), ("learning_rate", "lung_loss")
-        for name in (*counts, *rates, "gradient_clip"):
+        for name in (
+            *("epochs", "batch_size", "patience", "gradient_clip"),
+            *("learning_rate", "muon_learning_rate", "lung_loss"),
+        ):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be greater than 0, got {getattr(self, name)}")
         for name in (
-            *("weight_decay", "warmup_epochs", "class_balance", "source_balance"),
+            *("weight_decay", "muon_weight_decay", "warmup_epochs"),
+            *("class_balance", "source_balance"),
             *("lung_epochs", "workers", "seed", "start_size", "normalisation_films"),
         ):
             if getattr(self, name) < 0:
@@ -80,20 +93,23 @@ class TrainingConfig:
         for name in ("ema_decay", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        for name in ("background_replacement", "style_exchange"):
+        for name in ("background_replacement", "lung_concealment", "style_exchange"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
         if self.infection_head and not self.lung_head:
             raise ValueError("infection_head needs lung_head: infection is looked for in the lungs")
-        if self.background_replacement and not (self.lung_head and self.lung_epochs):
-            raise ValueError(
-                "background_replacement needs lung_head and lung_epochs: the lungs that it leaves "
-                "alone are predicted"
-            )
+        for name in ("background_replacement", "lung_concealment"):
+            if getattr(self, name) and not (self.lung_head and self.lung_epochs):
+                raise ValueError(
+                    f"{name} needs lung_head and lung_epochs: the lungs that it acts on are "
+                    "predicted"
+                )
         if self.augmentation not in STRENGTHS:
             raise ValueError(
                 f"augmentation must be one of {', '.join(STRENGTHS)}, got {self.augmentation!r}"
             )
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer must be {' or '.join(OPTIMIZERS)}, got {self.optimizer!r}")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise ValueError(f"precision must be auto, float32 or bfloat16, got {self.precision!r}")
 

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from resformer.data.dataset import NO_CLASS
+
 # Keeps the Dice of a film with hardly any lung finite.
 _DICE_SMOOTHING = 1.0
 
@@ -22,7 +24,7 @@ class FilmBatch(NamedTuple):
 
     Attributes:
         image: ``(B, 1, size, size)``.
-        label: class indices, ``(B,)``.
+        label: class indices, ``(B,)``; ``NO_CLASS`` for a film that shows none.
         regions: share of lung, and of infected lung where it is learned, ``(B, R, h, w)``.
         known: 1 where a region is known, else 0, ``(B, R)``.
         weight: of each film in the loss of the classes, ``(B,)``.
@@ -84,15 +86,19 @@ class TrainingLoss(nn.Module):
         return loss
 
     def _of_classes(self, logits: Tensor, batch: FilmBatch) -> Tensor:
+        """Return the weighed mean; a film without a class shall make all as probable."""
+        has_class, label = batch.label != NO_CLASS, batch.label.clamp(min=0)
         losses = F.cross_entropy(
             logits,
-            batch.label,
+            label,
             self.class_weights,
             reduction="none",
             label_smoothing=self.label_smoothing,
         )
-        share = self.class_weights[batch.label] * batch.weight
-        return (losses * batch.weight).sum() / share.sum()
+        undecided = -F.log_softmax(logits, dim=1).mean(1)
+        losses = torch.where(has_class, losses, undecided) * batch.weight
+        share = torch.where(has_class, self.class_weights[label], 1.0) * batch.weight
+        return losses.sum() / share.sum()
 
 
 def region_loss(logits: Tensor, regions: Tensor, known: Tensor) -> Tensor:

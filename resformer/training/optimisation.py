@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,22 +14,40 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
 from resformer.training.config import TrainingConfig
+from resformer.training.muon import MuonWithAdamW, is_matrix
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 def build_optimizer(model: nn.Module, config: TrainingConfig) -> AdamW:
-    """Build AdamW that decays matrices and kernels, not biases, norms and embeddings of a scale."""
+    """Build the optimiser that a configuration names.
+
+    AdamW decays matrices and kernels, not biases, norms and embeddings of a scale; Muon takes those
+    from it that are large enough.
+    """
+    matrices: list[nn.Parameter] = []
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
-        is_free = parameter.ndim < 2 or name.endswith("scale_embedding")
-        (free if is_free else decayed).append(parameter)
-    groups = [
+        if parameter.ndim < 2 or name.endswith("scale_embedding"):
+            free.append(parameter)
+        elif config.optimizer == "muon" and is_matrix(parameter):
+            matrices.append(parameter)
+        else:
+            decayed.append(parameter)
+    groups: list[dict[str, Any]] = [
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": free, "weight_decay": 0.0},
     ]
-    return AdamW(groups, lr=config.learning_rate)
+    if not matrices:
+        return AdamW(groups, lr=config.learning_rate)
+    return MuonWithAdamW(
+        matrices,
+        groups,
+        lr=config.learning_rate,
+        muon_lr=config.muon_learning_rate,
+        weight_decay=config.muon_weight_decay,
+    )
 
 
 def build_scheduler(optimizer: AdamW, config: TrainingConfig, steps_per_epoch: int) -> LambdaLR:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from resformer.data.augment import CACHE_MARGIN, STRENGTHS, FilmAugmentation
-from resformer.data.background import BackgroundReplacement
+from resformer.data.background import BackgroundReplacement, LungConcealment
 from resformer.data.cache import cache_films
 from resformer.data.dataset import EpochSampler, FilmDataset, class_indices
 from resformer.data.manifest import Manifest
@@ -156,6 +156,9 @@ def build_training_films(
         background=None
         if outlines is None or not share
         else BackgroundReplacement(films.films, outlines, share),
+        concealment=None
+        if outlines is None or not config.lung_concealment
+        else LungConcealment(outlines, config.lung_concealment),
         style=StyleExchange(films.films, films.labels, config.style_exchange)
         if config.style_exchange
         else None,
