@@ -40,6 +40,7 @@ from resformer.checkpoint import Checkpoint, load_checkpoint
 from resformer.data.dataset import FilmDataset
 from resformer.devices import choose_device, place_model
 from resformer.model import ResFormerConfig
+from resformer.training.builders import build_learner, build_loader, build_loss
 from resformer.training.config import TrainingConfig
 from resformer.training.distributed import ProcessGroup
 from resformer.training.engine import FilmLoader, Learner, train_epoch
@@ -49,7 +50,6 @@ from resformer.training.optimisation import (
     build_scheduler,
     choose_precision,
 )
-from resformer.training.workspace import build_learner, build_loader, build_loss
 
 OURS, RESNET, LOADER = "ResFormer (ours)", "ResNet-18", "loader alone"
 

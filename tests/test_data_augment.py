@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from resformer.data.augment import STRENGTHS, FilmAugmentation
+from resformer.data.augment import FilmAugmentation
+from resformer.data.strengths import STRENGTHS
 
 
 @pytest.mark.parametrize("strength", STRENGTHS)

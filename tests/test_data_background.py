@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from resformer.data.augment import STRENGTHS, FilmAugmentation
+from resformer.data.augment import FilmAugmentation
 from resformer.data.background import BackgroundReplacement, blend, soften
 from resformer.data.dataset import FilmDataset, share_of_region
 from resformer.data.manifest import Manifest, build_manifest
@@ -16,6 +16,7 @@ from resformer.data.masks import RegionMasks, cache_masks
 from resformer.data.records import ManifestRow
 from resformer.data.roots import JoinedRoot
 from resformer.data.sources import source_of, source_weights
+from resformer.data.strengths import STRENGTHS
 from resformer.images import ImageError
 from resformer.transforms import InputSpec
 from tests.data_sets import draw_texture, encode, write_data_set

@@ -114,8 +114,7 @@ def soften(outline: Pixels, widening: float) -> NDArray[np.float32]:
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
     widened = cv2.dilate(inside, disc)
     faded = cv2.GaussianBlur(widened, (0, 0), sigmaX=max(0.5, reach / 2))
-    weight: NDArray[np.float32] = np.maximum(inside, faded).astype(np.float32) / 255
-    return weight
+    return np.divide(np.maximum(inside, faded), 255, dtype=np.float32)
 
 
 def blend(film: Pixels, surroundings: Pixels, weight: NDArray[np.float32]) -> Pixels:

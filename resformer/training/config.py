@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from resformer.data.augment import STRENGTHS
+from resformer.data.strengths import STRENGTHS
 
 OPTIMIZERS = ("adamw", "muon")
 

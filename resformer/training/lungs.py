@@ -27,16 +27,12 @@ from resformer.data.masks import RegionMasks
 from resformer.devices import place_model
 from resformer.evaluation.lungs import dice_of_lungs, predict_lungs
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
+from resformer.training.builders import build_learner, build_loader, build_training_films
 from resformer.training.config import TrainingConfig
 from resformer.training.distributed import ProcessGroup
 from resformer.training.engine import train_epoch
 from resformer.training.losses import TrainingLoss
-from resformer.training.workspace import (
-    Workspace,
-    build_learner,
-    build_loader,
-    build_training_films,
-)
+from resformer.training.workspace import Workspace
 from resformer.transforms import resize_pixels
 
 logger = logging.getLogger(__name__)

@@ -16,6 +16,13 @@ from resformer.devices import choose_device
 from resformer.gate.outliers import find_outliers
 from resformer.gate.samples import GateConfig
 from resformer.model import ResFormerConfig
+from resformer.training.builders import (
+    build_augmentation,
+    build_learner,
+    build_loader,
+    build_loss,
+    build_training_films,
+)
 from resformer.training.conclusion import conclude
 from resformer.training.config import TrainingConfig
 from resformer.training.distributed import ProcessGroup, join_processes
@@ -24,14 +31,7 @@ from resformer.training.epochs import STATE_NAME, run_epochs
 from resformer.training.gating import add_abstention, add_gate
 from resformer.training.lungs import LungStage, learn_lungs, take_lungs, validation_dice
 from resformer.training.state import Progress, load_state
-from resformer.training.workspace import (
-    Workspace,
-    build_augmentation,
-    build_learner,
-    build_loader,
-    build_loss,
-    build_training_films,
-)
+from resformer.training.workspace import Workspace
 from resformer.transforms import InputSpec
 
 
