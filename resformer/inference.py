@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -33,12 +33,15 @@ class Prediction:
             if the checkpoint has no abstention.
         distance: from the features of the film to those of the nearest class, in standard
             deviations; nothing if the checkpoint has no abstention.
+        lungs: probabilities of being lung, ``(h, w)``, evenly spread over the film; nothing if the
+            network has no lung head, or its graph does not give them.
     """
 
     probabilities: dict[str, float]
     gate: GateResult | None = None
     abstained: bool = False
     distance: float | None = None
+    lungs: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
 
     @property
     def predicted_class(self) -> str:
@@ -121,10 +124,11 @@ class Predictor:
         probabilities = torch.softmax(outputs.logits / self.checkpoint.temperature, dim=1)
         judgements = self._judge(films, outputs)
         doubts = self._doubt(probabilities, outputs)
+        lungs = _probable_lungs(outputs)
         return [
-            Prediction(dict(zip(self.class_names, row, strict=True)), judgement, *doubt)
-            for row, judgement, doubt in zip(
-                probabilities.tolist(), judgements, doubts, strict=True
+            Prediction(dict(zip(self.class_names, row, strict=True)), judgement, *doubt, inside)
+            for row, judgement, doubt, inside in zip(
+                probabilities.tolist(), judgements, doubts, lungs, strict=True
             )
         ]
 
@@ -144,6 +148,12 @@ class Predictor:
             return [(False, None)] * len(probabilities)
         doubts = self._abstention.judge(probabilities.max(dim=1).values, outputs.pooled)
         return [(doubt.abstained, doubt.distance) for doubt in doubts]
+
+
+def _probable_lungs(outputs: NetworkOutputs) -> Sequence[NDArray[np.float32] | None]:
+    if outputs.lungs is None:
+        return [None] * len(outputs.logits)
+    return list(torch.sigmoid(outputs.lungs[:, 0]).float().cpu().numpy())
 
 
 @torch.inference_mode()

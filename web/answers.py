@@ -53,7 +53,8 @@ def answer_image(
     if options.explain:
         name = options.class_name or prediction.predicted_class
         picture = service.explain(pixels, name, max_side=config.preview_side)
-        answer["explanation"] = {"class": name, "image": _text(picture)}
+        lungs = service.outline(prediction)
+        answer["explanation"] = {"class": name, "image": _text(picture), "lungs": lungs}
     return answer
 
 

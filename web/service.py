@@ -140,6 +140,13 @@ class ModelService:
         evidence = evidence_map(self._loaded(), pixels, class_name)
         return encode_overlay(evidence, preview_size(pixels.shape, max_side=max_side))
 
+    @staticmethod
+    def outline(prediction: Prediction) -> list[list[list[float]]]:
+        """Trace the lungs that the model found; see :func:`resformer.explanation.trace_lungs`."""
+        from resformer.explanation import trace_lungs
+
+        return [] if prediction.lungs is None else trace_lungs(prediction.lungs)
+
     def _loaded(self) -> Predictor:
         if self._predictor is None:
             raise ModelNotReadyError

@@ -37,6 +37,7 @@ function close() {
   current.controller.abort();
   element("why").hidden = true;
   element("overlay").hidden = true;
+  hideLungs();
   element("show-why").setAttribute("aria-expanded", "false");
   element("show-why").textContent = "Show why";
 }
@@ -49,11 +50,12 @@ async function showMap() {
   mine.controller = new AbortController();
   const { signal } = mine.controller;
   element("overlay").hidden = true;
+  hideLungs();
   try {
     if (!mine.maps.has(name)) {
       say("Looking…", true);
       const answer = await mine.ask({ explain: 1, class: name, preview: 0 }, signal);
-      mine.maps.set(name, answer.explanation.image);
+      mine.maps.set(name, answer.explanation);
     }
     if (!signal.aborted) {
       layOver(mine.maps.get(name), displayName(name));
@@ -69,15 +71,32 @@ async function showMap() {
   }
 }
 
-function layOver(map, name) {
+function layOver({ image, lungs = [] }, name) {
   const overlay = element("overlay");
-  overlay.src = `data:image/png;base64,${map}`;
+  overlay.src = `data:image/png;base64,${image}`;
   overlay.alt = `Map of the evidence for ${name}`;
   overlay.hidden = false;
   say(
     `The brighter, the more this spot speaks for ${name}. It shows what the network ` +
-      "went by, not where a disease is.",
+      "went by, not where a disease is." +
+      (lungs.length ? " The dashed lines are the lungs that it found." : ""),
   );
+  outlineLungs(lungs);
+}
+
+/** Draw closed polygons of points in shares of the film's sides, fitted as the film itself is. */
+function outlineLungs(polygons) {
+  const { naturalWidth: width, naturalHeight: height } = element("film-image");
+  const lines = polygons.map(
+    (points) => `M${points.map(([x, y]) => `${x * width} ${y * height}`).join("L")}Z`,
+  );
+  element("lungs").setAttribute("viewBox", `0 0 ${width} ${height}`);
+  element("lungs").firstElementChild.setAttribute("d", lines.join(""));
+  element("lungs").toggleAttribute("hidden", !polygons.length);
+}
+
+function hideLungs() {
+  element("lungs").toggleAttribute("hidden", true);
 }
 
 function say(text, busy = false) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from playwright.sync_api import Page, Request, Route, expect
 
 from tests.web.browsing import boxes, choose, expect_result, image
@@ -30,6 +31,7 @@ def test_the_map_lies_on_the_film_only_after_somebody_asks(page: Page) -> None:
     expect(overlay).to_be_visible()
     expect(page.locator("#why-text")).to_contain_text(f"speaks for {best}.")
     expect(page.locator("#why-text")).to_contain_text("not where a disease is")
+    expect(page.locator("#lungs")).to_be_hidden()  # this network does not look for any
     film = page.get_by_role("img", name="Preview of your image")
     expect(film).to_be_visible()
     above, below = boxes(page, "#overlay", "#film-image")
@@ -37,6 +39,28 @@ def test_the_map_lies_on_the_film_only_after_somebody_asks(page: Page) -> None:
     page.wait_for_function("document.getElementById('overlay').naturalWidth > 0")
     sizes = [part.evaluate("e => [e.naturalWidth, e.naturalHeight]") for part in (overlay, film)]
     assert sizes[0] == sizes[1] == [300, 300]
+
+
+def test_the_lungs_are_outlined_where_they_lie_on_the_film(page: Page) -> None:
+    def find_lungs(route: Route) -> None:
+        answer = route.fetch().json()
+        if "explanation" in answer:
+            answer["explanation"]["lungs"] = [[[0.25, 0.5], [0.5, 0.5], [0.5, 0.75]]]
+        route.fulfill(json=answer)
+
+    page.route("**/predict", find_lungs)
+    show_reasons(page)
+    outline = page.get_by_role("img", name="Outline of the lungs that the model found")
+    expect(outline).to_be_visible()
+    expect(page.locator("#why-text")).to_contain_text("The dashed lines are the lungs")
+    lungs, film = boxes(page, "#lungs path", "#film-image")
+    side = min(film["width"], film["height"])  # the film is square and fitted into its place
+    left, top = (film["x"] + (film["width"] - side) / 2, film["y"] + (film["height"] - side) / 2)
+    found = [lungs["x"], lungs["y"], lungs["width"], lungs["height"]]
+    expected = [left + side / 4, top + side / 2, side / 4, side / 4]
+    assert found == pytest.approx(expected, abs=2)
+    page.get_by_role("button", name="Hide", exact=True).click()
+    expect(outline).to_be_hidden()
 
 
 def test_any_class_can_be_picked_and_is_asked_for_once(page: Page) -> None:

@@ -95,7 +95,8 @@ def test_the_evidence_for_a_class_is_a_transparent_picture_of_the_previews_size(
     data = encode(700)
     fields = {"class": name} if name else {}
     answer = post_file(client, data, explain="1", **fields).get_json()
-    assert list(answer["explanation"]) == ["class", "image"]
+    assert list(answer["explanation"]) == ["class", "image", "lungs"]
+    assert answer["explanation"]["lungs"] == []  # the network does not look for them
     wanted = name or answer["prediction"]["predicted_class"]
     assert answer["explanation"]["class"] == wanted
     picture = base64.b64decode(answer["explanation"]["image"], validate=True)

@@ -111,6 +111,16 @@ def _explanation() -> dict[str, Any]:
             "class": reference("ClassName") | {"description": "The class that is explained."},
             "image": _PICTURE
             | {"description": "A transparent picture of the preview's size, to lay over it."},
+            "lungs": {
+                "type": "array",
+                "items": {
+                    "type": "array",
+                    "items": {"type": "array", "items": _PROBABILITY, "minItems": 2, "maxItems": 2},
+                },
+                "description": "Outlines of the lungs that the model found, each a closed polygon "
+                "of points x, y in shares of the image's width and height. Empty where it found "
+                "none, or does not look for them.",
+            },
         },
         description="Where the evidence for a class lies.",
     )
