@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
 from resformer.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from resformer.layers import average_inside
@@ -20,7 +19,7 @@ from resformer.training.run import train
 from resformer.training.workspace import Workspace
 from resformer.transforms import InputSpec
 from tests.conftest import CLASS_NAMES
-from tests.phantom import draw_chest_phantom
+from tests.lung_films import draw_lungs, fix_regions, write_masked_films
 from tests.training_setup import TINY_TRAINING, split_by_number
 
 
@@ -39,15 +38,11 @@ def test_an_infection_head_needs_a_lung_head(tiny_config: ResFormerConfig) -> No
 def test_the_class_is_read_off_the_lungs_and_off_what_is_infected_in_them(
     infection_config: ResFormerConfig,
 ) -> None:
-    class LeftLungUpperInfection(nn.Module):
-        def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
-            logits = torch.full((1, 2, 16, 16), -30.0)
-            logits[:, 0, :, :8] = 30.0
-            logits[:, 1, :8] = 30.0
-            return logits
-
     model = IdentityMappingResFormer(infection_config).eval()
-    model.lung_head = LeftLungUpperInfection()  # type: ignore[assignment]
+    regions = torch.zeros(1, 2, 16, 16)
+    regions[:, 0, :, :8] = 1
+    regions[:, 1, :8] = 1
+    fix_regions(model, regions)
     features = [
         torch.randn(1, c, 16 >> i, 16 >> i) for i, c in enumerate(infection_config.channels)
     ]
@@ -115,19 +110,12 @@ def test_its_checkpoint_builds_the_same_network(
 def infected_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Drawn films with their lungs; half of those of the first class have one infected lung."""
     root = tmp_path_factory.mktemp("infected")
-    y, x = np.mgrid[-1:1:96j, -1:1:96j]
-    lungs = ((np.abs(x) - 0.42) / 0.3) ** 2 + ((y + 0.15) / 0.6) ** 2 < 1
-    for index, name in enumerate(CLASS_NAMES):
-        for folder in ("images", "masks"):
-            (root / name / folder).mkdir(parents=True)
-        for number in range(12):
-            film = draw_chest_phantom(96, seed=100 * index + number)
-            Image.fromarray(film).save(root / name / "images" / f"{name}-{number}.png")
-            Image.fromarray(lungs).save(root / name / "masks" / f"{name}-{number}.png")
+    write_masked_films(root, masked=len(CLASS_NAMES))
+    right = np.arange(96) >= 48
     infection = root / CLASS_NAMES[0] / "infection masks"
     infection.mkdir()
     for number in range(6):
-        Image.fromarray(lungs & (x > 0)).save(infection / f"{CLASS_NAMES[0]}-{number}.png")
+        Image.fromarray(draw_lungs(96) & right).save(infection / f"{CLASS_NAMES[0]}-{number}.png")
     return root
 
 

@@ -20,8 +20,7 @@ from resformer.training.lungs import learn_lungs
 from resformer.training.run import train
 from resformer.training.workspace import Workspace
 from resformer.transforms import InputSpec
-from tests.conftest import CLASS_NAMES
-from tests.phantom import draw_chest_phantom
+from tests.lung_films import write_masked_films
 from tests.training_setup import TINY_TRAINING, split_by_number
 
 LUNG_TRAINING = replace(
@@ -41,17 +40,7 @@ LUNG_TRAINING = replace(
 def masked_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Drawn films, those of three classes with an ellipse for each lung as their mask."""
     root = tmp_path_factory.mktemp("masked")
-    y, x = np.mgrid[-1:1:96j, -1:1:96j]
-    lungs = ((np.abs(x) - 0.42) / 0.3) ** 2 + ((y + 0.15) / 0.6) ** 2 < 1
-    for index, name in enumerate(CLASS_NAMES):
-        for folder in ("images", "masks"):
-            (root / name / folder).mkdir(parents=True)
-        for number in range(12):
-            film = draw_chest_phantom(96, seed=100 * index + number) * (1 - 0.15 * index)
-            file = f"{name}-{number}.png"
-            Image.fromarray(film.astype("uint8")).save(root / name / "images" / file)
-            if index < 3:
-                Image.fromarray(lungs).save(root / name / "masks" / file)
+    write_masked_films(root, masked=3, darker=0.15)
     return root
 
 
