@@ -4,7 +4,8 @@
     python -m benchmarks.speed
 
 About ten minutes of a machine with nothing else to do. Each benchmark writes its own table and
-plot; this one writes ``speed.md`` and the same text between two marks in the README.
+plot; this one writes ``speed.md``, the same text between two marks in the README, and all tables
+with their plots between the same marks in ``benchmarks/README.md``.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows += [(row.what, row.ours, row.beside) for row in summary]
     text = f"{date.today():%d %B %Y}; {machine} Medians.\n\n{render_table(_HEADER, rows)}"
     publish(text, options.folder / "speed.md")
-    readme = options.readme.read_text(encoding="utf-8")
-    options.readme.write_text(quote(readme, text), encoding="utf-8")
+    quote_into(options.readme, text)
+    quote_into(options.folder / "README.md", collect(options.folder))
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -77,11 +78,30 @@ def _read_more(text: str) -> tuple[str, list[str]]:
     return name, options.split()
 
 
+def collect(folder: Path) -> str:
+    """Return all tables that the benchmarks wrote into a folder, each with its plot."""
+    parts = []
+    for name in BENCHMARKS:
+        table = (folder / f"{name}.md").read_text(encoding="utf-8").strip()
+        plot = (
+            f"\n\n![Plot of the table above]({name}.png)"
+            if (folder / f"{name}.png").is_file()
+            else ""
+        )
+        parts.append(f"### {name.capitalize()}\n\n{table}{plot}")
+    return "\n\n".join(parts)
+
+
+def quote_into(path: Path, text: str) -> None:
+    """Put a text between the marks of a file; see :func:`quote`."""
+    path.write_text(quote(path.read_text(encoding="utf-8"), text), encoding="utf-8")
+
+
 def quote(readme: str, text: str) -> str:
-    """Return the README with the text between the marks.
+    """Return a README with the text between the marks.
 
     Raises:
-        ValueError: if the README lacks the marks.
+        ValueError: if it lacks the marks.
     """
     before, begin, rest = readme.partition(BEGIN)
     _, end, after = rest.partition(END)

@@ -91,19 +91,25 @@ def test_all_benchmarks_run_and_the_readme_quotes_them(
 
     def measure(name: str, arguments: Sequence[str]) -> Summary:
         asked[name] = arguments
+        (tmp_path / f"{name}.md").write_text(f"table of {name}\n")
         return (SummaryRow(f"{name}, ms", "1", "other 2"),)
 
     monkeypatch.setattr(
         speed, "BENCHMARKS", {name: partial(measure, name) for name in speed.BENCHMARKS}
     )
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{speed.BEGIN}\nold\n{speed.END}\nafter\n")
+    (tmp_path / "growth.png").write_bytes(b"plot")
+    readme, whole = tmp_path / "top.md", tmp_path / "README.md"
+    for path in (readme, whole):
+        path.write_text(f"before\n{speed.BEGIN}\nold\n{speed.END}\nafter\n")
     speed.main(
         ["--readme", str(readme), "--folder", str(tmp_path), "--more", "service:--seconds 5"]
     )
     table = (tmp_path / "speed.md").read_text()
     assert "| network, ms | 1 | other 2 |" in table
     assert readme.read_text() == f"before\n{speed.BEGIN}\n{table}{speed.END}\nafter\n"
+    assert "### Request\n\ntable of request\n\n### Service\n\n" in whole.read_text()
+    assert "table of growth\n\n![Plot of the table above](growth.png)\n\n" in whole.read_text()
+    assert whole.read_text().startswith(f"before\n{speed.BEGIN}\n### Network")
     assert list(asked) == ["network", "request", "service", "training", "growth", "start"]
     assert asked["service"][-2:] == ["--seconds", "5"]
     assert str(tmp_path / "growth.md") in asked["growth"]

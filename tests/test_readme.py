@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.speed import quote
+from benchmarks.speed import collect, quote
 from resformer.checkpoint import Checkpoint, load_checkpoint
 from resformer.cli.report import CARD_NAME, FIGURES_MARK, JSON_NAME
 from resformer.evaluation.card import render_card, render_figures
@@ -128,6 +128,8 @@ def test_the_figures_of_the_benchmarks_are_quoted_as_they_were_printed(
 def test_the_summary_of_the_speed_is_quoted_as_it_was_printed(readme: str) -> None:
     printed = (ROOT / "benchmarks" / "speed.md").read_text(encoding="utf-8")
     assert quote(readme, printed) == readme
+    whole = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    assert quote(whole, collect(ROOT / "benchmarks")) == whole
 
 
 def test_every_setting_is_in_the_readme(readme: str) -> None:
