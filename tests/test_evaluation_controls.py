@@ -39,7 +39,10 @@ class Outliner(Predictor):
 
 
 class Reader(Predictor):
-    """Reads the class off the grey of one pixel: 50 for the first, 100 for the second, ..."""
+    """Reads the class off the grey of one pixel: 50 for the first, 100 for the second, ...
+
+    It is half sure, and abstains from what it takes for the first.
+    """
 
     def __init__(self, config: ResFormerConfig, row: int, column: int) -> None:
         weights = IdentityMappingResFormer(config).state_dict()
@@ -49,7 +52,10 @@ class Reader(Predictor):
     def predict(self, films: Sequence[Pixels]) -> list[Prediction]:
         grey = [int(np.clip(round(int(film[self.at]) / 50) - 1, 0, 3)) for film in films]
         return [
-            Prediction({name: float(k == seen) for k, name in enumerate(CLASS_NAMES)})
+            Prediction(
+                {name: 0.5 if k == seen else 0.5 / 3 for k, name in enumerate(CLASS_NAMES)},
+                abstained=seen == 0,
+            )
             for seen in grey
         ]
 
@@ -76,6 +82,9 @@ def test_a_network_that_looks_at_the_lungs_stays_with_them(
     assert reports[EXCHANGED]["follows_surroundings"] == 0
     for name in ("lungs blacked out", "outer frame of 10 % only"):
         assert reports[name]["accuracy"]["value"] == 0.25, name
+    assert {report["mean_confidence"] for report in reports.values()} == {0.5}
+    assert reports["whole film"]["withheld"] == 0.25
+    assert reports["lungs blacked out"]["withheld"] == 1
 
 
 def test_a_network_that_looks_at_the_border_is_caught(

@@ -1,6 +1,6 @@
 """Controls: films changed so that a network which looks at the right thing must react, or must not.
 
-A network that still names the class with the lungs blacked out, or that follows the surroundings
+A network that is still sure of a class with the lungs blacked out, or that follows the surroundings
 when lungs are put into those of another class, has learned the hospital and not the disease.
 Zech et al., "Variable generalization performance of a deep learning model to detect pneumonia in
 chest radiographs" (PLOS Medicine 2018), and DeGrave et al., "AI for radiographic COVID-19
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from resformer.data.background import blend, soften
-from resformer.evaluation.films import classify_pixels
+from resformer.evaluation.films import answer_pixels
 from resformer.evaluation.lungs import predict_lungs
 from resformer.evaluation.metrics import evaluate_predictions
 from resformer.inference import Predictor
@@ -111,9 +111,10 @@ def run_controls(
         progress: whether to draw progress bars.
 
     Returns:
-        by control the report of ``evaluate_predictions``. That of the exchanged surroundings has
-        also ``follows_surroundings``, the share of films that are put into the class of the film
-        whose surroundings they got.
+        by control the report of ``evaluate_predictions``, with ``mean_confidence``, the mean
+        probability of the predicted class, and ``withheld``, the share of films that were refused
+        or abstained from. That of the exchanged surroundings has also ``follows_surroundings``,
+        the share of films that are put into the class of the film whose surroundings they got.
 
     Raises:
         ValueError: if the outliner has no lung head, all films are of one class, or a control has
@@ -131,12 +132,14 @@ def run_controls(
     reports: dict[str, Any] = {}
     for name in names:
         changed = change_films(CONTROLS[name], films, outlines, donors)
-        found = classify_pixels(predictor, changed, total=len(films), label=name, progress=progress)
+        found = answer_pixels(predictor, changed, total=len(films), label=name, progress=progress)
         reports[name] = evaluate_predictions(
-            labels, found, predictor.class_names, bootstrap=bootstrap
+            labels, found.probabilities, predictor.class_names, bootstrap=bootstrap
         )
+        reports[name]["mean_confidence"] = float(found.probabilities.max(1).mean())
+        reports[name]["withheld"] = float((~found.shown).mean())
         if name == EXCHANGED:
-            follows = float((found.argmax(1) == labels[donors]).mean())
+            follows = float((found.predicted == labels[donors]).mean())
             reports[name]["follows_surroundings"] = follows
     return reports
 

@@ -72,7 +72,8 @@ def measured(told: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     answers = Answers(PROBABILITIES[[0, 1, 0, 2]], none, none)
     external = evaluate_external(films, answers, CLASS_NAMES, bootstrap=20)
     black = evaluate_predictions(LABELS, PROBABILITIES[::-1], CLASS_NAMES, bootstrap=20)
-    kept = {"external": external, "controls": [{"name": "lungs blacked out", **black}]}
+    sure = {"name": "lungs blacked out", "mean_confidence": 0.3, "withheld": 0.75}
+    kept = {"external": external, "controls": [{**sure, **black}]}
     path = tmp_path_factory.mktemp("measured") / "model.pth"
     metrics = {**checkpoint.metrics, "report": kept}
     save_checkpoint(dataclasses.replace(checkpoint, metrics=metrics), path)
@@ -192,7 +193,8 @@ def test_the_page_shows_other_hospitals_and_controls(measured: Path) -> None:
     assert f"AUC: COVID against no finding, by P(COVID) {100 * value:.1f}%" in text
     black = next(row for row in rows if row[:3] == ["lungs", "blacked", "out"])
     # Of the four films that of Normal alone is still found, and there is none of Lung Opacity.
-    assert (black[3], black[-4:]) == ("25.0%", ["0.0%", dash, "100.0%", "0.0%"])
+    assert (black[3], black[-6:-2]) == ("25.0%", ["0.0%", dash, "100.0%", "0.0%"])
+    assert black[-2:] == ["30.0%", "75.0%"]
 
 
 def test_the_page_shows_no_table_that_was_not_measured(page: str) -> None:

@@ -109,8 +109,10 @@ def _show_controls(controls: list[Report]) -> str:
         "need them are missing."
     )
     return (
-        "## Controls\n\nThe test films as they are and changed on purpose. A network that still "
-        f"names a disease with the lungs blacked\nout looks elsewhere. {said}\n\n"
+        "## Controls\n\nThe test films as they are and changed on purpose. A network that is "
+        "still sure of a disease with\nthe lungs blacked out looks elsewhere. Confidence is the "
+        "mean probability of the class that it names,\nwithheld the share of films that were "
+        f"refused or called uncertain. {said}\n\n"
         f"{render_controls(controls)}\n\n### What each class becomes\n\n{render_becomes(controls)}"
     )
 

@@ -36,8 +36,10 @@ def render_figures(report: Report) -> str:
             render_areas(report["external"]),
         ]
     parts += [
-        "On the same test films, changed on purpose. A network that reads the lungs loses a "
-        "disease when they are\nblacked out, and keeps it when nothing else is left:",
+        "On the same test films, changed on purpose. A network that reads the lungs is sure of no "
+        "class when they\nare blacked out, and keeps a disease when nothing else is left "
+        "(*confidence*: mean probability of the class that it\nnames; *withheld*: share of films "
+        "refused or called uncertain):",
         render_controls(report["controls"]),
     ]
     return "\n\n".join(parts)

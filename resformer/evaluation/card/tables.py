@@ -72,17 +72,20 @@ def render_classes(
 
 
 def render_controls(controls: Sequence[Report]) -> str:
-    """Return accuracy and the recall of each class under every control."""
+    """Return accuracy, the recall of each class and how sure the model is under every control."""
     names = controls[0]["class_names"]
     rows = [
         (
             control["name"],
             show_estimate(control["accuracy"]),
             *(show_value(control["per_class"][name]["recall"]["value"]) for name in names),
+            show_value(control["mean_confidence"]),
+            show_value(control["withheld"]),
         )
         for control in controls
     ]
-    return render_table(("control", "accuracy", *(f"recall {show_name(n)}" for n in names)), rows)
+    recalls = (f"recall {show_name(name)}" for name in names)
+    return render_table(("control", "accuracy", *recalls, "confidence", "withheld"), rows)
 
 
 def list_findings(external: Report, fewest: int = 1) -> list[tuple[str, str, Report]]:
