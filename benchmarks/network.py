@@ -29,6 +29,7 @@ from resformer.checkpoint import load_checkpoint
 from resformer.evaluation.style import COLOURS, new_figure
 from resformer.runtime.export import quiet_exporter
 from resformer.runtime.folding import fold_batch_norm
+from resformer.runtime.onnx_runtime import open_session
 
 OURS = "ResFormer (ours)"
 _HEADER = ("network", "parameters", "GFLOP", "eager, ms", "exported, ms", "exported, images/s")
@@ -119,12 +120,7 @@ def export(network: nn.Module, size: int, threads: int) -> onnxruntime.Inference
         )
     if program is None:
         raise RuntimeError("torch.onnx wrote no graph")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(
-        program.model_proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    return open_session(program.model_proto.SerializeToString(), threads)
 
 
 def _eager(network: nn.Module, images: Tensor) -> Run:

@@ -16,6 +16,23 @@ from resformer.runtime.outputs import POOLED, NetworkOutputs
 _ERROR_LEVEL = 3
 
 
+def open_session(graph: bytes, threads: int) -> onnxruntime.InferenceSession:
+    """Open a graph on the processor.
+
+    Args:
+        graph: the ONNX file.
+        threads: that one run uses.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = _ERROR_LEVEL
+    # Threads that spin are at once there for the next operation, but between two films they
+    # would take the cores that decode the next one.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
 class OnnxRuntimeBackend:
     """The graph that :func:`resformer.runtime.export.export_graph` made.
 
@@ -35,17 +52,8 @@ class OnnxRuntimeBackend:
     def __init__(self, checkpoint: Checkpoint) -> None:
         if checkpoint.graph is None:
             raise ValueError("the checkpoint holds no graph")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = _ERROR_LEVEL
-        # Threads that spin are at once there for the next operation, but between two films they
-        # would take the cores that decode the next one.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "1")
-        options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
-            self._session = onnxruntime.InferenceSession(
-                checkpoint.graph.content, options, providers=["CPUExecutionProvider"]
-            )
+            self._session = open_session(checkpoint.graph.content, torch.get_num_threads())
         except Exception as error:  # its errors have no base class but this
             raise ValueError(f"its version {onnxruntime.__version__} refuses the graph") from error
         self._input = self._session.get_inputs()[0].name
