@@ -89,7 +89,7 @@ def test_who_insists_gets_the_answer_with_a_warning(
 def test_the_evidence_needs_insistence_too(refusing: FlaskClient) -> None:
     assert post_file(refusing, FILM, explain="1").status_code == 422
     answer = post_file(refusing, FILM, explain="1", force="1").get_json()
-    assert list(answer["explanation"]) == ["class", "image"]
+    assert list(answer["explanation"]) == ["class", "image", "lungs"]
 
 
 def test_a_blank_picture_is_refused_for_being_blank(accepting: FlaskClient) -> None:
