@@ -14,7 +14,7 @@ from resformer.training.config import TrainingConfig
 from resformer.training.muon import MuonWithAdamW, is_matrix
 from resformer.training.optimisation import build_optimizer, build_scheduler
 
-MUON = TrainingConfig(optimizer="muon", epochs=4)
+MUON = TrainingConfig(optimizer="muon", muon_learning_rate=0.01, muon_weight_decay=0.1, epochs=4)
 
 
 def _build(model: nn.Module, config: TrainingConfig = MUON) -> MuonWithAdamW:

@@ -33,8 +33,8 @@ class TrainingConfig:
     optimizer: str = _option(
         "adamw", f"{' or '.join(OPTIMIZERS)}: of matrices and kernels; AdamW steps all else"
     )
-    muon_learning_rate: float = _option(0.01, "peak learning rate of Muon, where it is chosen")
-    muon_weight_decay: float = _option(0.1, "weight decay of Muon")
+    muon_learning_rate: float = _option(0.004, "peak learning rate of Muon, where it is chosen")
+    muon_weight_decay: float = _option(0.02, "weight decay of Muon")
     warmup_epochs: float = _option(1.0, "epochs of linear warm-up before the cosine decay")
     ema_decay: float = _option(0.998, "decay of the moving average of the weights, a step")
     label_smoothing: float = _option(0.05, "share of the target that is spread over all classes")
