@@ -2,11 +2,10 @@
 
 Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024): the momentum of a
 matrix is orthogonalised before it is stepped along, so that every direction of it is learnt at the
-same speed. In four epochs from the same start it took this network to a validation loss that AdamW
-had not come near (docs/experiments.md). PyTorch's own Muon takes matrices alone. Departure: as the
-paper does, a kernel ``(out, in, h, w)`` is stepped as the matrix ``(out, in * h * w)``, and AdamW
-steps what has too few rows or columns to have directions: norms, biases, depthwise kernels and the
-classifier.
+same speed. docs/experiments.md has what it brought this network. PyTorch's own Muon takes matrices
+alone; as in the paper, a kernel ``(out, in, h, w)`` is stepped as the matrix ``(out, in * h * w)``.
+AdamW steps what has too few rows or columns to have directions: norms, biases, depthwise kernels
+and, as in the paper, the classifier.
 """
 
 from __future__ import annotations
