@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from resformer.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from resformer.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    load_checkpoint,
+    read_content,
+    save_atomically,
+    save_checkpoint,
+)
 from resformer.data.manifest import Manifest
 from resformer.model import ResFormerConfig
 from resformer.training.engine import train_epoch
@@ -161,6 +168,12 @@ def test_a_finished_training_resumes_to_its_result_at_once(
     _assert_same(first, again)
 
 
+def _forget_option(state: Path, name: str) -> None:
+    content = read_content(state)
+    del content["config"][name]
+    save_atomically(content, state)
+
+
 def test_a_training_is_never_overwritten_and_never_continued_by_mistake(
     image_folder: Path, manifest: Manifest, tiny_config: ResFormerConfig, tmp_path: Path
 ) -> None:
@@ -184,6 +197,10 @@ def test_a_training_is_never_overwritten_and_never_continued_by_mistake(
         start(resume=False)
     with pytest.raises(CheckpointError, match=r"learning_rate: 0\.0015 then, 0\.1 now"):
         start(resume=True, learning_rate=0.1)
+    _forget_option(tmp_path / STATE_NAME, "optimizer")  # as a version before it wrote the state
+    with pytest.raises(CheckpointError, match=r"options \(optimizer: adamw then, muon now\)"):
+        start(resume=True, optimizer="muon")
+    start(resume=True)
     swapped = replace(manifest, rows=manifest.rows[::-1])
     with pytest.raises(CheckpointError, match="another split"):
         start(swapped, resume=True)

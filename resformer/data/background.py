@@ -1,4 +1,4 @@
-"""Replaces what surrounds the lungs of a training film.
+"""Replaces what surrounds the lungs of a training film, or covers the lungs themselves.
 
 Each class of the public data comes from other hospitals, whose films show it outside the lungs:
 in borders, markers, arms, exposure. A film's own lungs in foreign surroundings keep the class and
@@ -41,8 +41,7 @@ class BackgroundReplacement:
                 f"films {films.shape} and outlines {outlines.shape} need one shape: "
                 "cache both at the same size"
             )
-        if not 0 <= probability <= 1:
-            raise ValueError(f"probability must be in [0, 1], got {probability}")
+        _require_probability(probability)
         self.films = films
         self.outlines = outlines
         self.probability = probability
@@ -51,8 +50,7 @@ class BackgroundReplacement:
         """Return the film ``index``, ``(H, W)``, in other surroundings or as it is."""
         film = np.asarray(self.films[index])
         outline = np.asarray(self.outlines[index])
-        area = float((outline > 127).mean())
-        if rng.random() >= self.probability or not PLAUSIBLE_AREA[0] <= area <= PLAUSIBLE_AREA[1]:
+        if rng.random() >= self.probability or not _can_be_lungs(outline):
             return film
         surroundings = self._surroundings(film, rng)
         return blend(film, surroundings, soften(outline, rng.uniform(*_WIDENING)))
@@ -82,16 +80,14 @@ class LungConcealment:
     """
 
     def __init__(self, outlines: Pixels, probability: float) -> None:
-        if not 0 <= probability <= 1:
-            raise ValueError(f"probability must be in [0, 1], got {probability}")
+        _require_probability(probability)
         self.outlines = outlines
         self.probability = probability
 
     def __call__(self, index: int, film: Pixels, rng: np.random.Generator) -> Pixels | None:
         """Return the film ``index``, ``(H, W)``, without its lungs; None where it is left alone."""
         outline = np.asarray(self.outlines[index])
-        area = float((outline > 127).mean())
-        if rng.random() >= self.probability or not PLAUSIBLE_AREA[0] <= area <= PLAUSIBLE_AREA[1]:
+        if rng.random() >= self.probability or not _can_be_lungs(outline):
             return None
         cover = _empty(film, rng, noise=bool(rng.random() < 0.5))
         return blend(cover, film, soften(outline, rng.uniform(*_COVER)))
@@ -121,6 +117,17 @@ def blend(film: Pixels, surroundings: Pixels, weight: NDArray[np.float32]) -> Pi
     """Mix two films ``(H, W)``: the first where ``weight`` is 1, the second where it is 0."""
     mixed = surroundings + weight * (film.astype(np.float32) - surroundings)
     return np.rint(mixed).astype(np.uint8)
+
+
+def _require_probability(probability: float) -> None:
+    if not 0 <= probability <= 1:
+        raise ValueError(f"probability must be in [0, 1], got {probability}")
+
+
+def _can_be_lungs(outline: Pixels) -> bool:
+    """Whether an outline ``(H, W)`` covers as much of the film as lungs do."""
+    area = float((outline > 127).mean())
+    return PLAUSIBLE_AREA[0] <= area <= PLAUSIBLE_AREA[1]
 
 
 def _empty(film: Pixels, rng: np.random.Generator, *, noise: bool) -> Pixels:

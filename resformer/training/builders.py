@@ -50,7 +50,7 @@ def build_training_films(
         workspace: the films.
         config: how to train.
         masks: of the training films, as :meth:`Workspace.masks` gives them.
-        outlines: lungs of the training films, whose surroundings are replaced.
+        outlines: lungs of the training films, to replace their surroundings and to cover them.
     """
     films = workspace.training_films(config.seed)
     share = config.background_replacement

@@ -127,7 +127,8 @@ def read_initial(path: Path) -> Checkpoint:
 
 
 def _changed_options(former: dict[str, Any], current: dict[str, Any]) -> list[str]:
-    """Name the options that differ and shape the result."""
+    """Name the options that differ and shape the result; one of a later version had its default."""
+    former = asdict(TrainingConfig()) | former
     return [
         f"{name}: {former.get(name)} then, {current.get(name)} now"
         for name in sorted(set(former) | set(current))
