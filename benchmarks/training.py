@@ -5,27 +5,31 @@
 
 The checkpoint says how our network is built and how its films are varied. Drawn films go through
 the project's own loader, augmentation, loss and optimiser, in turns: an epoch of one network, an
-epoch of the other. The loader alone is timed too: where it is the slower part, the network is not
-what to improve. `--splits 1:1 1:2 2:1 2:2` measures ours for each number of workers that augment
-and of threads that the network gets. How long the checkpoint itself was trained until it reached
-an accuracy is read from its history.
+epoch of the other; first in one process with workers and threads, then by ``torchrun`` in as many
+processes as there are threads. The loader alone is timed too: where it is the slower part, the
+network is not what to improve. `--splits 1:1 1:2 2:1 2:2` measures ours for each number of workers
+that augment and of threads that the network gets. How long the checkpoint itself was trained until
+it reached an accuracy is read from its history.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import statistics
-import time
+import subprocess
+import sys
+import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from pathlib import Path
 
 import torch
-from torch import nn
 
-from benchmarks.baselines import GreyImages, WithoutLungs, import_torchvision
 from benchmarks.reporting import Summary, SummaryRow, publish, speed_parser
 from benchmarks.timing import describe_machine
 from benchmarks.training_films import drawn_films, training_config
+from benchmarks.training_loop import CPU, OURS, RESNET, Split, measure, measure_split
 from benchmarks.training_report import (
     Rates,
     describe_history,
@@ -37,23 +41,8 @@ from benchmarks.training_report import (
 )
 from resformer.allocator import keep_memory
 from resformer.checkpoint import Checkpoint, load_checkpoint
-from resformer.data.dataset import FilmDataset
-from resformer.devices import choose_device, place_model
-from resformer.model import ResFormerConfig
-from resformer.training.builders import build_learner, build_loader, build_loss
 from resformer.training.config import TrainingConfig
-from resformer.training.distributed import ProcessGroup
-from resformer.training.engine import FilmLoader, Learner, train_epoch
-from resformer.training.optimisation import (
-    WeightAverage,
-    build_optimizer,
-    build_scheduler,
-    choose_precision,
-)
-
-OURS, RESNET, LOADER = "ResFormer (ours)", "ResNet-18", "loader alone"
-
-Split = tuple[int, int]
+from resformer.training.optimisation import choose_precision
 
 
 def main(arguments: Sequence[str] | None = None) -> Summary:
@@ -75,19 +64,24 @@ def main(arguments: Sequence[str] | None = None) -> Summary:
     films = drawn_films(options.films, network.num_classes, config)
     splits = {s: measure_split(films, network, config, s, options.epochs) for s in options.splits}
     torch.set_num_threads(options.threads)
-    rates = measure(films, network, config, options.epochs)
-    precision = choose_precision(config.precision, torch.device("cpu"))
+    alone = measure(films, network, config, options.epochs)
+    together = measure_together(options) if options.processes > 1 else {}
+    rates = {
+        **alone,
+        **{f"{name}, {options.processes} processes": together[name] for name in together},
+    }
     parts = [
         machine,
         f"{options.films} films of {options.size} x {options.size}, augmented, in batches of "
-        f"{config.batch_size} by {config.workers} workers, {precision}; {options.epochs} epochs.",
+        f"{config.batch_size}, {choose_precision(config.precision, CPU)}; {options.epochs} epochs. "
+        f"One process augments by {config.workers} workers; several have one thread each and none.",
         render_rates(rates),
         *([render_splits(splits)] if splits else []),
         describe_history(checkpoint, options.accuracy),
     ]
     publish("\n\n".join(parts), options.out)
     plot_rates(rates, options.out.with_suffix(".png"))
-    return summarise(rates, checkpoint, options.accuracy)
+    return summarise(alone, together, checkpoint, options)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -96,6 +90,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--films", type=int, default=1024, help="in an epoch")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--workers", type=int, default=TrainingConfig().workers)
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="that train together, the second time; 1: only one process is measured",
+    )
     parser.add_argument("--accuracy", type=float, default=0.886, help="of the history")
     parser.add_argument(
         "--splits",
@@ -121,88 +121,48 @@ def _read_split(text: str) -> Split:
     return int(workers), int(threads)
 
 
-def summarise(rates: Rates, checkpoint: Checkpoint, accuracy: float) -> Summary:
+def measure_together(options: argparse.Namespace) -> Rates:
+    """Return the same rates of several processes that train together, over all of them."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "rates.json"
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        worker = ["--nproc-per-node", str(options.processes), "-m", "benchmarks.training_loop"]
+        same = (
+            f"--{name}={getattr(options, name)}" for name in ("model", "size", "films", "epochs")
+        )
+        subprocess.run(
+            [*torchrun, *worker, *same, f"--out={out}"],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            check=True,
+        )
+        rates: Rates = json.loads(out.read_text(encoding="utf-8"))
+    return rates
+
+
+def summarise(
+    alone: Rates, together: Rates, checkpoint: Checkpoint, options: argparse.Namespace
+) -> Summary:
     """Return the images a second and the minutes to an accuracy."""
-    medians = {name: f"{statistics.median(found):.0f}" for name, found in rates.items()}
-    minutes = minutes_to_accuracy(whole_history(checkpoint), accuracy)
+    measured = {"one process": alone}
+    if together:
+        measured[f"{options.processes} processes"] = together
+    minutes = minutes_to_accuracy(whole_history(checkpoint), options.accuracy)
     return (
-        SummaryRow(
-            "training, images/s, augmented",
-            medians[OURS],
-            f"{RESNET} {medians[RESNET]}, {LOADER} {medians[LOADER]}",
+        *(
+            SummaryRow(
+                f"training, images/s, augmented, {how}",
+                f"{statistics.median(rates[OURS]):.0f}",
+                f"{RESNET} {statistics.median(rates[RESNET]):.0f}",
+            )
+            for how, rates in measured.items()
         ),
         SummaryRow(
-            f"training to {accuracy:.1%} validation accuracy, minutes",
+            f"training to {options.accuracy:.1%} validation accuracy, minutes",
             "not reached" if minutes is None else f"{minutes:.1f}",
             "",
         ),
     )
 
 
-def measure(
-    films: FilmDataset, network: ResFormerConfig, config: TrainingConfig, epochs: int
-) -> Rates:
-    """Return the images a second of each epoch, by network, and of the loader alone."""
-    group = ProcessGroup(0, 1, choose_device("cpu"))
-    loader = build_loader(films, config, group)
-    ours = _learner(films, network, config, loader)
-    learners = {OURS: ours, RESNET: as_learner(_resnet(network), films, ours, config, loader)}
-    rates: dict[str, list[float]] = {name: [] for name in (*learners, LOADER)}
-    for epoch in range(epochs + 1):  # the first warms up and does not count
-        for name, learner in learners.items():
-            found = train_epoch(learner, loader, group, label=name, progress=False)
-            rates[name] += [found["images_per_second"]][: bool(epoch)]
-        rates[LOADER] += [_time_loader(loader, len(films))][: bool(epoch)]
-    return rates
-
-
-def measure_split(
-    films: FilmDataset, network: ResFormerConfig, config: TrainingConfig, split: Split, epochs: int
-) -> float:
-    """Return the median images a second of ours with ``(workers, threads)``."""
-    workers, threads = split
-    torch.set_num_threads(threads)
-    config = replace(config, workers=workers)
-    group = ProcessGroup(0, 1, choose_device("cpu"))
-    loader = build_loader(films, config, group)
-    learner = _learner(films, network, config, loader)
-    found = [
-        train_epoch(learner, loader, group, label=OURS, progress=False)["images_per_second"]
-        for _ in range(epochs + 1)
-    ]
-    return statistics.median(found[1:])
-
-
-def _learner(
-    films: FilmDataset, network: ResFormerConfig, config: TrainingConfig, loader: FilmLoader
-) -> Learner:
-    group = ProcessGroup(0, 1, choose_device("cpu"))
-    return build_learner(build_loss(films, network, config), len(loader), network, config, group)
-
-
-def as_learner(
-    model: nn.Module, films: FilmDataset, ours: Learner, config: TrainingConfig, loader: FilmLoader
-) -> Learner:
-    """Return another network with the same loss of the classes, optimiser, schedule and average."""
-    placed = place_model(WithoutLungs(model), torch.device("cpu"))
-    optimizer = build_optimizer(placed, config)
-    plain = ResFormerConfig(num_classes=len(ours.criterion.class_weights))
-    return replace(
-        ours,
-        model=placed,
-        average=WeightAverage(placed, config.ema_decay),
-        optimizer=optimizer,
-        scheduler=build_scheduler(optimizer, config, len(loader)),
-        criterion=build_loss(films, plain, config),
-    )
-
-
-def _resnet(network: ResFormerConfig) -> nn.Module:
-    return GreyImages(import_torchvision().models.resnet18(num_classes=network.num_classes))
-
-
-def _time_loader(loader: FilmLoader, films: int) -> float:
-    start = time.perf_counter()
-    for _ in loader:
-        pass
-    return films / (time.perf_counter() - start)
+if __name__ == "__main__":
+    main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import training
+from benchmarks import training, training_loop
+from benchmarks.baselines import WithoutLungs
 from benchmarks.training_films import drawn_films, training_config
 from benchmarks.training_report import (
     describe_history,
@@ -87,18 +89,32 @@ def test_both_networks_go_through_the_same_loop(
     )
     small = nn.Sequential(nn.Conv2d(1, 4, 8, stride=8), nn.Flatten(), nn.Linear(256, 4))
     untrained = next(small.parameters()).detach().clone()
-    monkeypatch.setattr(training, "_resnet", lambda network: small)
+    monkeypatch.setattr(training_loop, "_resnet", lambda network: WithoutLungs(small))
     rows = training.main(
         f"--model {model} --out {out} --size 64 --films 8 --epochs 1 --workers 0 --threads 1 "
-        "--splits 0:1 --no-keep-memory".split()
+        "--splits 0:1 --no-keep-memory --processes 1".split()
     )
     text = out.read_text()
-    for name in (training.OURS, training.RESNET, training.LOADER):
+    for name in (training_loop.OURS, training_loop.RESNET, training_loop.LOADER):
         assert f"| {name} | " in text
     assert "| 0 | 1 | " in text
-    assert (rows[1].what, rows[1].ours) == (
+    assert (rows[-1].what, rows[-1].ours) == (
         "training to 88.6% validation accuracy, minutes",
         "3.0",
     )
     assert out.with_suffix(".png").stat().st_size > 1000
     assert not torch.equal(next(small.parameters()), untrained)
+
+
+def test_each_process_measures_and_the_main_one_writes(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = nn.Sequential(nn.Conv2d(1, 4, 8, stride=8), nn.Flatten(), nn.Linear(256, 4))
+    monkeypatch.setattr(training_loop, "_resnet", lambda network: WithoutLungs(small))
+    out = tmp_path / "rates.json"
+    training_loop.main(
+        f"--model {tiny_checkpoint} --out {out} --size 64 --films 8 --epochs 2".split()
+    )
+    rates = json.loads(out.read_text())
+    assert set(rates) == {training_loop.OURS, training_loop.RESNET, training_loop.LOADER}
+    assert all(len(found) == 2 and min(found) > 0 for found in rates.values())
