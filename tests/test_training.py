@@ -215,3 +215,6 @@ def test_training_stops_when_validation_stops_improving() -> None:
     assert not Progress(history=[entry] * 9, best_epoch=6).is_over(config)
     assert Progress(history=[entry] * 10, best_epoch=6).is_over(config)
     assert Progress(history=[entry] * 50, best_epoch=50).is_over(config)
+    growing = replace(config, input_size=96, start_size=64)  # whose first 25 epochs do not count
+    assert not Progress(history=[entry] * 28).is_over(growing)
+    assert Progress(history=[entry] * 29).is_over(growing)

@@ -133,6 +133,26 @@ def test_the_input_grows_after_half_of_the_epochs(
     assert checkpoint.input_spec.size == 96
 
 
+def test_weights_that_learnt_from_a_smaller_input_are_not_kept(
+    image_folder: Path,
+    tiny_config: ResFormerConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scores = iter((0.9, 0.8, 0.3, 0.6))
+    monkeypatch.setattr(
+        epochs,
+        "validate",
+        lambda *_: {
+            "validation_loss": 1.0,
+            "validation_accuracy": 0.5,
+            "validation_macro_f1": next(scores),
+        },
+    )
+    config = replace(TINY_TRAINING, input_size=96, start_size=64, epochs=4, patience=2)
+    assert _train(image_folder, tmp_path, tiny_config, config=config).training["best_epoch"] == 4
+
+
 def test_the_sizes_of_a_configuration() -> None:
     assert TrainingConfig(input_size=128).sizes == (128,)
     growing = TrainingConfig(input_size=128, start_size=96, epochs=5)

@@ -118,6 +118,11 @@ class TrainingConfig:
         """Sides of the input in the order in which they are trained on."""
         return (self.start_size, self.input_size) if self.start_size else (self.input_size,)
 
+    @property
+    def start_epochs(self) -> int:
+        """How many epochs at the start are trained on a smaller input than the one served."""
+        return self.epochs // 2 if self.sizes[0] != self.input_size else 0
+
     def size_at(self, epoch: int) -> int:
         """Return the side of the input in an epoch, counted from 0."""
-        return self.sizes[0] if epoch < self.epochs // 2 else self.input_size
+        return self.sizes[0] if epoch < self.start_epochs else self.input_size

@@ -59,17 +59,24 @@ def run_epochs(
         figures = train_epoch(learner, loader, group, label=label, progress=progress)
         if group.is_main:
             figures |= validate(learner.average.module, validation, group.device)
-            _record(reached, figures, learner.average.module)
+            _record(reached, figures, learner.average.module, config)
             save_state(state, learner, reached, config, class_names, data_digest)
         else:
             reached.history.append(figures)
 
 
-def _record(reached: Progress, figures: dict[str, float], averaged: torch.nn.Module) -> None:
-    """Note an epoch's figures and keep its weights if they are the best so far."""
+def _record(
+    reached: Progress, figures: dict[str, float], averaged: torch.nn.Module, config: TrainingConfig
+) -> None:
+    """Note an epoch's figures and keep its weights if they are the best so far.
+
+    Weights that have learnt from a smaller input than the one served are not kept: a larger input
+    moves the line between the classes.
+    """
     epoch = len(reached.history) + 1
     reached.history.append({"epoch": epoch, **figures})
-    if figures["validation_macro_f1"] > reached.best_macro_f1:
+    better = figures["validation_macro_f1"] > reached.best_macro_f1
+    if better and epoch > config.start_epochs:
         reached.best_epoch = epoch
         reached.best_macro_f1 = figures["validation_macro_f1"]
         reached.best_weights = copy.deepcopy(averaged.state_dict())

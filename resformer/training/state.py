@@ -32,7 +32,8 @@ class Progress:
 
     Attributes:
         history: one entry of figures an epoch.
-        best_epoch: epoch of the best validation macro-F1, counted from 1; 0 before the first.
+        best_epoch: epoch of the best validation macro-F1 among those on the input that is served,
+            counted from 1; 0 before the first.
         best_macro_f1: that figure.
         best_weights: averaged weights of that epoch.
     """
@@ -45,7 +46,8 @@ class Progress:
     def is_over(self, config: TrainingConfig) -> bool:
         """Whether all epochs are done or too many passed without a better one."""
         done = len(self.history)
-        return done >= config.epochs or done - self.best_epoch >= config.patience
+        waited = done - max(self.best_epoch, config.start_epochs)
+        return done >= config.epochs or waited >= config.patience
 
 
 def save_state(
