@@ -10,7 +10,7 @@ import torch
 from resformer.abstention.abstention import Abstention
 from resformer.checkpoint import load_checkpoint
 from resformer.evaluation.card.details import render_recipe
-from resformer.evaluation.card.tables import show_earlier
+from resformer.evaluation.card.tables import show_earlier, show_minutes
 from resformer.evaluation.study import describe_model, list_stages
 from tests.report_setup import tell_of_a_training
 
@@ -35,11 +35,25 @@ def test_the_time_of_all_stages_counts_and_their_settings_stand_side_by_side(
     model = describe_model(staged)
     assert (model["epochs"], model["training_seconds"]) == (2, 360.0)
     assert show_earlier(model) == " after 2 on 64 x 64 pixels"
+    assert show_minutes(model) == "6 minutes"
     recipe = render_recipe(model)
     assert "Epoch 2 of 2 after 2 on 64 x 64 pixels, chosen" in recipe
-    assert "6 minutes" in recipe
+    assert "6 minutes of training steps" in recipe
     assert "| setting | first 2 epochs | last 2 epochs |" in recipe
     assert "| `input_size` | 64 | 96 |" in recipe
+
+
+def test_the_time_of_several_processes_is_summed_beside_that_of_the_clock(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    checkpoint = load_checkpoint(tell_of_a_training(tiny_checkpoint, tmp_path / "model.pth"))
+    first = checkpoint.training
+    together = [{**entry, "processes": 2} for entry in first["history"]]
+    second = {**first, "history": together, "initial": first}
+    third = {**second, "initial": second}
+    model = describe_model(replace(checkpoint, training=third))
+    assert show_earlier(model) == " after 2 on 64 x 64 and 2 on 64 x 64 pixels"
+    assert show_minutes(model) == "9 minutes (15 summed over processes)"
 
 
 def test_a_setting_that_an_earlier_stage_did_not_have_is_a_dash(

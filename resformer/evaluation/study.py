@@ -89,6 +89,7 @@ def describe_model(checkpoint: Checkpoint) -> dict[str, Any]:
     training = checkpoint.training
     history = training.get("history", [])
     stages = list_stages(training)
+    epochs = [entry for stage in stages for entry in stage.get("history", [])]
     return {
         "class_names": list(checkpoint.class_names),
         "parameters": sum(w.numel() for w in checkpoint.build_model().parameters()),
@@ -106,9 +107,8 @@ def describe_model(checkpoint: Checkpoint) -> dict[str, Any]:
         "earlier": [
             {"config": stage["config"], "epochs": len(stage["history"])} for stage in stages[:-1]
         ],
-        "training_seconds": sum(
-            entry["seconds"] for stage in stages for entry in stage.get("history", [])
-        ),
+        "training_seconds": sum(entry["seconds"] for entry in epochs),
+        "process_seconds": sum(entry["seconds"] * entry.get("processes", 1) for entry in epochs),
         "lung_dice": training.get("lungs", {}).get("validation_dice"),
         "validation": checkpoint.metrics.get("validation"),
     }

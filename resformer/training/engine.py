@@ -90,7 +90,8 @@ def train_epoch(
         progress: whether to draw it.
 
     Returns:
-        ``train_loss``, ``learning_rate``, ``images_per_second`` (over all processes), ``seconds``.
+        ``train_loss``, ``learning_rate``, ``images_per_second`` (over all processes), ``seconds``,
+        and the number of ``processes``.
 
     Raises:
         FloatingPointError: if the loss stops being a finite number.
@@ -114,6 +115,7 @@ def train_epoch(
         "learning_rate": learner.optimizer.param_groups[0]["lr"],
         "images_per_second": seen * group.world_size / seconds,
         "seconds": seconds,
+        "processes": group.world_size,
     }
 
 

@@ -12,6 +12,7 @@ from resformer.evaluation.card.tables import (
     list_findings,
     show_earlier,
     show_estimate,
+    show_minutes,
     show_name,
     show_value,
 )
@@ -39,8 +40,7 @@ def render_recipe(model: Report) -> str:
     """Return how the model was trained, and on what."""
     lines = [
         f"- Epoch {model['best_epoch']} of {model['epochs']}{show_earlier(model)}, chosen by "
-        f"macro-F1 on the validation films; {model['training_seconds'] / 60:.0f} minutes of "
-        "training steps",
+        f"macro-F1 on the validation films; {show_minutes(model)} of training steps",
         f"- Temperature {model['temperature']:.3f}, fitted on the validation films",
         f"- Gate: {_show_gate(model['gate_threshold'])}",
         f"- Abstention: {_show_abstention(model['abstention'])}",

@@ -11,6 +11,7 @@ from resformer.evaluation.card.tables import (
     render_overall,
     render_sets,
     show_earlier,
+    show_minutes,
 )
 
 
@@ -25,7 +26,7 @@ def render_figures(report: Report) -> str:
         render_classes(test, "test"),
         f"The shipped model is epoch {model['best_epoch']} of {model['epochs']}"
         f"{show_earlier(model)}, chosen on {model['films']['validation']:,} validation films;\n"
-        f"its training steps took {model['training_seconds'] / 60:.0f} minutes.",
+        f"its training steps took {show_minutes(model)}.",
     ]
     if report["external"]:
         parts += [

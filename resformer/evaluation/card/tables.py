@@ -43,11 +43,19 @@ def show_value(value: float | None) -> str:
 
 def show_earlier(model: Report) -> str:
     """Return which epochs of earlier stages came before those of the last; nothing without any."""
-    return "".join(
-        f" after {stage['epochs']} on {stage['config']['input_size']} x "
-        f"{stage['config']['input_size']} pixels"
+    stages = " and ".join(
+        f"{stage['epochs']} on {stage['config']['input_size']} x {stage['config']['input_size']}"
         for stage in model["earlier"]
     )
+    return f" after {stages} pixels" if stages else ""
+
+
+def show_minutes(model: Report) -> str:
+    """Return how long the training steps took, and summed over processes where that is more."""
+    minutes = f"{model['training_seconds'] / 60:.0f} minutes"
+    if model["process_seconds"] == model["training_seconds"]:
+        return minutes
+    return f"{minutes} ({model['process_seconds'] / 60:.0f} summed over processes)"
 
 
 def render_overall(test: Report) -> str:
