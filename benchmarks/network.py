@@ -81,7 +81,10 @@ def measure(
     """Time networks that take ``(B, 1, size, size)``, by name."""
     image = torch.rand(1, 1, size, size)
     images = np.random.default_rng(0).random((batch, 1, size, size), dtype=np.float32)
-    sessions = {name: export(network, size, threads) for name, network in networks.items()}
+    sessions = {
+        name: open_session(export_graph(network, size), threads)
+        for name, network in networks.items()
+    }
     eager = time_together(
         {name: _eager(network, image) for name, network in networks.items()}, seconds
     )
@@ -108,8 +111,8 @@ def count_operations(network: nn.Module, image: Tensor) -> float:
     return float(counter.get_total_flops())
 
 
-def export(network: nn.Module, size: int, threads: int) -> onnxruntime.InferenceSession:
-    """Put a network into ONNX Runtime, for any batch."""
+def export_graph(network: nn.Module, size: int) -> bytes:
+    """Write a network as an ONNX graph, for any batch."""
     with quiet_exporter():
         program = torch.onnx.export(
             network,
@@ -120,7 +123,8 @@ def export(network: nn.Module, size: int, threads: int) -> onnxruntime.Inference
         )
     if program is None:
         raise RuntimeError("torch.onnx wrote no graph")
-    return open_session(program.model_proto.SerializeToString(), threads)
+    graph: bytes = program.model_proto.SerializeToString()
+    return graph
 
 
 def _eager(network: nn.Module, images: Tensor) -> Run:

@@ -16,13 +16,14 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
-from benchmarks import growth, network, request, service, start, training
+from benchmarks import growth, network, request, runtimes, service, start, training
 from benchmarks.reporting import Summary, publish, render_table
 from benchmarks.timing import describe_machine
 
 BEGIN, END = "<!-- speed:begin -->", "<!-- speed:end -->"
 BENCHMARKS: Mapping[str, Callable[[Sequence[str]], Summary]] = {
     "network": network.main,
+    "runtimes": runtimes.main,
     "request": request.main,
     "service": service.main,
     "training": training.main,

@@ -110,7 +110,15 @@ def test_all_benchmarks_run_and_the_readme_quotes_them(
     assert "### Request\n\ntable of request\n\n### Service\n\n" in whole.read_text()
     assert "table of growth\n\n![Plot of the table above](growth.png)\n\n" in whole.read_text()
     assert whole.read_text().startswith(f"before\n{speed.BEGIN}\n### Network")
-    assert list(asked) == ["network", "request", "service", "training", "growth", "start"]
+    assert list(asked) == [
+        "network",
+        "runtimes",
+        "request",
+        "service",
+        "training",
+        "growth",
+        "start",
+    ]
     assert asked["service"][-2:] == ["--seconds", "5"]
     assert str(tmp_path / "growth.md") in asked["growth"]
     with pytest.raises(ValueError, match="put both where the table belongs"):
