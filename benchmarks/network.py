@@ -11,6 +11,7 @@ an addition; the machine's limit is the rate of a large matrix product in the sa
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.baselines import build_baselines
 from benchmarks.reporting import Summary, SummaryRow, publish, render_table, speed_parser
 from benchmarks.timing import Timing, describe_machine, measure_limit, time_together
-from resformer.checkpoint import load_checkpoint
+from resformer.checkpoint import Checkpoint, load_checkpoint
 from resformer.evaluation.style import COLOURS, new_figure
 from resformer.runtime.export import quiet_exporter
 from resformer.runtime.folding import fold_batch_norm
@@ -57,14 +58,7 @@ class Measured:
 
 def main(arguments: Sequence[str] | None = None) -> Summary:
     """Measure, and write the table and its plot."""
-    parser = speed_parser(__doc__, __file__, seconds=3.0)
-    parser.add_argument("--size", type=int, default=128, help="side of the image")
-    parser.add_argument("--batch", type=int, default=32, help="images in a batch")
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    machine = describe_machine(options.threads)
-    checkpoint = load_checkpoint(options.model)
-    ours = fold_batch_norm(checkpoint.build_model())
+    options, machine, checkpoint, ours = prepare(__doc__, __file__, arguments)
     networks = {OURS: ours, **build_baselines(len(checkpoint.class_names))}
     limit = measure_limit()
     found = measure(networks, options.size, options.batch, options.threads, options.seconds)
@@ -73,6 +67,20 @@ def main(arguments: Sequence[str] | None = None) -> Summary:
     publish(f"{machine}\n\n{report}", options.out)
     plot(found, options.batch, options.out.with_suffix(".png"))
     return summarise(found, options.size, options.batch, limit)
+
+
+def prepare(
+    description: str | None, file: str, arguments: Sequence[str] | None
+) -> tuple[argparse.Namespace, str, Checkpoint, nn.Module]:
+    """Return the options, the machine in words, the checkpoint and its network as it is exported."""
+    parser = speed_parser(description, file, seconds=3.0)
+    parser.add_argument("--size", type=int, default=128, help="side of the image")
+    parser.add_argument("--batch", type=int, default=32, help="images in a batch")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    machine = describe_machine(options.threads)
+    checkpoint = load_checkpoint(options.model)
+    return options, machine, checkpoint, fold_batch_norm(checkpoint.build_model())
 
 
 def measure(

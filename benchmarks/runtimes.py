@@ -22,11 +22,10 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantiz
 from scipy.special import softmax
 
 from benchmarks.films import draw_film
-from benchmarks.network import export_graph
-from benchmarks.reporting import Summary, SummaryRow, publish, render_table, speed_parser
-from benchmarks.timing import describe_machine, time_together
-from resformer.checkpoint import Checkpoint, load_checkpoint
-from resformer.runtime.folding import fold_batch_norm
+from benchmarks.network import export_graph, prepare
+from benchmarks.reporting import Summary, SummaryRow, publish, render_table
+from benchmarks.timing import time_together
+from resformer.checkpoint import Checkpoint
 from resformer.runtime.onnx_runtime import open_session
 from resformer.transforms import InputSpec, to_input
 
@@ -40,14 +39,7 @@ _CALIBRATION_SEED = 1000
 
 def main(arguments: Sequence[str] | None = None) -> Summary:
     """Measure, and write the table."""
-    parser = speed_parser(__doc__, __file__, seconds=3.0)
-    parser.add_argument("--size", type=int, default=128, help="side of the image")
-    parser.add_argument("--batch", type=int, default=32, help="images in a batch")
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    machine = describe_machine(options.threads)
-    checkpoint = load_checkpoint(options.model)
-    network = fold_batch_norm(checkpoint.build_model())
+    options, machine, checkpoint, network = prepare(__doc__, __file__, arguments)
     graph = export_graph(network, options.size)
     images = draw_images(options.batch, options.size)
     runtimes = {
@@ -66,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> Summary:
             name,
             one[name].milliseconds,
             f"{options.batch / many[name].median:.0f}",
-            f"{moved[name]:.1g}",
+            f"{moved[name]:.2g}",
         )
         for name in runtimes
     ]
