@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> Summary:
 def prepare(
     description: str | None, file: str, arguments: Sequence[str] | None
 ) -> tuple[argparse.Namespace, str, Checkpoint, nn.Module]:
-    """Return the options, the machine in words, the checkpoint and its network as it is exported."""
+    """Return the options, the machine in words, the checkpoint and its folded network."""
     parser = speed_parser(description, file, seconds=3.0)
     parser.add_argument("--size", type=int, default=128, help="side of the image")
     parser.add_argument("--batch", type=int, default=32, help="images in a batch")
