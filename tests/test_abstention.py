@@ -80,10 +80,10 @@ def test_features_that_are_no_numbers_are_abstained_on() -> None:
 @pytest.mark.parametrize(
     ("order", "least", "greatest"),
     [
-        # The least sure are the furthest: both find the same 5 of 100.
-        (lambda n: 99 - n, 0.045, 94.5),
-        # The surest are the furthest: 2 and 2 others, for 3 and 3 would be 6.
-        (lambda n: n, 0.015, 97.5),
+        # The least sure are the furthest: the furthest is one of the 5 of 100 that are least sure.
+        (lambda n: 99 - n, 0.045, 98.5),
+        # The surest are the furthest: a fifth of the 5 for its distance and 4 others.
+        (lambda n: n, 0.035, 98.5),
     ],
 )
 def test_the_thresholds_lie_between_the_films_that_may_and_the_rest(
@@ -93,6 +93,17 @@ def test_the_thresholds_lie_between_the_films_that_may_and_the_rest(
     distance = torch.tensor([float(order(n)) for n in range(100)])
     found = choose_thresholds(confidence, distance, AbstentionConfig(share=0.05))
     assert found == pytest.approx((least, greatest))
+
+
+@pytest.mark.parametrize(
+    ("distance_share", "least", "greatest"), [(0.0, 0.045, 99.5), (1.0, 0.0, 94.5)]
+)
+def test_all_may_be_abstained_on_for_one_reason(
+    distance_share: float, least: float, greatest: float
+) -> None:
+    rising = torch.arange(100, dtype=torch.float64)
+    config = AbstentionConfig(share=0.05, distance_share=distance_share)
+    assert choose_thresholds(rising / 100, rising, config) == pytest.approx((least, greatest))
 
 
 def test_films_that_are_alike_are_not_abstained_on_together() -> None:
@@ -169,7 +180,11 @@ def test_a_fit_needs_films_of_every_class_and_of_validation() -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"share": 1.0}, "share must be"), ({"directions": 0}, "directions must be 1 or more")],
+    [
+        ({"share": 1.0}, "share must be"),
+        ({"distance_share": 1.5}, "distance_share must be from 0 to 1"),
+        ({"directions": 0}, "directions must be 1 or more"),
+    ],
 )
 def test_an_impossible_configuration_is_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):

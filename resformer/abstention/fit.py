@@ -18,6 +18,9 @@ class AbstentionConfig:
 
     Attributes:
         share: most of the validation films that may be abstained on.
+        distance_share: of these, how many for their distance. Few, because confidence tells more
+            mistakes, at home and on films in other surroundings and styles
+            (``docs/experiments.md``); the distance is there for what is like no training film.
         directions: most directions that the distance is taken in.
 
     Raises:
@@ -25,12 +28,15 @@ class AbstentionConfig:
     """
 
     share: float = 0.05
+    distance_share: float = 0.2
     directions: int = 64
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
         if not 0 <= self.share < 1:
             raise ValueError(f"share must be from 0 to less than 1, got {self.share}")
+        if not 0 <= self.distance_share <= 1:
+            raise ValueError(f"distance_share must be from 0 to 1, got {self.distance_share}")
         if self.directions < 1:
             raise ValueError(f"directions must be 1 or more, got {self.directions}")
 
@@ -90,7 +96,7 @@ def choose_thresholds(
 ) -> tuple[float, float]:
     """Choose the thresholds that abstain from as many films as they may, and no more.
 
-    As many are abstained on for their confidence as for their distance; some of them for both.
+    A part of them is abstained on for their distance, and for their confidence as many as are left.
 
     Args:
         confidence: of the predicted classes of the validation films, ``(N,)``.
@@ -104,18 +110,25 @@ def choose_thresholds(
     confidence, distance = confidence.double(), distance.double()
     rising, falling = confidence.sort().values, distance.sort(descending=True).values
     allowed = math.floor(config.share * len(confidence) + 1e-9)  # 0.29 * 100 is 28.999...
-    # The last pair abstains from no film, so that there always is one.
-    pairs = ((_between(rising, n), _between(falling, n)) for n in range(allowed, -1, -1))
-    return next(
-        (least, greatest)
-        for least, greatest in pairs
-        if int(((confidence < least) | (distance > greatest)).sum()) <= allowed
+    greatest = _between(falling, round(config.distance_share * allowed))
+    far = distance > greatest
+    # The last one abstains from no more films than the distance does, so that there always is one.
+    candidates = (_between(rising, number) for number in range(allowed, -1, -1))
+    least = next(
+        least for least in candidates if int(((confidence < least) | far).sum()) <= allowed
     )
+    return least, greatest
 
 
 def _between(ordered: Tensor, count: int) -> float:
-    """Return what lies between the first ``count`` values and the others."""
-    return float(ordered[max(count - 1, 0) : count + 1].mean())
+    """Return what lies between the first ``count`` values and the others.
+
+    Before the first value that is half as far from it as the second is, but not below 0.
+    """
+    if count == 0:
+        first, second = ordered[0], ordered[min(1, len(ordered) - 1)]
+        return max(0.0, float(first + (first - second) / 2))
+    return float(ordered[count - 1 : count + 1].mean())
 
 
 def _whitening(offsets: Tensor, most: int) -> Tensor:
