@@ -11,6 +11,7 @@ import pytest
 
 from resformer.data.errors import DatasetError
 from resformer.data.manifest import (
+    Manifest,
     build_manifest,
     read_manifest,
     write_manifest,
