@@ -14,9 +14,10 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.phantom import draw_chest_phantom
 from tests.web.browser import chromium_or_skip
+from tests.web.connecting import LONG
 from tests.web.posting import PATIENCE, post_file
 from tests.web.serving import RunningApp, run_app
-from web import WebConfig, create_app
+from web import WebConfig, channel, create_app
 
 
 def encode(size: int = 96, kind: str = "PNG") -> bytes:
@@ -110,3 +111,9 @@ def small_app_works(small_client: FlaskClient) -> Iterator[None]:
     yield
     assert before["success"] is True
     assert post_file(small_client, encode()).get_json() == before
+
+
+@pytest.fixture
+def linger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a refused client still sends is read for longer than any test takes."""
+    monkeypatch.setattr(channel, "_LINGER_SECONDS", LONG)

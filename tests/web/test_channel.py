@@ -1,31 +1,24 @@
-"""Connections over real sockets: slow, endless, broken and greedy clients stop nobody else."""
+"""Connections over real sockets: crowds, broken and greedy clients stop nobody else."""
 
 from __future__ import annotations
 
 import dataclasses
-import http.client
-import json
 import select
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 from flask import Flask
 
+from tests.web.connecting import CONFIG, POST, SHORT, read_answer
 from tests.web.posting import PATIENCE, connect, post_to_server
 from tests.web.serving import serve_in_thread
-from web import WebConfig, channel, create_app
+from web import channel, create_app
 
-MEBIBYTE = 2**20
-POST = b"POST /predict HTTP/1.1\r\nHost: a\r\n"
-# The server is either quick to give up or does not give up within a test, on any machine.
-SHORT, LONG = 1, 3600
-CONFIG = WebConfig(device="cpu", port=0, max_bytes=MEBIBYTE, receive_limit=LONG)
-IMPATIENT = dataclasses.replace(CONFIG, receive_limit=SHORT)
+pytestmark = pytest.mark.usefixtures("linger")
 
 
 @pytest.fixture(scope="module")
@@ -40,93 +33,11 @@ def url(application: Flask) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(scope="module")
-def impatient_url(application: Flask) -> Iterator[str]:
-    """A server that a whole request must reach within a second."""
-    with serve_in_thread(application, IMPATIENT) as address:
-        yield address
-
-
-@pytest.fixture(autouse=True)
-def linger(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(channel, "_LINGER_SECONDS", LONG)
-
-
-def read_answer(connection: socket.socket) -> tuple[int, dict[str, Any]]:
-    response = http.client.HTTPResponse(connection)
-    response.begin()
-    content = response.read()
-    assert response.headers["Content-Type"] == "application/json"
-    assert response.headers["X-Content-Type-Options"] == "nosniff"
-    return response.status, json.loads(content)
-
-
-def drip(url: str, begin: bytes, piece: bytes) -> tuple[int, str, float]:
-    """Send something little by little until the server has enough of it."""
-    start = time.monotonic()
-    with connect(url) as connection:
-        connection.sendall(begin)
-        connection.settimeout(0.1)
-        while time.monotonic() < start + PATIENCE:
-            try:
-                if connection.recv(1, socket.MSG_PEEK):
-                    break
-            except TimeoutError:
-                connection.sendall(piece)
-        connection.settimeout(PATIENCE)
-        status, answer = read_answer(connection)
-    return status, answer["code"], time.monotonic() - start
-
-
-@pytest.mark.parametrize(
-    ("begin", "piece"),
-    [
-        (b"", b"P"),
-        (b"GET / HTTP/1.1\r\n", b"X-Slow: yes\r\n"),
-        (POST + b"Content-Length: 1000\r\n\r\n", b"x"),
-        (POST + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
-        (POST + b"Transfer-Encoding: chunked\r\n\r\n", b"1"),
-    ],
-    ids=["request line", "headers", "body", "chunks", "chunk size"],
-)
-def test_a_slow_request_is_ended_with_a_word(
-    impatient_url: str, begin: bytes, piece: bytes
-) -> None:
-    status, code, seconds = drip(impatient_url, begin, piece)
-    assert (status, code) == (408, "request_timeout")
-    assert seconds >= SHORT
-
-
 def test_many_slow_clients_stop_nobody(url: str, phantom_png: bytes) -> None:
     with ExitStack() as crowd:
         for _ in range(150):
             crowd.enter_context(connect(url)).sendall(POST + b"Content-Length: 100\r\n\r\nx")
         assert post_to_server(url, phantom_png)[0] == 200
-
-
-def test_a_silent_connection_is_closed(impatient_url: str) -> None:
-    with connect(impatient_url) as connection:
-        assert connection.recv(1) == b""
-
-
-def test_a_client_that_hardly_reads_its_answer_is_closed(app: Flask) -> None:
-    @app.get("/much")
-    def much() -> bytes:
-        return bytes(32 * MEBIBYTE)
-
-    with serve_in_thread(app, IMPATIENT) as url, connect(url) as connection:
-        # Otherwise the client's system reads what the client does not.
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-        connection.sendall(b"GET /much HTTP/1.1\r\nHost: a\r\n\r\n")
-        received = 0
-        with suppress(ConnectionResetError):
-            for _ in range(30):
-                time.sleep(0.1)
-                received += len(connection.recv(10_000))
-            # The rest of what was on its way, and then the end.
-            while piece := connection.recv(MEBIBYTE):
-                received += len(piece)
-    assert 0 < received < 32 * MEBIBYTE
 
 
 @pytest.mark.parametrize(

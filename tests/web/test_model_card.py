@@ -18,43 +18,16 @@ from resformer.evaluation.answers import Answers
 from resformer.evaluation.external import ExternalFilm, evaluate_external
 from resformer.evaluation.metrics import evaluate_predictions
 from tests.conftest import CLASS_NAMES
-from tests.web.gating import write_gated_checkpoint
+from tests.web.telling import LABELS, PROBABILITIES, TRAINING, write_telling_checkpoint
 from web import WebConfig, create_app
 from web.service import ModelService
-
-HISTORY = [
-    {
-        "epoch": epoch,
-        "train_loss": 1.2 - 0.1 * epoch,
-        "validation_loss": float("inf") if epoch == 2 else 1.3 - 0.1 * epoch,
-        "validation_accuracy": 0.5 + 0.1 * epoch,
-        "validation_macro_f1": 0.4 + 0.1 * epoch,
-    }
-    for epoch in (1, 2, 3)
-]
-TRAINING = {
-    "films": {"train": 8627, "validation": 1079, "test": 4},
-    "config": {"learning_rate": 0.0015},
-    "best_epoch": 3,
-    "history": HISTORY,
-}
-LABELS = np.array([0, 0, 2, 3])
-PROBABILITIES = np.array(
-    [[0.7, 0.1, 0.1, 0.1], [0.1, 0.1, 0.7, 0.1], [0.1, 0.1, 0.7, 0.1], [0.1, 0.1, 0.1, 0.7]]
-)
 
 
 @pytest.fixture(scope="module")
 def told(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint that tells of its training and of 4 test films, none of Lung_Opacity."""
     folder = tmp_path_factory.mktemp("told")
-    path = write_gated_checkpoint(tiny_checkpoint, folder / "model.pth", accepts=True)
-    report = evaluate_predictions(LABELS, PROBABILITIES, CLASS_NAMES, bootstrap=20)
-    checkpoint = load_checkpoint(path)
-    save_checkpoint(
-        dataclasses.replace(checkpoint, metrics={"test": report}, training=TRAINING), path
-    )
-    return path
+    return write_telling_checkpoint(tiny_checkpoint, folder / "model.pth")
 
 
 @pytest.fixture(scope="module")
