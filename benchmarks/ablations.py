@@ -47,6 +47,11 @@ RECIPE = TrainingConfig(
     healthy_class="Normal",
     background_replacement=0.5,
     style_exchange=0.5,
+    lung_concealment=0.05,
+    augmentation="strong",
+    optimizer="muon",
+    muon_learning_rate=0.01,
+    muon_weight_decay=0.1,
     workers=0,
     device="cpu",
 )

@@ -37,8 +37,11 @@ def run(
         "dataset_path": image_folder,
         "run_folder": folder / "run",
         "checkpoint_path": folder / "best_model.pth",
-        "config": replace(TINY_TRAINING, epochs=1),
-        "further": replace(TINY_TRAINING, epochs=2, input_size=96),
+        "config": TINY_TRAINING,
+        "stages": {
+            "first": replace(TINY_TRAINING, epochs=1),
+            "second": replace(TINY_TRAINING, epochs=2, input_size=96),
+        },
         "network": tiny_config,
         "progress": False,
     }
@@ -104,6 +107,7 @@ def test_the_command_finishes_a_stopped_training_and_fills_the_notebook(
     parameters.source += (
         f"\nconfig = TrainingConfig(**{checkpoint.training['initial']['config']!r})"
         f"\nfurther = TrainingConfig(**{checkpoint.training['config']!r})"
+        '\nstages = {"first": config, "second": further}'
         f"\nnetwork = {checkpoint.model_config!r}"
     )
     nbformat.write(notebook, path)
