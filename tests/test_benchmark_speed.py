@@ -112,12 +112,12 @@ def test_all_benchmarks_run_and_the_readme_quotes_them(
     assert whole.read_text().startswith(f"before\n{speed.BEGIN}\n### Network")
     assert list(asked) == [
         "network",
-        "runtimes",
         "request",
         "service",
         "training",
         "growth",
         "start",
+        "runtimes",
     ]
     assert asked["service"][-2:] == ["--seconds", "5"]
     assert str(tmp_path / "growth.md") in asked["growth"]
