@@ -140,7 +140,7 @@ def _empty(film: Pixels, rng: np.random.Generator, *, noise: bool) -> Pixels:
 
 
 def _blur(film: Pixels, sigma: float) -> Pixels:
-    """Blur by a pyramid of this standard deviation, at a cost that does not grow with it.
+    """Blur ``(H, W)`` by a pyramid kernel of this standard deviation in pixels, at a constant cost.
 
     Within a few grey levels of a Gaussian blur, which takes up to ninety times as long.
     """
