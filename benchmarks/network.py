@@ -90,7 +90,7 @@ def measure(
     image = torch.rand(1, 1, size, size)
     images = np.random.default_rng(0).random((batch, 1, size, size), dtype=np.float32)
     sessions = {
-        name: open_session(export_graph(network, size), threads)
+        name: open_session(export_network(network, size), threads)
         for name, network in networks.items()
     }
     eager = time_together(
@@ -119,7 +119,7 @@ def count_operations(network: nn.Module, image: Tensor) -> float:
     return float(counter.get_total_flops())
 
 
-def export_graph(network: nn.Module, size: int) -> bytes:
+def export_network(network: nn.Module, size: int) -> bytes:
     """Write a network as an ONNX graph, for any batch."""
     with quiet_exporter():
         program = torch.onnx.export(

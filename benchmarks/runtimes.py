@@ -22,7 +22,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantiz
 from scipy.special import softmax
 
 from benchmarks.films import draw_film
-from benchmarks.network import export_graph, prepare
+from benchmarks.network import export_network, prepare
 from benchmarks.reporting import Summary, SummaryRow, publish, render_table
 from benchmarks.timing import time_together
 from resformer.checkpoint import Checkpoint
@@ -40,7 +40,7 @@ _CALIBRATION_SEED = 1000
 def main(arguments: Sequence[str] | None = None) -> Summary:
     """Measure, and write the table."""
     options, machine, checkpoint, network = prepare(__doc__, __file__, arguments)
-    graph = export_graph(network, options.size)
+    graph = export_network(network, options.size)
     images = draw_images(options.batch, options.size)
     runtimes = {
         SHIPPED: _session(graph, options.threads),

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import runtimes
-from benchmarks.network import export_graph
+from benchmarks.network import export_network
 from resformer.checkpoint import load_checkpoint
 from resformer.runtime.folding import fold_batch_norm
 
@@ -26,7 +26,7 @@ def test_the_distance_is_that_of_probabilities_at_the_checkpoints_temperature(
 
 def test_int8_is_close_to_float32(tiny_checkpoint: Path) -> None:
     network = fold_batch_norm(load_checkpoint(tiny_checkpoint).build_model())
-    graph = runtimes.quantize(export_graph(network, 64), 64)
+    graph = runtimes.quantize(export_network(network, 64), 64)
     kinds = {node.op_type for node in onnx.load_from_string(graph).graph.node}
     assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
     images = runtimes.draw_images(3, 64)
