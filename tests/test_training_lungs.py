@@ -16,7 +16,7 @@ from resformer.cli import main
 from resformer.data.manifest import Manifest
 from resformer.model import ResFormerConfig
 from resformer.training.engine import train_epoch
-from resformer.training.lungs import learn_lungs
+from resformer.training.lungs import learn_lungs, take_lungs
 from resformer.training.run import train
 from resformer.training.workspace import Workspace
 from resformer.transforms import InputSpec
@@ -142,6 +142,16 @@ def test_a_stage_of_other_options_is_not_taken_for_this_one(
         learn_lungs(network, workspace, config, torch.device("cpu"), progress=False)
     # What shapes the second stage alone finds the first stage of before.
     assert len(list(workspace.cache.glob("lungs-*.pt"))) == 2
+
+
+def test_one_folder_keeps_the_outlines_of_each_size_of_the_films(
+    masked_folder: Path, manifest: Manifest, uninterrupted: Checkpoint, tmp_path: Path
+) -> None:
+    for size, side in ((64, 80), (96, 120)):
+        workspace = Workspace(masked_folder, manifest, tmp_path, InputSpec(size=size), True)
+        stage = take_lungs(uninterrupted, workspace, torch.device("cpu"))
+        assert stage.outlines is not None
+        assert stage.outlines.shape == (32, side, side)
 
 
 def test_masks_that_changed_make_another_training(

@@ -13,7 +13,6 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -93,7 +92,7 @@ def learn_lungs(
     content = read_content(path)
     model = IdentityMappingResFormer(network)
     model.load_state_dict(content["weights"])
-    outlines = _outline(place_model(model, device).eval(), workspace, path.with_suffix(".npy"))
+    outlines = _outline(place_model(model, device).eval(), workspace, digest)
     return LungStage(content["weights"], outlines)
 
 
@@ -109,7 +108,7 @@ def take_lungs(initial: Checkpoint, workspace: Workspace, device: torch.device) 
         return LungStage(initial.state_dict, None)
     model = place_model(initial.build_model(), device)
     digest = hashlib.sha256((initial.source + workspace.data_digest).encode()).hexdigest()[:16]
-    outlines = _outline(model, workspace, workspace.cache / f"lungs-{digest}.npy")
+    outlines = _outline(model, workspace, digest)
     return LungStage(initial.state_dict, outlines)
 
 
@@ -187,11 +186,18 @@ def validation_dice(model: IdentityMappingResFormer, workspace: Workspace) -> fl
 
 
 def _outline(
-    model: IdentityMappingResFormer, workspace: Workspace, path: Path
+    model: IdentityMappingResFormer, workspace: Workspace, digest: str
 ) -> NDArray[np.uint8]:
-    """Predict the lungs of all training films at the size that they are cached at."""
+    """Predict the lungs of all training films at the size that they are cached at.
+
+    Args:
+        model: in evaluation mode, with a lung head.
+        workspace: the films, and the folder where the outlines are kept.
+        digest: of the network and of the films.
+    """
     films = workspace.training_films(0).films
     size = films.shape[-1]
+    path = workspace.cache / f"lungs-{len(films)}x{size}-{digest}.npy"
     predicted: list[NDArray[np.uint8]] = []
     if not path.is_file():
         lungs = predict_lungs(model, films, workspace.spec)
