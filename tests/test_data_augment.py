@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from resformer.data.augment import FilmAugmentation
-from resformer.data.strengths import STRENGTHS
+from resformer.data.strengths import STRENGTHS, AugmentationConfig
 
 
 @pytest.mark.parametrize("strength", STRENGTHS)
@@ -31,3 +31,14 @@ def test_whether_a_film_is_flipped_says_nothing_of_how_else_it_is_varied() -> No
     assert 0.4 < np.mean(flipped) < 0.6
     for column in np.array(varied, dtype=float).T:
         assert abs(np.corrcoef(flipped, column)[0, 1]) < 0.2
+
+
+def test_films_that_are_not_cropped_are_shown_whole() -> None:
+    """A disc keeps its share of a whole film; a crop of a third of the film enlarges it or not."""
+    config = AugmentationConfig(scale=(1, 1), crop_area=(0.3, 0.3), crop_probability=0.25)
+    augment = FilmAugmentation(64, config)
+    y, x = np.mgrid[:80, :80] - 39.5
+    disc = np.where(np.hypot(x, y) < 15, 255, 0).astype(np.uint8)
+    shares = [augment.vary(disc, [disc], seed)[1][0].mean() / disc.mean() for seed in range(400)]
+    whole = np.abs(np.array(shares) - 1) < 0.1
+    assert 0.68 < whole.mean() < 0.82

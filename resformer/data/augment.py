@@ -88,12 +88,24 @@ def _geometry(size: int, config: AugmentationConfig) -> list[Any]:
             mask_interpolation=smooth,
             p=0.9,
         ),
-        A.RandomResizedCrop(
-            (size, size),
-            scale=config.crop_area,
-            ratio=config.crop_ratio,
-            interpolation=cv2.INTER_AREA,
-            mask_interpolation=cv2.INTER_AREA,
+        A.OneOf(
+            [
+                A.RandomResizedCrop(
+                    (size, size),
+                    scale=config.crop_area,
+                    ratio=config.crop_ratio,
+                    interpolation=cv2.INTER_AREA,
+                    mask_interpolation=cv2.INTER_AREA,
+                    p=config.crop_probability,
+                ),
+                A.Resize(
+                    *(size, size),
+                    interpolation=cv2.INTER_AREA,
+                    mask_interpolation=cv2.INTER_AREA,
+                    p=1 - config.crop_probability,
+                ),
+            ],
+            p=1,
         ),
         A.HorizontalFlip(p=0.5),
     ]

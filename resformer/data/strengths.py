@@ -13,6 +13,7 @@ class AugmentationConfig:
 
     Attributes:
         scale: factor of enlarging a film, in each direction alike.
+        crop_probability: of cropping; the other films are shown whole, as they are served.
         crop_area: share of the film that a crop keeps.
         crop_ratio: width of a crop as a share of its height.
         brightness: largest change of brightness, as a share of the range.
@@ -37,6 +38,7 @@ class AugmentationConfig:
     """
 
     scale: Range = (0.9, 1.15)
+    crop_probability: float = 0.5
     crop_area: Range = (0.72, 1.0)
     crop_ratio: Range = (0.87, 1.15)
     brightness: float = 0.2
