@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from resformer.checkpoint import Checkpoint
-from resformer.evaluation.controls import CONTROLS, EXCHANGED, NEED_LUNGS, run_controls
+from resformer.evaluation.controls import CONTROLS, EXCHANGED, FOREIGN, NEED_LUNGS, run_controls
 from resformer.inference import Prediction, Predictor
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.transforms import InputSpec
 from tests.conftest import CLASS_NAMES
+from tests.phantom import draw_chest_phantom
 
 SIDE = 64
 Pixels = NDArray[np.uint8]
@@ -123,6 +125,19 @@ def test_the_changes_of_grey_are_exact() -> None:
     framed = CONTROLS["outer frame of 10 % only"](np.full((64, 64), 9, np.uint8), none, none)
     assert framed[6:58, 6:58].max() == 0
     assert framed.sum() == 9 * (64 * 64 - 52 * 52)
+
+
+def test_a_film_takes_the_surroundings_the_tone_and_the_sharpness_of_another() -> None:
+    change = CONTROLS[FOREIGN]
+    film, other = draw_chest_phantom(96, seed=1), draw_chest_phantom(96, seed=2)
+    everywhere, nowhere = np.full_like(film, 255), np.zeros_like(film)
+    assert np.abs(change(film, everywhere, film).astype(int) - film).max() <= 1
+    assert np.abs(change(film, nowhere, other).astype(int) - other).max() <= 1
+    darker = (other // 3).astype(np.uint8)
+    moved = change(film, everywhere, darker)
+    assert abs(np.median(moved) - np.median(darker)) <= 3
+    smooth = change(film, everywhere, gaussian_filter(film, 1.5)).astype(int)
+    assert np.abs(np.diff(smooth)).mean() < 0.8 * np.abs(np.diff(film.astype(int))).mean()
 
 
 def test_what_cannot_be_examined_is_refused(

@@ -46,7 +46,7 @@ class StyleExchange:
         self.probability = probability
         self._rings = spectrum_rings(films.shape[1:])
         self._tones = np.stack([cumulated_levels(film) for film in films])
-        self._strengths = np.stack([self._strength(np.asarray(film)) for film in films])
+        self._strengths = np.stack([measure_sharpness(film, self._rings)[0] for film in films])
         self._members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
 
     def __call__(self, film: Pixels, rng: np.random.Generator) -> Pixels:
@@ -56,9 +56,6 @@ class StyleExchange:
         if rng.random() < self.probability:
             film = match_tone(film, self._tones[self._lender(rng)], rng.uniform(*_TONE_SHARE))
         return film
-
-    def _strength(self, film: Pixels) -> NDArray[np.float64]:
-        return ring_strengths(np.abs(_spectrum(film)), self._rings)
 
     def _lender(self, rng: np.random.Generator) -> int:
         members = self._members[int(rng.integers(len(self._members)))]
@@ -96,6 +93,22 @@ def match_sharpness(
     filtered = irfft2(spectrum * gains.astype(np.float32)[rings], s=film.shape)
     matched: Pixels = np.clip(np.rint(filtered), 0, 255).astype(np.uint8)
     return matched
+
+
+def measure_sharpness(
+    film: Pixels, rings: NDArray[np.intp] | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Measure what :func:`match_sharpness` gives to other films of the same shape.
+
+    Args:
+        film: ``(H, W)``.
+        rings: of its spectrum, from :func:`spectrum_rings`, if they are known already.
+
+    Returns:
+        the strengths of its rings, and the rings.
+    """
+    numbered = spectrum_rings(film.shape) if rings is None else rings
+    return ring_strengths(np.abs(_spectrum(np.asarray(film))), numbered), numbered
 
 
 def cumulated_levels(film: Pixels) -> NDArray[np.float64]:

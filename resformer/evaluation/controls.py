@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from resformer.data.background import blend, soften
+from resformer.data.style import cumulated_levels, match_sharpness, match_tone, measure_sharpness
 from resformer.evaluation.films import answer_pixels
 from resformer.evaluation.lungs import predict_lungs
 from resformer.evaluation.metrics import evaluate_predictions
@@ -30,9 +31,9 @@ Control = Callable[[Pixels, Pixels, Pixels], Pixels]
 # How far the outline of the lungs is widened, as a share of the side.
 _WIDENING = 0.03
 _FRAME = 0.1
-EXCHANGED = "surroundings exchanged"
+EXCHANGED, FOREIGN = "surroundings exchanged", "surroundings and style exchanged"
 LUNGS_ONLY, LUNGS_BLACK = "lungs only", "lungs blacked out"
-NEED_LUNGS = frozenset({LUNGS_ONLY, LUNGS_BLACK, EXCHANGED})
+NEED_LUNGS = frozenset({LUNGS_ONLY, LUNGS_BLACK, EXCHANGED, FOREIGN})
 
 
 def _lungs_only(film: Pixels, outline: Pixels, _: Pixels) -> Pixels:
@@ -45,6 +46,12 @@ def _lungs_black(film: Pixels, outline: Pixels, _: Pixels) -> Pixels:
 
 def _exchanged(film: Pixels, outline: Pixels, other: Pixels) -> Pixels:
     return blend(film, resize_pixels(other, len(film)), soften(outline, _WIDENING))
+
+
+def _foreign(film: Pixels, outline: Pixels, other: Pixels) -> Pixels:
+    lender = resize_pixels(other, len(film))
+    moved = match_tone(_exchanged(film, outline, other), cumulated_levels(lender))
+    return match_sharpness(moved, *measure_sharpness(lender))
 
 
 def _frame_only(film: Pixels, _: Pixels, __: Pixels) -> Pixels:
@@ -77,6 +84,7 @@ CONTROLS: Mapping[str, Control] = {
     LUNGS_ONLY: _lungs_only,
     LUNGS_BLACK: _lungs_black,
     EXCHANGED: _exchanged,
+    FOREIGN: _foreign,
     "outer frame of 10 % only": _frame_only,
     "blurred to 16 x 16": _blurred,
     "flipped": lambda film, _, __: np.ascontiguousarray(film[:, ::-1]),
