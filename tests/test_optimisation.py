@@ -89,6 +89,8 @@ def test_precision_is_what_was_asked_for() -> None:
         ({"lung_epochs": -1}, "lung_epochs must be 0 or more"),
         ({"background_replacement": 1.5}, r"background_replacement must be in \[0, 1\]"),
         ({"background_replacement": 0.5}, "background_replacement needs lung_head"),
+        ({"foreign_share": -0.1}, r"foreign_share must be in \[0, 1\]"),
+        ({"foreign_share": 0.5}, "foreign_share needs lung_head"),
         ({"lung_concealment": -0.1}, r"lung_concealment must be in \[0, 1\]"),
         ({"lung_concealment": 0.1}, "lung_concealment needs lung_head"),
         ({"optimizer": "sgd"}, "optimizer must be adamw or muon, got 'sgd'"),

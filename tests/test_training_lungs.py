@@ -21,19 +21,7 @@ from resformer.training.run import train
 from resformer.training.workspace import Workspace
 from resformer.transforms import InputSpec
 from tests.lung_films import write_masked_films
-from tests.training_setup import TINY_TRAINING, split_by_number
-
-LUNG_TRAINING = replace(
-    TINY_TRAINING,
-    epochs=2,
-    lung_head=True,
-    lung_epochs=2,
-    background_replacement=0.7,
-    lung_concealment=0.2,
-    optimizer="muon",
-    augmentation="strong",
-    source_balance=0.5,
-)
+from tests.training_setup import LUNG_TRAINING, split_by_number
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 from resformer.data.manifest import Manifest, ManifestRow
@@ -17,6 +18,19 @@ TINY_TRAINING = TrainingConfig(
     warmup_epochs=0.5,
     precision="float32",
     device="cpu",
+)
+
+LUNG_TRAINING = replace(
+    TINY_TRAINING,
+    epochs=2,
+    lung_head=True,
+    lung_epochs=2,
+    background_replacement=0.7,
+    lung_concealment=0.2,
+    optimizer="muon",
+    augmentation="strong",
+    source_balance=0.5,
+    foreign_share=0.5,
 )
 
 

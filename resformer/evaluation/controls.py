@@ -136,7 +136,7 @@ def run_controls(
         outlines = np.zeros((len(films), 1, 1), np.float32)
     else:
         outlines = predict_lungs(outliner.model, films, outliner.checkpoint.input_spec)
-    donors = _donors(labels, seed)
+    donors = choose_donors(labels, seed)
     reports: dict[str, Any] = {}
     for name in names:
         changed = change_films(CONTROLS[name], films, outlines, donors)
@@ -172,8 +172,19 @@ def change_films(
         yield control(film, outline, np.asarray(films[donor]))
 
 
-def _donors(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """Choose for each film one of another class, every other class as likely."""
+def choose_donors(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """Choose for each film one of another class, every other class as likely.
+
+    Args:
+        labels: class indices, ``(N,)``.
+        seed: of the choice.
+
+    Returns:
+        an index for each film, ``(N,)``.
+
+    Raises:
+        ValueError: if all films are of one class.
+    """
     rng = np.random.default_rng(seed)
     classes = np.unique(labels)
     if len(classes) < 2:

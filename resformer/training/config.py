@@ -65,6 +65,11 @@ class TrainingConfig:
     style_exchange: float = _option(
         0.0, "probability of giving a film the tone and the sharpness of another one"
     )
+    foreign_share: float = _option(
+        0.0,
+        "what macro-F1 on the validation films in foreign surroundings and style counts in the "
+        "choice of the epoch, beside macro-F1 on them as they are; needs the lung head",
+    )
     normalisation_films: int = _option(
         0, "unvaried training films to measure batch normalisation on at the end; 0: leave it"
     )
@@ -93,12 +98,14 @@ class TrainingConfig:
         for name in ("ema_decay", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        for name in ("background_replacement", "lung_concealment", "style_exchange"):
+        for name in (
+            *("background_replacement", "lung_concealment", "style_exchange", "foreign_share"),
+        ):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
         if self.infection_head and not self.lung_head:
             raise ValueError("infection_head needs lung_head: infection is looked for in the lungs")
-        for name in ("background_replacement", "lung_concealment"):
+        for name in ("background_replacement", "lung_concealment", "foreign_share"):
             if getattr(self, name) and not (self.lung_head and self.lung_epochs):
                 raise ValueError(
                     f"{name} needs lung_head and lung_epochs: the lungs that it acts on are "

@@ -7,7 +7,7 @@ import logging
 
 import torch
 
-from resformer.data.dataset import EpochSampler
+from resformer.data.dataset import EpochSampler, FilmDataset
 from resformer.training.config import TrainingConfig
 from resformer.training.distributed import ProcessGroup
 from resformer.training.engine import FilmLoader, Learner, train_epoch
@@ -18,6 +18,7 @@ from resformer.training.workspace import Workspace
 logger = logging.getLogger(__name__)
 
 STATE_NAME = "last.pt"
+FOREIGN_MACRO_F1 = "foreign_macro_f1"
 
 
 def run_epochs(
@@ -29,6 +30,7 @@ def run_epochs(
     data_digest: str,
     group: ProcessGroup,
     *,
+    foreign: FilmDataset | None = None,
     progress: bool,
 ) -> None:
     """Train until all epochs are done or validation stops improving.
@@ -41,6 +43,8 @@ def run_epochs(
         config: how to train.
         data_digest: what the state to resume from is bound to.
         group: this process's place among the others.
+        foreign: the validation films in foreign surroundings and style, if these have a say in the
+            choice of the epoch.
         progress: whether to draw progress bars.
     """
     class_names = workspace.manifest.class_names
@@ -59,6 +63,9 @@ def run_epochs(
         figures = train_epoch(learner, loader, group, label=label, progress=progress)
         if group.is_main:
             figures |= validate(learner.average.module, validation, group.device)
+            if foreign is not None:
+                elsewhere = validate(learner.average.module, foreign, group.device)
+                figures[FOREIGN_MACRO_F1] = elsewhere["validation_macro_f1"]
             _record(reached, figures, learner.average.module, config)
             save_state(state, learner, reached, config, class_names, data_digest)
         else:
@@ -75,17 +82,21 @@ def _record(
     """
     epoch = len(reached.history) + 1
     reached.history.append({"epoch": epoch, **figures})
-    better = figures["validation_macro_f1"] > reached.best_macro_f1
+    home = figures["validation_macro_f1"]
+    abroad = figures.get(FOREIGN_MACRO_F1, home)
+    macro_f1 = home + config.foreign_share * (abroad - home)
+    better = macro_f1 > reached.best_macro_f1
     if better and epoch > config.start_epochs:
         reached.best_epoch = epoch
-        reached.best_macro_f1 = figures["validation_macro_f1"]
+        reached.best_macro_f1 = macro_f1
         reached.best_weights = copy.deepcopy(averaged.state_dict())
     logger.info(
-        "epoch %d: loss %.4f, validation loss %.4f, accuracy %.4f, macro-F1 %.4f (best %.4f)",
+        "epoch %d: loss %.4f, validation loss %.4f, accuracy %.4f, macro-F1 %.4f%s (best %.4f)",
         epoch,
         figures["train_loss"],
         figures["validation_loss"],
         figures["validation_accuracy"],
-        figures["validation_macro_f1"],
+        home,
+        f", in foreign style {abroad:.4f}" if FOREIGN_MACRO_F1 in figures else "",
         reached.best_macro_f1,
     )

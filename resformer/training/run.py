@@ -10,12 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from resformer.checkpoint import Checkpoint
+from resformer.data.dataset import FilmDataset
 from resformer.data.manifest import Manifest
 from resformer.data.roots import DataRoot
-from resformer.devices import choose_device
+from resformer.devices import choose_device, place_model
 from resformer.gate.outliers import find_outliers
 from resformer.gate.samples import GateConfig
-from resformer.model import ResFormerConfig
+from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.training.builders import (
     build_augmentation,
     build_learner,
@@ -31,6 +32,7 @@ from resformer.training.epochs import STATE_NAME, run_epochs
 from resformer.training.gating import add_abstention, add_gate
 from resformer.training.lungs import LungStage, learn_lungs, take_lungs, validation_dice
 from resformer.training.state import Progress, load_state
+from resformer.training.validation import make_foreign
 from resformer.training.workspace import Workspace
 from resformer.transforms import InputSpec
 
@@ -98,7 +100,9 @@ def train(
         if resume:
             reached = load_state(folder / STATE_NAME, learner, config, digest)
         run_epochs(
-            *(learner, loaders, reached, workspace, config, digest, group), progress=progress
+            *(learner, loaders, reached, workspace, config, digest, group),
+            foreign=_make_foreign(network, lungs, workspace, config, group),
+            progress=progress,
         )
         checkpoint = None
         if group.is_main:
@@ -163,6 +167,22 @@ def _learn_lungs(
         learn_lungs(network, workspace, config, group.device, progress=progress)
     group.from_main(None)
     return learn_lungs(network, workspace, config, group.device, progress=False)
+
+
+def _make_foreign(
+    network: ResFormerConfig,
+    lungs: LungStage | None,
+    workspace: Workspace,
+    config: TrainingConfig,
+    group: ProcessGroup,
+) -> FilmDataset | None:
+    """Make the films that have a say in the choice of the epoch besides the validation films."""
+    if not (config.foreign_share and lungs and group.is_main):
+        return None
+    outliner = IdentityMappingResFormer(network)
+    outliner.load_state_dict(lungs.weights)
+    validation = workspace.evaluation_films("validation")
+    return make_foreign(validation, place_model(outliner, group.device).eval(), config.seed)
 
 
 def _prepare(

@@ -34,7 +34,8 @@ class Progress:
         history: one entry of figures an epoch.
         best_epoch: epoch of the best validation macro-F1 among those on the input that is served,
             counted from 1; 0 before the first.
-        best_macro_f1: that figure.
+        best_macro_f1: that figure, or the mean that ``foreign_share`` makes of it and of macro-F1
+            in foreign surroundings and style.
         best_weights: averaged weights of that epoch.
     """
 

@@ -40,7 +40,8 @@ def render_recipe(model: Report) -> str:
     """Return how the model was trained, and on what."""
     lines = [
         f"- Epoch {model['best_epoch']} of {model['epochs']}{show_earlier(model)}, chosen by "
-        f"macro-F1 on the validation films; {show_minutes(model)} of training steps",
+        f"macro-F1 on the validation films{_show_foreign(model['config'])}; "
+        f"{show_minutes(model)} of training steps",
         f"- Temperature {model['temperature']:.3f}, fitted on the validation films",
         f"- Gate: {_show_gate(model['gate_threshold'])}",
         f"- Abstention: {_show_abstention(model['abstention'])}",
@@ -55,6 +56,11 @@ def render_recipe(model: Report) -> str:
     ]
     table = render_table(("setting", *_name_stages(model)), settings)
     return "\n".join(lines) + "\n\n" + table
+
+
+def _show_foreign(config: Report) -> str:
+    share = config.get("foreign_share")
+    return f" (a share of {share} of it in foreign surroundings and style)" if share else ""
 
 
 def _name_stages(model: Report) -> list[str]:
