@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from resformer.data.dataset import FilmDataset
-from resformer.data.manifest import Manifest
 from resformer.evaluation.controls import CONTROLS, FOREIGN, change_films, choose_donors
 from resformer.evaluation.lungs import predict_lungs
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
@@ -30,14 +29,8 @@ def masked_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="module")
-def manifest(masked_folder: Path) -> Manifest:
-    return split_by_number(masked_folder)
-
-
 def test_foreign_films_have_their_say_in_the_choice_of_the_epoch(
     masked_folder: Path,
-    manifest: Manifest,
     tiny_config: ResFormerConfig,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -55,7 +48,7 @@ def test_foreign_films_have_their_say_in_the_choice_of_the_epoch(
     monkeypatch.setattr(epochs, "validate", validated)
     config = replace(LUNG_TRAINING, epochs=3)
     training = train(
-        *(masked_folder, manifest, config, tmp_path),
+        *(masked_folder, split_by_number(masked_folder), config, tmp_path),
         model_config=tiny_config,
         trial=True,
         progress=False,
@@ -68,9 +61,11 @@ def test_foreign_films_have_their_say_in_the_choice_of_the_epoch(
 
 
 def test_foreign_films_are_those_of_the_control(
-    masked_folder: Path, manifest: Manifest, tiny_config: ResFormerConfig, tmp_path: Path
+    masked_folder: Path, tiny_config: ResFormerConfig, tmp_path: Path
 ) -> None:
-    workspace = Workspace(masked_folder, manifest, tmp_path, InputSpec(size=64), True)
+    workspace = Workspace(
+        masked_folder, split_by_number(masked_folder), tmp_path, InputSpec(size=64), True
+    )
     films = workspace.evaluation_films("validation")
     network = IdentityMappingResFormer(replace(tiny_config, lung_head=True)).eval()
     foreign = make_foreign(films, network, seed=3)
