@@ -61,10 +61,19 @@ def _assert_same(one: Checkpoint, other: Checkpoint) -> None:
     assert one.metrics == other.metrics
 
 
-def test_the_loss_falls(uninterrupted: Checkpoint) -> None:
-    history = uninterrupted.training["history"]
-    assert [entry["epoch"] for entry in history] == [1, 2, 3]
-    assert history[-1]["train_loss"] < history[0]["train_loss"]
+def test_the_epochs_are_counted_and_the_loss_falls(
+    image_folder: Path, manifest: Manifest, tiny_config: ResFormerConfig, tmp_path: Path
+) -> None:
+    config = replace(TINY_TRAINING, epochs=10, patience=10, learning_rate=5e-3)
+    history = train(
+        *(image_folder, manifest, config, tmp_path),
+        model_config=tiny_config,
+        trial=True,
+        progress=False,
+    ).training["history"]
+    assert [entry["epoch"] for entry in history] == [*range(1, 11)]
+    losses = [entry["train_loss"] for entry in history]
+    assert sum(losses[5:]) < 0.97 * sum(losses[:5])
 
 
 def test_the_checkpoint_tells_what_it_was_trained_on(
