@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -26,10 +25,7 @@ _LUNG = (0.42, 0.28, 0.6)
 
 def training_config(checkpoint: Checkpoint, **changes: Any) -> TrainingConfig:
     """Return how a checkpoint was trained, with changes; defaults where it does not say."""
-    known = {field.name for field in fields(TrainingConfig)}
-    stored = checkpoint.training.get("config", {})
-    kept = {name: value for name, value in stored.items() if name in known}
-    return TrainingConfig(**{**kept, **changes})
+    return TrainingConfig.from_dict({**checkpoint.training.get("config", {}), **changes})
 
 
 def drawn_films(count: int, classes: int, config: TrainingConfig) -> FilmDataset:

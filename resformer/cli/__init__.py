@@ -12,7 +12,17 @@ import sys
 from collections.abc import Sequence
 
 from resformer import __version__
-from resformer.cli import controls, evaluate, export, external, fit_gate, predict, report, train
+from resformer.cli import (
+    average,
+    controls,
+    evaluate,
+    export,
+    external,
+    fit_gate,
+    predict,
+    report,
+    train,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +38,17 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"resformer {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (train, evaluate, controls, external, report, predict, fit_gate, export):
+    for command in (
+        train,
+        average,
+        evaluate,
+        controls,
+        external,
+        report,
+        predict,
+        fit_gate,
+        export,
+    ):
         command.add_parser(commands)
     return parser
 
@@ -39,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     run = {
         "train": train.run,
+        "average": average.run,
         "evaluate": evaluate.run,
         "controls": controls.run,
         "external": external.run,

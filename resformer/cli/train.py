@@ -115,7 +115,7 @@ def run(options: argparse.Namespace) -> int:
             )
             if not options.trial:
                 save_checkpoint(add_graph_if_possible(checkpoint), options.out)
-            _summarise(checkpoint.metrics, options.out)
+            summarise(checkpoint.metrics, options.out)
     return 0
 
 
@@ -138,7 +138,8 @@ def _find_split(root: DataRoot, options: argparse.Namespace) -> Manifest:
     return manifest
 
 
-def _summarise(metrics: dict[str, Any], path: Path) -> None:
+def summarise(metrics: dict[str, Any], path: Path) -> None:
+    """Log the headline figures of each split, and what was written."""
     for split, report in metrics.items():
         for name in ("accuracy", "macro_f1"):
             figure = report[name]

@@ -89,6 +89,7 @@ def describe_model(checkpoint: Checkpoint) -> dict[str, Any]:
     training = checkpoint.training
     history = training.get("history", [])
     stages = list_stages(training)
+    averaged = len(initial_trainings(training))
     epochs = [entry for stage in stages for entry in stage.get("history", [])]
     return {
         "class_names": list(checkpoint.class_names),
@@ -104,6 +105,7 @@ def describe_model(checkpoint: Checkpoint) -> dict[str, Any]:
         "films": training.get("films", {}),
         "best_epoch": training.get("best_epoch"),
         "epochs": len(history),
+        "averaged": averaged if averaged > 1 else 0,
         "earlier": [
             {"config": stage["config"], "epochs": len(stage["history"])} for stage in stages[:-1]
         ],
@@ -115,9 +117,20 @@ def describe_model(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def list_stages(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return what a checkpoint tells of its training, after that of its initial weights, if any."""
-    initial = training.get("initial")
-    return [*(list_stages(initial) if initial else []), training]
+    """Return what a checkpoint tells of its training, after all that it started from.
+
+    A mean of several trainings started from each of them; what these have in common comes once.
+    """
+    stages: list[Mapping[str, Any]] = []
+    for initial in initial_trainings(training):
+        stages += [stage for stage in list_stages(initial) if stage not in stages]
+    return [*stages, training]
+
+
+def initial_trainings(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the trainings whose weights a training started from: none, one, or those of a mean."""
+    initial = training.get("initial") or []
+    return list(initial) if isinstance(initial, list) else [initial]
 
 
 def assemble(

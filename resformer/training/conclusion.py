@@ -1,10 +1,13 @@
-"""What a training ends with: calibrated weights and their figures."""
+"""What a training ends with: calibrated weights, their figures, a gate and an abstention."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 
@@ -13,10 +16,12 @@ from resformer.data.split import SPLITS
 from resformer.devices import place_model
 from resformer.evaluation.calibration import fit_temperature
 from resformer.evaluation.metrics import evaluate_predictions
+from resformer.gate.samples import GateConfig
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.training.config import TrainingConfig
-from resformer.training.distributed import ProcessGroup
 from resformer.training.engine import split_logits
+from resformer.training.gating import add_abstention, add_gate
+from resformer.training.lungs import validation_dice
 from resformer.training.normalisation import measure_normalisation
 from resformer.training.state import Progress
 from resformer.training.workspace import Workspace
@@ -27,7 +32,7 @@ def conclude(
     reached: Progress,
     workspace: Workspace,
     config: TrainingConfig,
-    group: ProcessGroup,
+    device: torch.device,
     *,
     trial: bool,
 ) -> Checkpoint:
@@ -38,14 +43,14 @@ def conclude(
     model = IdentityMappingResFormer(network)
     if reached.best_weights:
         model.load_state_dict(reached.best_weights)
-    place_model(model.eval(), group.device)
+    place_model(model.eval(), device)
     if config.normalisation_films:
         unvaried = workspace.unvaried_films("train")
         measure_normalisation(model, unvaried, config.normalisation_films, config.seed)
     names = workspace.manifest.class_names
     splits = ("validation",) if trial else ("validation", "test")
     films = {split: workspace.evaluation_films(split) for split in splits}
-    logits = {split: split_logits(model, films[split], group.device) for split in films}
+    logits = {split: split_logits(model, films[split], device) for split in films}
     temperature = fit_temperature(logits["validation"], films["validation"].labels)
 
     def report(split: str) -> dict[str, object]:
@@ -67,3 +72,24 @@ def conclude(
             "data_digest": workspace.data_digest,
         },
     )
+
+
+def complete(
+    checkpoint: Checkpoint,
+    workspace: Workspace,
+    config: TrainingConfig,
+    outliers: Mapping[str, Sequence[Path]],
+    device: torch.device,
+    *,
+    trial: bool,
+    progress: bool,
+) -> Checkpoint:
+    """Measure the lungs of a concluded training; fit gate and abstention, unless it is a trial."""
+    dice = validation_dice(checkpoint.build_model(), workspace)
+    if dice is not None:
+        checkpoint.training["lungs"] = {"validation_dice": dice}
+    if trial:
+        return checkpoint
+    gate = GateConfig(seed=config.seed)
+    checkpoint = add_gate(checkpoint, workspace, outliers, device, gate, progress)
+    return add_abstention(checkpoint, workspace, device, progress=progress)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from resformer.data.strengths import STRENGTHS
@@ -119,6 +120,15 @@ class TrainingConfig:
             raise ValueError(f"optimizer must be {' or '.join(OPTIMIZERS)}, got {self.optimizer!r}")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise ValueError(f"precision must be auto, float32 or bfloat16, got {self.precision!r}")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainingConfig:
+        """Rebuild what a checkpoint tells, with defaults for options that its version had not.
+
+        Options of other versions that this one has not are left out.
+        """
+        known = {option.name for option in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in known})
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -15,7 +15,6 @@ from resformer.data.manifest import Manifest
 from resformer.data.roots import DataRoot
 from resformer.devices import choose_device, place_model
 from resformer.gate.outliers import find_outliers
-from resformer.gate.samples import GateConfig
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.training.builders import (
     build_augmentation,
@@ -24,13 +23,12 @@ from resformer.training.builders import (
     build_loss,
     build_training_films,
 )
-from resformer.training.conclusion import conclude
+from resformer.training.conclusion import complete, conclude
 from resformer.training.config import TrainingConfig
 from resformer.training.distributed import ProcessGroup, join_processes
 from resformer.training.engine import FilmLoader, Learner
 from resformer.training.epochs import STATE_NAME, run_epochs
-from resformer.training.gating import add_abstention, add_gate
-from resformer.training.lungs import LungStage, learn_lungs, take_lungs, validation_dice
+from resformer.training.lungs import LungStage, learn_lungs, take_lungs
 from resformer.training.state import Progress, load_state
 from resformer.training.validation import make_foreign
 from resformer.training.workspace import Workspace
@@ -106,16 +104,14 @@ def train(
         )
         checkpoint = None
         if group.is_main:
-            checkpoint = conclude(network, reached, workspace, config, group, trial=trial)
-            if lungs:
-                dice = validation_dice(checkpoint.build_model(), workspace)
-                checkpoint.training["lungs"] = {"validation_dice": dice}
+            checkpoint = conclude(network, reached, workspace, config, group.device, trial=trial)
             if initial:
                 checkpoint.training["initial"] = initial.training
-            if not trial:
-                gate = GateConfig(seed=config.seed)
-                checkpoint = add_gate(checkpoint, workspace, unwanted, group.device, gate, progress)
-                checkpoint = add_abstention(checkpoint, workspace, group.device, progress=progress)
+            checkpoint = complete(
+                *(checkpoint, workspace, config, unwanted, group.device),
+                trial=trial,
+                progress=progress,
+            )
         checkpoint = group.from_main(checkpoint)
     if checkpoint is None:
         raise RuntimeError("the main process sent no checkpoint")

@@ -10,10 +10,10 @@ from resformer.evaluation.card.tables import (
     NONE,
     Report,
     list_findings,
-    show_earlier,
     show_estimate,
     show_minutes,
     show_name,
+    show_origin,
     show_value,
 )
 from resformer.evaluation.markdown import render_table
@@ -38,8 +38,9 @@ def render_composition(data: Report) -> str:
 
 def render_recipe(model: Report) -> str:
     """Return how the model was trained, and on what."""
+    origin = show_origin(model)
     lines = [
-        f"- Epoch {model['best_epoch']} of {model['epochs']}{show_earlier(model)}, chosen by "
+        f"- {origin[0].upper()}{origin[1:]}, chosen by "
         f"macro-F1 on the validation films{_show_foreign(model['config'])}; "
         f"{show_minutes(model)} of training steps",
         f"- Temperature {model['temperature']:.3f}, fitted on the validation films",
@@ -49,7 +50,9 @@ def render_recipe(model: Report) -> str:
     ]
     if model["lung_dice"] is not None:
         lines.append(f"- Lungs: mean Dice {model['lung_dice']:.3f} on the validation films")
-    stages = [stage["config"] for stage in model["earlier"]] + [model["config"]]
+    stages = [stage["config"] for stage in model["earlier"]]
+    if not model["averaged"]:
+        stages.append(model["config"])
     settings = [
         (f"`{name}`", *(str(config.get(name, NONE)) for config in stages))
         for name in sorted(model["config"])
@@ -65,6 +68,8 @@ def _show_foreign(config: Report) -> str:
 
 def _name_stages(model: Report) -> list[str]:
     """Return a heading for each stage of the training."""
+    if model["averaged"]:
+        return [f"{stage['epochs']} epochs" for stage in model["earlier"]]
     if not model["earlier"]:
         return ["value"]
     earlier = [f"first {stage['epochs']} epochs" for stage in model["earlier"]]

@@ -10,8 +10,8 @@ from resformer.evaluation.card.tables import (
     render_controls,
     render_overall,
     render_sets,
-    show_earlier,
     show_minutes,
+    show_origin,
 )
 
 
@@ -24,8 +24,8 @@ def render_figures(report: Report) -> str:
         "films:",
         render_overall(test),
         render_classes(test, "test"),
-        f"The shipped model is epoch {model['best_epoch']} of {model['epochs']}"
-        f"{show_earlier(model)}, chosen on {model['films']['validation']:,} validation films;\n"
+        f"The shipped model is {show_origin(model)}, chosen on "
+        f"{model['films']['validation']:,} validation films;\n"
         f"its training steps took {show_minutes(model)}.",
     ]
     if report["external"]:

@@ -41,12 +41,20 @@ def show_value(value: float | None) -> str:
     return NONE if value is None else f"{value:.3f}"
 
 
+def show_origin(model: Report) -> str:
+    """Return which epoch of which training the weights are, or of how many trainings the mean."""
+    if not model["averaged"]:
+        return f"epoch {model['best_epoch']} of {model['epochs']}{show_earlier(model)}"
+    return f"the mean of the weights of {model['averaged']} trainings{show_earlier(model)}"
+
+
 def show_earlier(model: Report) -> str:
     """Return which epochs of earlier stages came before those of the last; nothing without any."""
-    stages = " and ".join(
+    *before, last = [
         f"{stage['epochs']} on {stage['config']['input_size']} x {stage['config']['input_size']}"
         for stage in model["earlier"]
-    )
+    ] or [""]
+    stages = " and ".join(filter(None, (", ".join(before), last)))
     return f" after {stages} pixels" if stages else ""
 
 
