@@ -1,8 +1,8 @@
-"""How much the training augmentation varies each property of a film: moderately, or strongly."""
+"""How much the training augmentation varies a film: moderately, strongly, or strongest."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 Range = tuple[float, float]
 
@@ -62,23 +62,36 @@ class AugmentationConfig:
     hole_probability: float = 0.4
 
 
+_STRONG = AugmentationConfig(
+    scale=(0.8, 1.2),
+    crop_area=(0.65, 1.0),
+    crop_ratio=(0.75, 1.33),
+    contrast=0.3,
+    gamma=(50, 200),
+    tone=0.25,
+    tone_probability=0.5,
+    equalisation_probability=0.2,
+    illumination_probability=0.2,
+    blur=(0.4, 1.4),
+    downscale=(0.4, 0.9),
+    sharpening=(0.1, 0.8),
+    noise=(0.005, 0.05),
+    jpeg_quality=(30, 95),
+    holes=6,
+)
+
 STRENGTHS = {
     "moderate": AugmentationConfig(),
-    "strong": AugmentationConfig(
-        scale=(0.8, 1.2),
-        crop_area=(0.65, 1.0),
-        crop_ratio=(0.75, 1.33),
-        contrast=0.3,
-        gamma=(50, 200),
-        tone=0.25,
-        tone_probability=0.5,
-        equalisation_probability=0.2,
-        illumination_probability=0.2,
-        blur=(0.4, 1.4),
-        downscale=(0.4, 0.9),
-        sharpening=(0.1, 0.8),
-        noise=(0.005, 0.05),
-        jpeg_quality=(30, 95),
-        holes=6,
+    "strong": _STRONG,
+    # Tones alone: what another hospital's devices and their settings change most.
+    "strongest": replace(
+        _STRONG,
+        brightness=0.3,
+        contrast=0.4,
+        intensity_probability=0.8,
+        tone_probability=0.8,
+        equalisation_probability=0.4,
+        illumination=(0.03, 0.2),
+        illumination_probability=0.4,
     ),
 }
