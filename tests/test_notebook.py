@@ -15,6 +15,7 @@ from nbformat import NotebookNode
 from resformer.checkpoint import load_checkpoint
 from resformer.cli.report import JSON_NAME
 from resformer.cli.train import MANIFEST_NAME
+from resformer.evaluation.study import list_stages
 from resformer.evaluation.tables import class_table, overall_table
 from resformer.model import ResFormerConfig
 from resformer.training.epochs import STATE_NAME
@@ -25,6 +26,7 @@ from tests.notebook_runner import NOTEBOOK, read_notebook, run_notebook
 from tests.training_setup import TINY_TRAINING
 
 _SECONDS_A_CELL = 900
+BRANCHES = ("one", "two")
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +43,10 @@ def run(
         "stages": {
             "first": replace(TINY_TRAINING, epochs=1),
             "second": replace(TINY_TRAINING, epochs=2, input_size=96),
+        },
+        "branches": {
+            name: replace(TINY_TRAINING, epochs=1, input_size=96, seed=seed)
+            for seed, name in enumerate(BRANCHES)
         },
         "network": tiny_config,
         "progress": False,
@@ -66,22 +72,23 @@ def test_a_run_leaves_a_checkpoint_that_can_be_served(run: tuple[NotebookNode, P
     checkpoint = load_checkpoint(run[1] / "best_model.pth")
     assert checkpoint.class_names == CLASS_NAMES
     assert checkpoint.input_spec.size == 96
-    assert len(checkpoint.training["history"]) == 2
-    assert len(checkpoint.training["initial"]["history"]) == 1
+    *stages, mean = list_stages(checkpoint.training)
+    assert [len(stage["history"]) for stage in stages] == [1, 2, 1, 1]
+    assert mean["history"] == []
     assert sum(checkpoint.training["films"].values()) == 48
     assert (run[1] / "run" / MANIFEST_NAME).is_file()
-    for stage in ("first", "second"):
+    for stage in ("first", "second", *BRANCHES):
         assert (run[1] / "run" / stage / STATE_NAME).is_file()
 
 
 def test_a_run_shows_tables_and_curves_but_no_films(run: tuple[NotebookNode, Path]) -> None:
     notebook = run[0]
-    assert kinds(cell_calling(notebook, "plot_history")).count("image/png") == 1
+    assert kinds(cell_calling(notebook, "plot_history")).count("image/png") == len(BRANCHES)
     assert kinds(cell_calling(notebook, "plot_roc")).count("image/png") == 3
     assert kinds(cell_calling(notebook, "class_table")).count("text/html") == 2
     assert "image/png" in kinds(cell_calling(notebook, "plot_probabilities"))
     assert "0 files could not be read" in text_of(cell_calling(notebook, "build_manifest"))
-    assert text_of(cell_calling(notebook, "train")).count("epoch 1: loss") == 2
+    assert text_of(cell_calling(notebook, "train")).count("epoch 1: loss") == 2 + len(BRANCHES)
     films = cells_tagged(notebook, FILMS_TAG)
     assert len(films) == 4
     assert all(cell.outputs for cell in films)
@@ -104,11 +111,11 @@ def test_the_command_finishes_a_stopped_training_and_fills_the_notebook(
     (parameters,) = cells_tagged(notebook, notebook_runner.PARAMETERS_TAG)
     state = run[1] / "run"
     checkpoint = load_checkpoint(run[1] / "best_model.pth")
+    configs = [stage["config"] for stage in list_stages(checkpoint.training)[:-1]]
     parameters.source += (
-        f"\nconfig = TrainingConfig(**{checkpoint.training['initial']['config']!r})"
-        f"\nfurther = TrainingConfig(**{checkpoint.training['config']!r})"
-        '\nstages = {"first": config, "second": further}'
-        f"\nnetwork = {checkpoint.model_config!r}"
+        f"\nfirst, second, one, two = [TrainingConfig(**options) for options in {configs!r}]"
+        '\nstages, branches = {"first": first, "second": second}, {"one": one, "two": two}'
+        f"\nconfig, network = first, {checkpoint.model_config!r}"
     )
     nbformat.write(notebook, path)
     arguments = ["--data", archive, "--run-dir", state, "--notebook", path]
@@ -170,7 +177,7 @@ def test_the_published_notebook_carries_the_outputs_of_one_whole_run() -> None:
     notebook = read_notebook()
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
-    assert kinds(cell_calling(notebook, "plot_history")).count("image/png") == 1
+    assert "image/png" in kinds(cell_calling(notebook, "plot_history"))
     assert kinds(cell_calling(notebook, "plot_roc")).count("image/png") == 3
     assert "text/html" in kinds(cell_calling(notebook, "class_table"))
     assert "Viral Pneumonia" in json.dumps(cell_calling(notebook, "class_table").outputs)

@@ -176,3 +176,10 @@ def test_a_network_with_a_lung_head_goes_on_with_its_own_lungs(
     path = tmp_path / "model.pth"
     save_checkpoint(further, path)
     assert load_checkpoint(path).training["initial"] == plain.training
+
+
+def test_the_state_of_a_stopped_training_knows_where_it_started(
+    image_folder: Path, tiny_config: ResFormerConfig, first: Checkpoint, tmp_path: Path
+) -> None:
+    _train(image_folder, tmp_path, tiny_config, initial=first)
+    assert read_initial(tmp_path / epochs.STATE_NAME).training["initial"] == first.training

@@ -54,10 +54,12 @@ def average_trainings(
     first = checkpoints[0]
     config = TrainingConfig.from_dict(first.training.get("config", {}))
     config = replace(config, input_size=first.input_spec.size, start_size=0, normalisation_films=0)
-    mean = Progress(best_weights=average_weights([c.state_dict for c in checkpoints]))
+    mean = Progress(
+        best_weights=average_weights([checkpoint.state_dict for checkpoint in checkpoints]),
+        initial=[checkpoint.training for checkpoint in checkpoints],
+    )
     place = choose_device(device)
     made = conclude(first.model_config, mean, workspace, config, place, trial=trial)
-    made.training["initial"] = [checkpoint.training for checkpoint in checkpoints]
     return complete(made, workspace, config, outliers, place, trial=trial, progress=progress)
 
 

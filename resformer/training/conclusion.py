@@ -70,6 +70,7 @@ def conclude(
             "history": reached.history,
             "films": {split: len(workspace.manifest.subset(split)) for split in SPLITS},
             "data_digest": workspace.data_digest,
+            **({"initial": reached.initial} if reached.initial else {}),
         },
     )
 

@@ -97,6 +97,7 @@ def train(
         reached = Progress()
         if resume:
             reached = load_state(folder / STATE_NAME, learner, config, digest)
+        reached.initial = initial.training if initial else {}
         run_epochs(
             *(learner, loaders, reached, workspace, config, digest, group),
             foreign=_make_foreign(network, lungs, workspace, config, group),
@@ -105,8 +106,6 @@ def train(
         checkpoint = None
         if group.is_main:
             checkpoint = conclude(network, reached, workspace, config, group.device, trial=trial)
-            if initial:
-                checkpoint.training["initial"] = initial.training
             checkpoint = complete(
                 *(checkpoint, workspace, config, unwanted, group.device),
                 trial=trial,

@@ -37,12 +37,15 @@ class Progress:
         best_macro_f1: that figure, or the mean that ``foreign_share`` makes of it and of macro-F1
             in foreign surroundings and style.
         best_weights: averaged weights of that epoch.
+        initial: what the initial weights tell of their training, or of all that they are the mean
+            of; empty for random ones.
     """
 
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0
     best_macro_f1: float = -1.0
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+    initial: dict[str, Any] | list[dict[str, Any]] = field(default_factory=dict)
 
     def is_over(self, config: TrainingConfig) -> bool:
         """Whether all epochs are done or too many passed without a better one."""
@@ -120,12 +123,16 @@ def read_initial(path: Path) -> Checkpoint:
     prefix = "module."
     average: dict[str, Tensor] = content["average"]
     history = content["progress"]["history"]
+    training = {"config": content["config"], "best_epoch": len(history), "history": history}
+    # A state of a version before did not keep where its training started.
+    if content["progress"].get("initial"):
+        training["initial"] = content["progress"]["initial"]
     return Checkpoint(
         model_config=ResFormerConfig.from_dict(content["network"]),
         class_names=tuple(content["class_names"]),
         input_spec=InputSpec(size=content["config"]["input_size"]),
         state_dict={n.removeprefix(prefix): w for n, w in average.items() if n.startswith(prefix)},
-        training={"config": content["config"], "best_epoch": len(history), "history": history},
+        training=training,
     )
 
 
