@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.reporting import render_table
 from resformer.checkpoint import Checkpoint
-from resformer.evaluation.study import list_stages
+from resformer.evaluation.lineage import list_stages
 from resformer.evaluation.style import COLOURS, new_figure
 
 Rates = Mapping[str, Sequence[float]]

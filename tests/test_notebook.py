@@ -15,7 +15,7 @@ from nbformat import NotebookNode
 from resformer.checkpoint import load_checkpoint
 from resformer.cli.report import JSON_NAME
 from resformer.cli.train import MANIFEST_NAME
-from resformer.evaluation.study import list_stages
+from resformer.evaluation.lineage import list_stages
 from resformer.evaluation.tables import class_table, overall_table
 from resformer.model import ResFormerConfig
 from resformer.training.epochs import STATE_NAME

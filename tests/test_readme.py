@@ -13,8 +13,9 @@ from benchmarks.speed import collect, quote
 from resformer.checkpoint import Checkpoint, load_checkpoint
 from resformer.cli.report import CARD_NAME, FIGURES_MARK, JSON_NAME
 from resformer.evaluation.card import render_card, render_figures
+from resformer.evaluation.card.tables import show_origin
 from resformer.evaluation.markdown import replace_block
-from resformer.evaluation.study import keep_in
+from resformer.evaluation.study import describe_model, keep_in
 from resformer.evaluation.tables import class_table, overall_table
 from web.config import describe_settings
 from web.contract.errors import CODES
@@ -79,7 +80,7 @@ def test_the_pictures_of_the_model_card_are_there(report: dict[str, Any]) -> Non
 def test_the_training_is_described_as_it_was(readme: str, shipped: Checkpoint) -> None:
     training = shipped.training
     assert f"{training['films']['train']:,} films" in readme
-    assert f"epoch {training['best_epoch']} of {len(training['history'])}" in readme
+    assert show_origin(describe_model(shipped)) in readme
     million = sum(w.numel() for w in shipped.build_model().parameters()) / 1e6
     assert f"{million:.1f} million parameters" in readme
     size = shipped.input_spec.size

@@ -14,7 +14,8 @@ from resformer.cli import main
 from resformer.data.manifest import write_manifest
 from resformer.evaluation.card.details import render_recipe
 from resformer.evaluation.card.tables import show_origin
-from resformer.evaluation.study import describe_model, list_stages
+from resformer.evaluation.lineage import list_stages
+from resformer.evaluation.study import describe_model
 from resformer.model import ResFormerConfig
 from resformer.training.averaging import average_trainings, average_weights
 from resformer.training.run import train

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from flask import Blueprint, Response, render_template
 
 from resformer import __version__
 from resformer.evaluation.card.tables import AREAS
+from resformer.evaluation.lineage import initial_trainings
 from resformer.images import IMAGE_SUFFIXES
 from web import charts
 from web.config import WebConfig
@@ -94,14 +96,8 @@ def _colour_scale() -> list[str]:
 
 def _view(card: dict[str, Any]) -> dict[str, Any]:
     """Return what the model page shows of a card."""
-    training = card["training"]
-    history, best = training.get("history") or [], training.get("best_epoch")
-    losses = {"Training": "train_loss", "Validation": "validation_loss"}
-    scores = {"Accuracy": "validation_accuracy", "Macro F1": "validation_macro_f1"}
-    drawn = (
-        charts.draw_history(history, "Loss", losses, best),
-        charts.draw_history(history, "On the validation films", scores, best),
-    )
+    initial = initial_trainings(card["training"])
+    averaged = initial if len(initial) > 1 else []
     report = card["metrics"].get("test") or card["metrics"].get("validation")
     return {
         "card": card,
@@ -111,8 +107,24 @@ def _view(card: dict[str, Any]) -> dict[str, Any]:
         "areas": AREAS,
         "headlines": _HEADLINES,
         "confusion": _shade(report["confusion_matrix"]) if report else [],
-        "charts": [chart for chart in drawn if chart],
+        "averaged": len(averaged),
+        "trainings": [_view_training(training) for training in averaged or [card["training"]]],
         "chart_size": (charts.WIDTH, charts.HEIGHT),
+    }
+
+
+def _view_training(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the charts and the settings of a training."""
+    history, best = training.get("history") or [], training.get("best_epoch")
+    losses = {"Training": "train_loss", "Validation": "validation_loss"}
+    scores = {"Accuracy": "validation_accuracy", "Macro F1": "validation_macro_f1"}
+    drawn = (
+        charts.draw_history(history, "Loss", losses, best),
+        charts.draw_history(history, "On the validation films", scores, best),
+    )
+    return {
+        "charts": [chart for chart in drawn if chart],
+        "settings": training.get("config", {}),
     }
 
 

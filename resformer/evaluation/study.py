@@ -18,6 +18,7 @@ from resformer.data.roots import DataRoot
 from resformer.evaluation.answers import Answers
 from resformer.evaluation.controls import run_controls
 from resformer.evaluation.films import answer_films
+from resformer.evaluation.lineage import initial_trainings, list_stages
 from resformer.evaluation.metrics import evaluate_predictions
 from resformer.evaluation.plots import plot_confusion_matrix, plot_reliability, plot_roc
 from resformer.evaluation.risk_coverage import evaluate_abstention, plot_risk_coverage
@@ -114,23 +115,6 @@ def describe_model(checkpoint: Checkpoint) -> dict[str, Any]:
         "lung_dice": training.get("lungs", {}).get("validation_dice"),
         "validation": checkpoint.metrics.get("validation"),
     }
-
-
-def list_stages(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return what a checkpoint tells of its training, after all that it started from.
-
-    A mean of several trainings started from each of them; what these have in common comes once.
-    """
-    stages: list[Mapping[str, Any]] = []
-    for initial in initial_trainings(training):
-        stages += [stage for stage in list_stages(initial) if stage not in stages]
-    return [*stages, training]
-
-
-def initial_trainings(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the trainings whose weights a training started from: none, one, or those of a mean."""
-    initial = training.get("initial") or []
-    return list(initial) if isinstance(initial, list) else [initial]
 
 
 def assemble(

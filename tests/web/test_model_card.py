@@ -186,3 +186,17 @@ def test_the_shipped_model_has_a_page() -> None:
     text = words(client.get("/about").get_data(as_text=True))
     accuracy = card["metrics"]["test"]["accuracy"]
     assert f"Accuracy {100 * accuracy['value']:.1f}% {100 * accuracy['low']:.1f}% to" in text
+
+
+def test_the_page_shows_each_training_that_was_averaged(told: Path, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(told)
+    again = {**TRAINING, "config": {"learning_rate": 0.0008}}
+    mean = {"films": TRAINING["films"], "config": {}, "history": [], "initial": [TRAINING, again]}
+    path = tmp_path / "mean.pth"
+    save_checkpoint(dataclasses.replace(checkpoint, training=mean), path)
+    response = create_app(WebConfig(path, "cpu")).test_client().get("/about")
+    page = response.get_data(as_text=True)
+    assert "the mean of those of 2 trainings" in words(page)
+    assert page.count('<figure class="chart">') == 4
+    for number, rate in enumerate((0.0015, 0.0008), start=1):
+        assert f"Settings of training {number} learning rate {rate}" in words(page)
