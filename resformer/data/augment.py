@@ -50,7 +50,7 @@ class FilmAugmentation:
 
         cv2.setNumThreads(0)
         chosen = config or AugmentationConfig()
-        self._compose = A.Compose([*_geometry(size, chosen), *_appearance(chosen)])
+        self._compose = A.Compose([*_geometry(size, chosen), *appearance_transforms(chosen)])
 
     def __call__(self, film: Pixels, seed: int) -> Pixels:
         """Map a film ``(H, W)`` to ``(size, size)``, the same for the same seed."""
@@ -127,7 +127,8 @@ def _devices(config: AugmentationConfig) -> list[Any]:
     return found
 
 
-def _appearance(config: AugmentationConfig) -> list[Any]:
+def appearance_transforms(config: AugmentationConfig) -> list[Any]:
+    """Return what changes the look of a film and moves nothing, as albumentations transforms."""
     import albumentations as A
 
     return [

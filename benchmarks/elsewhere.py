@@ -1,0 +1,163 @@
+"""Asks networks about validation films that were changed as another hospital would change them.
+
+    python -m benchmarks.elsewhere --data FOLDER --beside OTHER.pth
+
+A training varies its films too; these changes are harsher, and come all at once in the end. What
+they cost says, without a film from elsewhere, in which order networks will do elsewhere:
+docs/experiments.md ("What home can ask") has the comparison.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import f1_score, roc_auc_score
+
+from benchmarks.options import build_parser
+from resformer.data.archive import open_dataset
+from resformer.data.augment import appearance_transforms, seed_transforms
+from resformer.data.background import BackgroundReplacement
+from resformer.data.dataset import FilmDataset
+from resformer.data.manifest_csv import read_manifest
+from resformer.data.strengths import STRENGTHS
+from resformer.data.style import StyleExchange
+from resformer.evaluation.films import answer_pixels
+from resformer.evaluation.lungs import predict_lungs
+from resformer.evaluation.markdown import render_table
+from resformer.inference import Predictor
+from resformer.training.workspace import Workspace
+from resformer.transforms import resize_pixels
+
+Pixels = NDArray[np.uint8]
+Change = Callable[[int], Pixels]
+
+HEALTHY, ASKED = "Normal", "COVID"
+AS_THEY_ARE = "as they are"
+TONES = replace(
+    STRENGTHS["strong"],
+    brightness=0.3,
+    contrast=0.4,
+    intensity_probability=1.0,
+    tone_probability=1.0,
+    equalisation_probability=0.5,
+    illumination=(0.08, 0.2),
+    illumination_probability=0.7,
+)
+# Factor by which the film is made wider or narrower, and higher or lower.
+_STRETCH = (0.75, 1.25)
+_SEED_OF_STYLE = 9999
+_HEADER = ("network", "films", "accuracy", "macro-F1", f"{HEALTHY} called {ASKED}")
+_AREAS = ("abnormal against normal", f"{ASKED} against {HEALTHY}")
+
+
+def build_changes(films: FilmDataset, outlines: Pixels) -> dict[str, Change]:
+    """Return what is done to films, by name; each change is the same whenever it is made.
+
+    Args:
+        films: to change, all of one size.
+        outlines: their lungs, ``(N, H, W)`` from 0, outside, to 255, inside.
+    """
+    import albumentations as A
+
+    pixels = np.asarray(films.films)
+    surroundings = BackgroundReplacement(pixels, outlines, 1.0)
+    style = StyleExchange(pixels, films.labels, 1.0)
+    tones = A.Compose(appearance_transforms(TONES))
+
+    def in_other_tones(film: Pixels, index: int) -> Pixels:
+        seed_transforms(tones, index)
+        varied: Pixels = tones(image=film)["image"]
+        return varied
+
+    def foreign(index: int) -> Pixels:
+        moved = surroundings(index, np.random.default_rng(index))
+        return style(moved, np.random.default_rng(index + _SEED_OF_STYLE))
+
+    return {
+        AS_THEY_ARE: lambda index: pixels[index],
+        "another tone": lambda index: in_other_tones(pixels[index], index),
+        "stretched": lambda index: stretch(pixels[index], index),
+        "foreign surroundings and style": foreign,
+        "all at once": lambda index: stretch(in_other_tones(foreign(index), index), index),
+    }
+
+
+def stretch(film: Pixels, seed: int) -> Pixels:
+    """Stretch or shrink a film ``(S, S)`` about its middle, in each direction by itself.
+
+    What is uncovered is black, white, or as grey as the film's median.
+    """
+    import cv2
+
+    rng, middle = np.random.default_rng(seed), len(film) / 2
+    across, down = rng.uniform(*_STRETCH, 2)
+    matrix = np.array([[across, 0, middle - middle * across], [0, down, middle - middle * down]])
+    margin = int(rng.choice([0, 0, int(np.median(film)), 255]))
+    stretched: Pixels = cv2.warpAffine(
+        film, matrix.astype(np.float32), film.shape, flags=cv2.INTER_AREA, borderValue=margin
+    ).astype(np.uint8)
+    return stretched
+
+
+def measure(predictor: Predictor, films: FilmDataset, change: Change, label: str) -> dict[str, Any]:
+    """Return the figures of a network on changed films."""
+    changed = (change(index) for index in range(len(films)))
+    found = answer_pixels(predictor, changed, total=len(films), label=label, progress=True)
+    names, labels = predictor.class_names, films.labels
+    healthy, asked = names.index(HEALTHY), names.index(ASKED)
+    either = (labels == healthy) | (labels == asked)
+    return {
+        "accuracy": float((found.predicted == labels).mean()),
+        "macro_f1": float(f1_score(labels, found.predicted, average="macro")),
+        "called": int(((labels == healthy) & (found.predicted == asked)).sum()),
+        "abnormal": float(roc_auc_score(labels != healthy, 1 - found.probabilities[:, healthy])),
+        "asked": float(roc_auc_score(labels[either] == asked, found.probabilities[either, asked])),
+    }
+
+
+def to_markdown(measured: dict[tuple[str, str], dict[str, Any]]) -> str:
+    """Return the table of figures by network and change."""
+    rows = [
+        (
+            *(network, change, f"{found['accuracy']:.3f}", f"{found['macro_f1']:.3f}"),
+            *(str(found["called"]), f"{found['abnormal']:.3f}", f"{found['asked']:.3f}"),
+        )
+        for (network, change), found in measured.items()
+    ]
+    return render_table((*_HEADER, *(f"AUC, {area}" for area in _AREAS)), rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure all networks and write the table."""
+    parser = build_parser(__doc__, Path(__file__).with_suffix(".md"))
+    parser.add_argument(
+        "--beside", type=Path, nargs="*", default=[], help="checkpoints to compare the model with"
+    )
+    options = parser.parse_args(arguments)
+    predictors = {path.stem: Predictor.from_file(path) for path in (options.model, *options.beside)}
+    first = predictors[options.model.stem]
+    spec = first.checkpoint.input_spec
+    measured: dict[tuple[str, str], dict[str, Any]] = {}
+    with open_dataset(options.data / "chest-xray") as root, tempfile.TemporaryDirectory() as cache:
+        manifest = read_manifest(options.manifest, root)
+        films = Workspace(root, manifest, Path(cache), spec).evaluation_films("validation")
+        lungs = predict_lungs(first.model, films.films, spec)
+        outlines = [resize_pixels(np.rint(255 * one).astype(np.uint8), spec.size) for one in lungs]
+        for change, make in build_changes(films, np.stack(outlines)).items():
+            for name, predictor in predictors.items():
+                measured[name, change] = measure(predictor, films, make, f"{name}, {change}")
+    count = len(films)
+    head = (
+        f"{count:,} validation films; the lungs are those that {options.model.stem} predicts.\n\n"
+    )
+    options.out.write_text(f"# Elsewhere\n\n{head}{to_markdown(measured)}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
