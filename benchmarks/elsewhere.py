@@ -152,11 +152,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for change, make in build_changes(films, np.stack(outlines)).items():
             for name, predictor in predictors.items():
                 measured[name, change] = measure(predictor, films, make, f"{name}, {change}")
-    count = len(films)
-    head = (
-        f"{count:,} validation films; the lungs are those that {options.model.stem} predicts.\n\n"
-    )
-    options.out.write_text(f"# Elsewhere\n\n{head}{to_markdown(measured)}\n", encoding="utf-8")
+    lungs_of = f"the lungs are those that {options.model.stem} predicts"
+    text = f"{len(films):,} validation films; {lungs_of}.\n\n{to_markdown(measured)}"
+    options.out.write_text(f"# Elsewhere\n\n{text}\n", encoding="utf-8")
+    print(text)
 
 
 if __name__ == "__main__":
