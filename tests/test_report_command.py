@@ -155,6 +155,10 @@ def test_what_cannot_be_reported_is_refused_before_anything_is_written(
     assert "holds no test report: name a training that was no trial" in caplog.text
     assert main([*arguments, "--ablations", str(tmp_path / "absent")]) == 1
     assert "holds no JSON: run python -m benchmarks.ablations" in caplog.text
-    assert main([*arguments, "--model", str(tiny_checkpoint)]) == 1
-    assert "does not tell how it was trained" in caplog.text
+    untold: dict[str, Any] = {"config": {}, "history": []}
+    for training in ({}, {**untold, "initial": [untold, {**untold, "films": {}}]}):
+        save_checkpoint(replace(load_checkpoint(tiny_checkpoint), training=training), model)
+        caplog.clear()
+        assert main(arguments) == 1
+        assert "does not tell how it was trained" in caplog.text
     assert not (tmp_path / "docs").exists()

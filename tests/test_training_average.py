@@ -97,12 +97,11 @@ def test_a_mean_that_is_no_trial_has_all_that_a_training_ends_with(
 def test_the_report_tells_of_a_mean(branches: list[Checkpoint], workspace: Workspace) -> None:
     model = describe_model(_average(branches, workspace))
     assert show_origin(model) == (
-        "the mean of the weights of 2 trainings after 1 on 64 x 64, 1 on 64 x 64 and "
-        "1 on 64 x 64 pixels"
+        "the mean of the weights of 2 trainings of 1 and 1 epochs after 1 on 64 x 64 pixels"
     )
     recipe = render_recipe(model)
-    assert recipe.startswith("- The mean of the weights of 2 trainings after")
-    assert "| setting | 1 epochs | 1 epochs | 1 epochs |" in recipe
+    assert recipe.startswith("- The mean of the weights of 2 trainings of")
+    assert "| setting | 1 epochs | 1 epochs, averaged | 1 epochs, averaged |" in recipe
     assert "| `seed` | 0 | 1 | 2 |" in recipe
 
 

@@ -75,6 +75,7 @@ def run(options: argparse.Namespace) -> int:
 
     from resformer.checkpoint import save_checkpoint
     from resformer.evaluation.card import render_card, render_figures
+    from resformer.evaluation.lineage import list_stages
     from resformer.evaluation.markdown import replace_block
     from resformer.evaluation.report import save_figures, write_json
     from resformer.evaluation.study import keep_in
@@ -85,7 +86,8 @@ def run(options: argparse.Namespace) -> int:
     if text is not None:
         replace_block(text, FIGURES_MARK, "")  # refuses a text without marks before the work
     predictor = Predictor.from_file(options.model, options.device, options.backend)
-    if not predictor.checkpoint.training.get("history"):
+    stages = list_stages(predictor.checkpoint.training)
+    if not any(stage.get("history") for stage in stages):
         raise ValueError(f"{options.model} does not tell how it was trained: train it again")
     report, figures = _measure(options, predictor)
     (options.out / PLOTS_FOLDER).mkdir(parents=True, exist_ok=True)

@@ -90,7 +90,7 @@ def describe_model(checkpoint: Checkpoint) -> dict[str, Any]:
     training = checkpoint.training
     history = training.get("history", [])
     stages = list_stages(training)
-    averaged = len(initial_trainings(training))
+    averaged = initial_trainings(training)
     epochs = [entry for stage in stages for entry in stage.get("history", [])]
     return {
         "class_names": list(checkpoint.class_names),
@@ -106,9 +106,13 @@ def describe_model(checkpoint: Checkpoint) -> dict[str, Any]:
         "films": training.get("films", {}),
         "best_epoch": training.get("best_epoch"),
         "epochs": len(history),
-        "averaged": averaged if averaged > 1 else 0,
         "earlier": [
-            {"config": stage["config"], "epochs": len(stage["history"])} for stage in stages[:-1]
+            {
+                "config": stage["config"],
+                "epochs": len(stage["history"]),
+                "averaged": len(averaged) > 1 and stage in averaged,
+            }
+            for stage in stages[:-1]
         ],
         "training_seconds": sum(entry["seconds"] for entry in epochs),
         "process_seconds": sum(entry["seconds"] * entry.get("processes", 1) for entry in epochs),

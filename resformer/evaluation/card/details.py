@@ -9,6 +9,7 @@ from resformer.evaluation.card.tables import (
     HEADLINES,
     NONE,
     Report,
+    list_averaged,
     list_findings,
     show_estimate,
     show_minutes,
@@ -51,7 +52,7 @@ def render_recipe(model: Report) -> str:
     if model["lung_dice"] is not None:
         lines.append(f"- Lungs: mean Dice {model['lung_dice']:.3f} on the validation films")
     stages = [stage["config"] for stage in model["earlier"]]
-    if not model["averaged"]:
+    if not list_averaged(model):
         stages.append(model["config"])
     settings = [
         (f"`{name}`", *(str(config.get(name, NONE)) for config in stages))
@@ -68,8 +69,11 @@ def _show_foreign(config: Report) -> str:
 
 def _name_stages(model: Report) -> list[str]:
     """Return a heading for each stage of the training."""
-    if model["averaged"]:
-        return [f"{stage['epochs']} epochs" for stage in model["earlier"]]
+    if list_averaged(model):
+        return [
+            f"{stage['epochs']} epochs{', averaged' if stage['averaged'] else ''}"
+            for stage in model["earlier"]
+        ]
     if not model["earlier"]:
         return ["value"]
     earlier = [f"first {stage['epochs']} epochs" for stage in model["earlier"]]

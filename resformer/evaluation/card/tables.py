@@ -42,20 +42,36 @@ def show_value(value: float | None) -> str:
 
 
 def show_origin(model: Report) -> str:
-    """Return which epoch of which training the weights are, or of how many trainings the mean."""
-    if not model["averaged"]:
+    """Return which epoch of which training the weights are, or of which trainings the mean."""
+    averaged = list_averaged(model)
+    if not averaged:
         return f"epoch {model['best_epoch']} of {model['epochs']}{show_earlier(model)}"
-    return f"the mean of the weights of {model['averaged']} trainings{show_earlier(model)}"
+    epochs = _enumerate([str(stage["epochs"]) for stage in averaged])
+    return (
+        f"the mean of the weights of {len(averaged)} trainings of {epochs} epochs"
+        f"{show_earlier(model)}"
+    )
+
+
+def list_averaged(model: Report) -> list[Report]:
+    """Return the stages whose weights were averaged; none if the weights are of one training."""
+    return [stage for stage in model["earlier"] if stage["averaged"]]
 
 
 def show_earlier(model: Report) -> str:
     """Return which epochs of earlier stages came before those of the last; nothing without any."""
-    *before, last = [
+    stages = [
         f"{stage['epochs']} on {stage['config']['input_size']} x {stage['config']['input_size']}"
         for stage in model["earlier"]
-    ] or [""]
-    stages = " and ".join(filter(None, (", ".join(before), last)))
-    return f" after {stages} pixels" if stages else ""
+        if not stage["averaged"]
+    ]
+    return f" after {_enumerate(stages)} pixels" if stages else ""
+
+
+def _enumerate(texts: Sequence[str]) -> str:
+    """Return texts as a sentence lists them."""
+    *before, last = texts
+    return " and ".join(filter(None, (", ".join(before), last)))
 
 
 def show_minutes(model: Report) -> str:
