@@ -40,9 +40,7 @@ Change = Callable[[int], Pixels]
 HEALTHY, ASKED = "Normal", "COVID"
 AS_THEY_ARE = "as they are"
 TONES = replace(
-    STRENGTHS["strong"],
-    brightness=0.3,
-    contrast=0.4,
+    STRENGTHS["strongest"],
     intensity_probability=1.0,
     tone_probability=1.0,
     equalisation_probability=0.5,

@@ -95,7 +95,10 @@ def test_precision_is_what_was_asked_for() -> None:
         ({"lung_concealment": 0.1}, "lung_concealment needs lung_head"),
         ({"optimizer": "sgd"}, "optimizer must be adamw or muon, got 'sgd'"),
         ({"muon_learning_rate": 0.0}, "muon_learning_rate must be greater than 0"),
-        ({"augmentation": "wild"}, "augmentation must be one of moderate, strong, strongest, got 'wild'"),
+        (
+            {"augmentation": "wild"},
+            "augmentation must be one of moderate, strong, strongest, got 'wild'",
+        ),
         ({"precision": "float16"}, "precision must be auto, float32 or bfloat16"),
     ],
 )

@@ -18,20 +18,8 @@ from resformer.evaluation.lineage import list_stages
 from resformer.evaluation.study import describe_model
 from resformer.model import ResFormerConfig
 from resformer.training.averaging import average_trainings, average_weights
-from resformer.training.run import train
 from resformer.training.workspace import Workspace
-from tests.training_setup import TINY_TRAINING, split_by_number
-
-
-def _train(root: Path, folder: Path, network: ResFormerConfig, **options: Any) -> Checkpoint:
-    initial = options.pop("initial", None)
-    return train(
-        *(root, split_by_number(root), replace(TINY_TRAINING, epochs=1, **options), folder),
-        model_config=network,
-        initial=initial,
-        trial=True,
-        progress=False,
-    )
+from tests.training_setup import TINY_TRAINING, split_by_number, train_a_trial
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +27,13 @@ def branches(
     image_folder: Path, tiny_config: ResFormerConfig, tmp_path_factory: pytest.TempPathFactory
 ) -> list[Checkpoint]:
     folder = tmp_path_factory.mktemp("branches")
-    start = _train(image_folder, folder / "start", tiny_config)
+    start = train_a_trial(image_folder, folder / "start", tiny_config)
+    configs = [replace(TINY_TRAINING, epochs=1, seed=seed) for seed in (1, 2)]
     return [
-        _train(image_folder, folder / str(seed), tiny_config, initial=start, seed=seed)
-        for seed in (1, 2)
+        train_a_trial(
+            *(image_folder, folder / str(config.seed), tiny_config), initial=start, config=config
+        )
+        for config in configs
     ]
 
 

@@ -15,28 +15,16 @@ from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.training import epochs
 from resformer.training.config import TrainingConfig
 from resformer.training.engine import train_epoch
-from resformer.training.run import train
 from resformer.training.state import read_initial
 from tests.conftest import CLASS_NAMES
-from tests.training_setup import TINY_TRAINING, split_by_number
-
-
-def _train(root: Path, folder: Path, network: ResFormerConfig, **options: Any) -> Checkpoint:
-    config = options.pop("config", replace(TINY_TRAINING, epochs=1))
-    return train(
-        *(root, split_by_number(root), config, folder),
-        model_config=network,
-        trial=True,
-        progress=False,
-        **options,
-    )
+from tests.training_setup import TINY_TRAINING, train_a_trial
 
 
 @pytest.fixture(scope="module")
 def first(
     image_folder: Path, tiny_config: ResFormerConfig, tmp_path_factory: pytest.TempPathFactory
 ) -> Checkpoint:
-    return _train(image_folder, tmp_path_factory.mktemp("first"), tiny_config)
+    return train_a_trial(image_folder, tmp_path_factory.mktemp("first"), tiny_config)
 
 
 def test_it_starts_from_the_weights_and_remembers_their_training(
@@ -44,7 +32,7 @@ def test_it_starts_from_the_weights_and_remembers_their_training(
 ) -> None:
     # So small a rate moves nothing: the average stays where it began.
     config = replace(TINY_TRAINING, epochs=1, learning_rate=1e-12)
-    further = _train(image_folder, tmp_path, tiny_config, initial=first, config=config)
+    further = train_a_trial(image_folder, tmp_path, tiny_config, initial=first, config=config)
     for name, parameter in first.build_model().named_parameters():
         torch.testing.assert_close(further.state_dict[name], parameter, atol=1e-6, rtol=0)
     assert further.training["initial"] == first.training
@@ -54,10 +42,10 @@ def test_it_starts_from_the_weights_and_remembers_their_training(
 def test_it_resumes_from_the_same_start_alone(
     image_folder: Path, tiny_config: ResFormerConfig, first: Checkpoint, tmp_path: Path
 ) -> None:
-    _train(image_folder, tmp_path, tiny_config, initial=first)
-    _train(image_folder, tmp_path, tiny_config, initial=first, resume=True)
+    train_a_trial(image_folder, tmp_path, tiny_config, initial=first)
+    train_a_trial(image_folder, tmp_path, tiny_config, initial=first, resume=True)
     with pytest.raises(CheckpointError, match="from other initial weights: give the same ones"):
-        _train(image_folder, tmp_path, tiny_config, resume=True)
+        train_a_trial(image_folder, tmp_path, tiny_config, resume=True)
 
 
 def test_the_state_of_a_stopped_training_gives_its_averaged_weights(
@@ -65,7 +53,7 @@ def test_the_state_of_a_stopped_training_gives_its_averaged_weights(
 ) -> None:
     """The best epoch may be an earlier one: what is trained further is where the training stood."""
     config = replace(TINY_TRAINING, epochs=2)
-    _train(image_folder, tmp_path, tiny_config, config=config)
+    train_a_trial(image_folder, tmp_path, tiny_config, config=config)
     state = tmp_path / epochs.STATE_NAME
     initial = read_initial(state)
     assert initial.model_config == tiny_config
@@ -93,10 +81,10 @@ def test_weights_of_another_network_or_of_other_classes_are_refused(
 ) -> None:
     other = replace(tiny_config, dropout=0.5)
     with pytest.raises(ValueError, match="the initial weights are of the network"):
-        _train(image_folder, tmp_path, other, initial=first)
+        train_a_trial(image_folder, tmp_path, other, initial=first)
     renamed = replace(first, class_names=("a", "b", "c", "d"))
     with pytest.raises(ValueError, match="the initial weights know a, b, c, d, the films are of"):
-        _train(image_folder, tmp_path, tiny_config, initial=renamed)
+        train_a_trial(image_folder, tmp_path, tiny_config, initial=renamed)
 
 
 def test_the_command_line_takes_a_checkpoint(
@@ -128,7 +116,7 @@ def test_the_input_grows_after_half_of_the_epochs(
 
     monkeypatch.setattr(epochs, "train_epoch", observed)
     config = replace(TINY_TRAINING, input_size=96, start_size=64, epochs=3)
-    checkpoint = _train(image_folder, tmp_path, tiny_config, config=config)
+    checkpoint = train_a_trial(image_folder, tmp_path, tiny_config, config=config)
     assert sizes == [64, 96, 96]
     assert checkpoint.input_spec.size == 96
 
@@ -150,7 +138,10 @@ def test_weights_that_learnt_from_a_smaller_input_are_not_kept(
         },
     )
     config = replace(TINY_TRAINING, input_size=96, start_size=64, epochs=4, patience=2)
-    assert _train(image_folder, tmp_path, tiny_config, config=config).training["best_epoch"] == 4
+    assert (
+        train_a_trial(image_folder, tmp_path, tiny_config, config=config).training["best_epoch"]
+        == 4
+    )
 
 
 def test_the_sizes_of_a_configuration() -> None:
@@ -166,11 +157,13 @@ def test_a_network_with_a_lung_head_goes_on_with_its_own_lungs(
 ) -> None:
     """No film of this folder has a mask, so the lungs could not be learned here."""
     network = replace(tiny_config, lung_head=True)
-    plain = _train(image_folder, tmp_path / "plain", tiny_config)
+    plain = train_a_trial(image_folder, tmp_path / "plain", tiny_config)
     weights = IdentityMappingResFormer(network).state_dict()
     initial = replace(plain, model_config=network, state_dict=weights)
     config = replace(TINY_TRAINING, epochs=1, lung_head=True, background_replacement=1.0)
-    further = _train(image_folder, tmp_path / "run", tiny_config, initial=initial, config=config)
+    further = train_a_trial(
+        image_folder, tmp_path / "run", tiny_config, initial=initial, config=config
+    )
     assert further.model_config.lung_head
     assert len(list((tmp_path / "run" / "cache").glob("lungs-*.npy"))) == 1
     path = tmp_path / "model.pth"
@@ -181,5 +174,5 @@ def test_a_network_with_a_lung_head_goes_on_with_its_own_lungs(
 def test_the_state_of_a_stopped_training_knows_where_it_started(
     image_folder: Path, tiny_config: ResFormerConfig, first: Checkpoint, tmp_path: Path
 ) -> None:
-    _train(image_folder, tmp_path, tiny_config, initial=first)
+    train_a_trial(image_folder, tmp_path, tiny_config, initial=first)
     assert read_initial(tmp_path / epochs.STATE_NAME).training["initial"] == first.training

@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from resformer.checkpoint import Checkpoint
 from resformer.data.manifest import Manifest, ManifestRow
+from resformer.model import ResFormerConfig
 from resformer.training.config import TrainingConfig
+from resformer.training.run import train
 from tests.conftest import CLASS_NAMES
 
 TINY_TRAINING = TrainingConfig(
@@ -45,3 +49,15 @@ def split_by_number(root: Path) -> Manifest:
             relative = path.relative_to(root).as_posix()
             rows.append(ManifestRow(relative, name, len(rows), splits[number], digest))
     return Manifest(CLASS_NAMES, tuple(rows), ())
+
+
+def train_a_trial(root: Path, folder: Path, network: ResFormerConfig, **options: Any) -> Checkpoint:
+    """Train for an epoch, or as ``config`` says; other options are those of ``train``."""
+    config = options.pop("config", replace(TINY_TRAINING, epochs=1))
+    return train(
+        *(root, split_by_number(root), config, folder),
+        model_config=network,
+        trial=True,
+        progress=False,
+        **options,
+    )

@@ -7,7 +7,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from resformer.cli.options import DEFAULT_MODEL, add_device_option, add_outliers_option
+from resformer.cli.options import (
+    add_checkpoint_option,
+    add_datasets_option,
+    add_device_option,
+    add_outliers_option,
+    add_trial_option,
+)
 
 
 def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
@@ -22,28 +28,13 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument(
         "checkpoints", type=Path, nargs="+", metavar="CHECKPOINT", help="two checkpoints or more"
     )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        required=True,
-        action="append",
-        help="folder or .zip of films, laid out as for train; may be given more than once",
-    )
+    add_datasets_option(parser)
     parser.add_argument(
         "--manifest", type=Path, required=True, help="CSV of the split that they were trained on"
     )
     add_outliers_option(parser)
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path(DEFAULT_MODEL),
-        help="checkpoint to write (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--trial",
-        action="store_true",
-        help="compare ways of training: leave the test split alone, fit no gate and no abstention",
-    )
+    add_checkpoint_option(parser)
+    add_trial_option(parser)
     add_device_option(parser)
 
 

@@ -8,7 +8,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from resformer.cli.options import add_device_option, add_model_option, add_outliers_option
+from resformer.cli.options import (
+    add_datasets_option,
+    add_device_option,
+    add_model_option,
+    add_outliers_option,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -25,13 +30,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         "the checkpoint is exported again.",
     )
     add_model_option(parser)
-    parser.add_argument(
-        "--data",
-        type=Path,
-        required=True,
-        action="append",
-        help="folder or .zip of films, laid out as for train; may be given more than once",
-    )
+    add_datasets_option(parser)
     parser.add_argument(
         "--manifest", type=Path, help="CSV of the split that it was trained on; else one is made"
     )

@@ -22,6 +22,36 @@ def add_model_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_checkpoint_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--out``, the checkpoint to write."""
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path(DEFAULT_MODEL),
+        help="checkpoint to write (default: %(default)s)",
+    )
+
+
+def add_datasets_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--data``, the films that a network was trained on."""
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        action="append",
+        help="folder or .zip of films, laid out as for train; may be given more than once",
+    )
+
+
+def add_trial_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--trial``."""
+    parser.add_argument(
+        "--trial",
+        action="store_true",
+        help="compare ways of training: leave the test split alone, fit no gate and no abstention",
+    )
+
+
 def add_split_option(parser: argparse.ArgumentParser, default: str) -> None:
     """Add ``--split``."""
     parser.add_argument(

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resformer.cli.options import (
-    DEFAULT_MODEL,
+    add_checkpoint_option,
     add_config_options,
     add_outliers_option,
+    add_trial_option,
     config_from_options,
 )
 from resformer.training.config import TrainingConfig
@@ -42,12 +43,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         "--lung-head) or <Class>/*; given more than once, all are read as one data set, and each "
         "may hold some of the classes",
     )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path(DEFAULT_MODEL),
-        help="checkpoint to write (default: %(default)s)",
-    )
+    add_checkpoint_option(parser)
     parser.add_argument(
         "--run-dir",
         type=Path,
@@ -75,11 +71,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="go on where the run's folder was stopped"
     )
-    parser.add_argument(
-        "--trial",
-        action="store_true",
-        help="compare ways of training: leave the test split alone, fit no gate and no abstention",
-    )
+    add_trial_option(parser)
     add_config_options(parser, TrainingConfig)
 
 
