@@ -138,7 +138,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--beside", type=Path, nargs="*", default=[], help="checkpoints to compare the model with"
     )
     options = parser.parse_args(arguments)
-    predictors = {path.stem: Predictor.from_file(path) for path in (options.model, *options.beside)}
+    paths = {path.stem: path for path in (options.model, *options.beside)}
+    if len(paths) <= len(options.beside):
+        parser.error("checkpoints are told apart by their names: give each another one")
+    predictors = {name: Predictor.from_file(path) for name, path in paths.items()}
     first = predictors[options.model.stem]
     spec = first.checkpoint.input_spec
     measured: dict[tuple[str, str], dict[str, Any]] = {}

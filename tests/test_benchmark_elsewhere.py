@@ -77,3 +77,9 @@ def test_the_table_has_each_network_under_each_change(
     assert [row[1] for row in rows[::2]] == [row[1] for row in rows[1::2]]
     # Two equal networks have equal figures, whatever these are.
     assert [row[2:] for row in rows[::2]] == [row[2:] for row in rows[1::2]]
+
+
+def test_networks_of_one_name_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--data", "films", "--model", "one/best.pth", "--beside", "two/best.pth"])
+    assert "give each another one" in capsys.readouterr().err
