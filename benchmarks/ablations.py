@@ -67,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         epochs=options.epochs,
         lung_epochs=options.lung_epochs,
         healthy_class=options.healthy_class,
+        seed=options.seed,
     )
     options.out.mkdir(parents=True, exist_ok=True)
     options.cache.mkdir(parents=True, exist_ok=True)
@@ -91,6 +92,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=RECIPE.epochs, help="of every variant")
     parser.add_argument("--lung-epochs", type=int, default=RECIPE.lung_epochs, help="of the stage")
     parser.add_argument("--healthy-class", default=RECIPE.healthy_class, help="has no infection")
+    parser.add_argument("--seed", type=int, default=RECIPE.seed, help="of every variant")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
         "--only",
