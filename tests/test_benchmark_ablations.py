@@ -203,7 +203,8 @@ def test_the_command_measures_what_is_not_there(
     arguments = [
         *("--data", str(masked_folder), "--manifest", str(tmp_path / "split.csv")),
         *("--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "out")),
-        *("--epochs", "1", "--lung-epochs", "1", "--only", "ours without EMPT and IMTM"),
+        *("--epochs", "1", "--lung-epochs", "1", "--seed", "3"),
+        *("--only", "ours without EMPT and IMTM"),
     ]
     threads = torch.get_num_threads()
     try:
@@ -211,6 +212,7 @@ def test_the_command_measures_what_is_not_there(
         (path,) = (tmp_path / "out").iterdir()
         found = json.loads(path.read_text())
         assert path.name == "ours-without-empt-and-imtm.json"
+        assert found["config"]["seed"] == 3
         assert found["validation"]["class_names"] == list(CLASS_NAMES)
         before = path.stat().st_mtime_ns
         main(arguments)
