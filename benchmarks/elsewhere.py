@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import f1_score, roc_auc_score
+from sklearn.metrics import roc_auc_score
 
 from benchmarks.options import build_parser
 from resformer.data.archive import open_dataset
@@ -30,6 +30,7 @@ from resformer.data.style import StyleExchange
 from resformer.evaluation.films import answer_pixels
 from resformer.evaluation.lungs import predict_lungs
 from resformer.evaluation.markdown import render_table
+from resformer.evaluation.metrics import evaluate_predictions
 from resformer.inference import Predictor
 from resformer.training.workspace import Workspace
 from resformer.transforms import resize_pixels
@@ -104,18 +105,31 @@ def stretch(film: Pixels, seed: int) -> Pixels:
 
 
 def measure(predictor: Predictor, films: FilmDataset, change: Change, label: str) -> dict[str, Any]:
-    """Return the figures of a network on changed films."""
+    """Return the figures of a network on changed films.
+
+    Args:
+        predictor: the network; ``HEALTHY`` and ``ASKED`` are classes of it.
+        films: ``N`` of them, with their labels in the network's order.
+        change: gives the changed film of an index, ``(H, W)``.
+        label: of the progress bar.
+
+    Returns:
+        ``accuracy``, ``macro_f1``, ``called`` (how many healthy films are called ``ASKED``),
+        and the areas ``abnormal`` and ``asked``.
+    """
     changed = (change(index) for index in range(len(films)))
     found = answer_pixels(predictor, changed, total=len(films), label=label, progress=True)
     names, labels = predictor.class_names, films.labels
     healthy, asked = names.index(HEALTHY), names.index(ASKED)
     either = (labels == healthy) | (labels == asked)
+    report = evaluate_predictions(labels, found.probabilities, names, bootstrap=0)
     return {
-        "accuracy": float((found.predicted == labels).mean()),
-        "macro_f1": float(f1_score(labels, found.predicted, average="macro")),
-        "called": int(((labels == healthy) & (found.predicted == asked)).sum()),
-        "abnormal": float(roc_auc_score(labels != healthy, 1 - found.probabilities[:, healthy])),
-        "asked": float(roc_auc_score(labels[either] == asked, found.probabilities[either, asked])),
+        "accuracy": report["accuracy"]["value"],
+        "macro_f1": report["macro_f1"]["value"],
+        "called": report["confusion_matrix"][healthy][asked],
+        # By P(Normal), and so by 1 - P(Normal) for all that is abnormal.
+        "abnormal": report["per_class"][HEALTHY]["auc"]["value"],
+        "asked": roc_auc_score(labels[either] == asked, found.probabilities[either, asked]),
     }
 
 

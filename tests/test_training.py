@@ -23,7 +23,7 @@ from resformer.training.engine import train_epoch
 from resformer.training.epochs import STATE_NAME
 from resformer.training.run import train
 from resformer.training.state import Progress
-from tests.training_setup import TINY_TRAINING, split_by_number
+from tests.training_setup import TINY_TRAINING, split_by_number, train_a_trial
 
 
 @pytest.fixture(scope="module")
@@ -62,15 +62,11 @@ def _assert_same(one: Checkpoint, other: Checkpoint) -> None:
 
 
 def test_the_epochs_are_counted_and_the_loss_falls(
-    image_folder: Path, manifest: Manifest, tiny_config: ResFormerConfig, tmp_path: Path
+    image_folder: Path, tiny_config: ResFormerConfig, tmp_path: Path
 ) -> None:
     config = replace(TINY_TRAINING, epochs=10, patience=10, learning_rate=5e-3)
-    history = train(
-        *(image_folder, manifest, config, tmp_path),
-        model_config=tiny_config,
-        trial=True,
-        progress=False,
-    ).training["history"]
+    trained = train_a_trial(image_folder, tmp_path, tiny_config, config=config)
+    history = trained.training["history"]
     assert [entry["epoch"] for entry in history] == [*range(1, 11)]
     losses = [entry["train_loss"] for entry in history]
     assert sum(losses[5:]) < 0.97 * sum(losses[:5])

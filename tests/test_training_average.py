@@ -105,6 +105,7 @@ def test_what_does_not_fit_together_is_refused(
         (replace(two, input_spec=spec), "differ in input_spec"),
         (replace(two, class_names=two.class_names[::-1]), "differ in class_names"),
         (replace(two, training={**two.training, "data_digest": "x"}), "on another split"),
+        (replace(two, training={**two.training, "initial": {}}), "no training in common"),
     ):
         with pytest.raises(CheckpointError, match=message):
             _average([one, other], workspace)

@@ -10,6 +10,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from resformer import __version__
 from resformer.cli import (
@@ -29,6 +30,12 @@ logger = logging.getLogger(__name__)
 _INTERRUPTED = 130
 
 
+def _commands() -> dict[str, Any]:
+    """Return the modules of the commands by the names that these have on the command line."""
+    modules = (train, average, evaluate, controls, external, report, predict, fit_gate, export)
+    return {module.__name__.rsplit(".", 1)[1].replace("_", "-"): module for module in modules}
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of all commands."""
     parser = argparse.ArgumentParser(
@@ -38,17 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"resformer {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (
-        train,
-        average,
-        evaluate,
-        controls,
-        external,
-        report,
-        predict,
-        fit_gate,
-        export,
-    ):
+    for command in _commands().values():
         command.add_parser(commands)
     return parser
 
@@ -57,19 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     options = build_parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    run = {
-        "train": train.run,
-        "average": average.run,
-        "evaluate": evaluate.run,
-        "controls": controls.run,
-        "external": external.run,
-        "report": report.run,
-        "predict": predict.run,
-        "fit-gate": fit_gate.run,
-        "export": export.run,
-    }[options.command]
     try:
-        return run(options)
+        return int(_commands()[options.command].run(options))
     except KeyboardInterrupt:
         logger.warning("interrupted")
         return _INTERRUPTED

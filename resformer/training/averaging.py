@@ -17,6 +17,7 @@ from torch import Tensor
 
 from resformer.checkpoint import Checkpoint, CheckpointError
 from resformer.devices import choose_device
+from resformer.evaluation.lineage import list_stages
 from resformer.training.conclusion import complete, conclude
 from resformer.training.config import TrainingConfig
 from resformer.training.state import Progress
@@ -48,7 +49,7 @@ def average_trainings(
 
     Raises:
         CheckpointError: if there is but one checkpoint, or they do not fit together or to the
-            films.
+            films, or have no training in common.
     """
     _check(checkpoints, workspace)
     first = checkpoints[0]
@@ -64,7 +65,14 @@ def average_trainings(
 
 
 def average_weights(weights: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Return the mean of the weights of networks of one kind; of counters, the first's."""
+    """Return the mean of the weights of networks of one kind, in their shapes and types.
+
+    Args:
+        weights: of each network, by name, as ``state_dict`` gives them.
+
+    Returns:
+        the mean, summed in float64; of counters, which are no floating point, the first's.
+    """
     first, *_ = weights
     return {
         name: torch.stack([w[name].double() for w in weights]).mean(0).to(value.dtype)
@@ -85,6 +93,12 @@ def _check(checkpoints: Sequence[Checkpoint], workspace: Workspace) -> None:
                     f"the networks differ in {name}: {getattr(first, name)} and "
                     f"{getattr(other, name)}: average trainings that started from one network"
                 )
+    starts = [list_stages(checkpoint.training)[0] for checkpoint in checkpoints]
+    if any(start != starts[0] for start in starts):
+        raise CheckpointError(
+            "the networks have no training in common, and the mean of networks that learned apart "
+            "knows nothing: average those that train --initial made from one network"
+        )
     classes = workspace.manifest.class_names
     if first.class_names != classes:
         raise CheckpointError(
