@@ -15,6 +15,7 @@ from resformer.cli.report import CARD_NAME, FIGURES_MARK, JSON_NAME
 from resformer.evaluation.card import render_card, render_figures
 from resformer.evaluation.card.tables import show_origin
 from resformer.evaluation.markdown import replace_block
+from resformer.evaluation.repetitions import read_ablations
 from resformer.evaluation.study import describe_model, keep_in
 from resformer.evaluation.tables import class_table, overall_table
 from web.config import describe_settings
@@ -63,6 +64,10 @@ def test_the_report_is_of_the_shipped_model_which_holds_it(
     assert report["model"]["source"] == shipped.source
     assert keep_in(shipped.metrics, report) == shipped.metrics
     assert report["model"]["validation"] == shipped.metrics["validation"]
+
+
+def test_the_ablations_of_the_report_are_those_of_their_folder(report: dict[str, Any]) -> None:
+    assert report["ablations"] == read_ablations(ROOT / "docs" / "ablations")
 
 
 def test_the_texts_are_what_the_report_renders_to(readme: str, report: dict[str, Any]) -> None:
