@@ -8,7 +8,7 @@ from typing import Any
 from resformer.layers.validation import require_divisible, require_positive
 
 NUM_STAGES = 4
-_ADDED_LATER = frozenset({"lung_head", "infection_head", "statistics_pooling"})
+_ADDED_LATER = frozenset({"lung_head", "infection_head"})
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,6 @@ class ResFormerConfig:
             over the whole image.
         infection_head: whether the lung head predicts infected lung too, and the class is read
             off that as well as off the whole lungs; needs the lung head.
-        statistics_pooling: whether the class is read off the standard deviations of the features
-            inside the lungs too, as well as off their means.
 
     Raises:
         ValueError: if a value is impossible, naming it and what to change.
@@ -49,7 +47,6 @@ class ResFormerConfig:
     dropout: float = 0.2
     lung_head: bool = False
     infection_head: bool = False
-    statistics_pooling: bool = False
 
     def __post_init__(self) -> None:
         """Refuse impossible values at once, not in the middle of a training."""
@@ -78,7 +75,7 @@ class ResFormerConfig:
     @property
     def pooled_width(self) -> int:
         """Length of the pooled features that the class is read off."""
-        return (self.regions + self.statistics_pooling) * sum(self.channels)
+        return self.regions * sum(self.channels)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists and numbers, fit for JSON and for a checkpoint."""

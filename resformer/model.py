@@ -16,15 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from resformer.configuration import ResFormerConfig
-from resformer.layers import (
-    EMPT,
-    IMTM,
-    MCCRM,
-    ConvNormAct,
-    LungHead,
-    average_inside,
-    deviation_inside,
-)
+from resformer.layers import EMPT, IMTM, MCCRM, ConvNormAct, LungHead, average_inside
 
 __all__ = ["AuxiliaryNetwork", "Backbone", "IdentityMappingResFormer", "ResFormerConfig"]
 
@@ -183,28 +175,16 @@ class IdentityMappingResFormer(nn.Module):
         With a lung head, over those inside the predicted lungs, and with an infection head also
         over those that are predicted to be infected: ``(B, 2 * sum(C_i))``. The loss of the classes
         sends no gradient into these regions, which would else come to mean "where the class shows
-        best". With statistics pooling ``sum(C_i)`` standard deviations over the lungs, or over all
-        positions without a lung head, come last.
+        best".
         """
-        regions = self._regions(features, lungs)
-        if regions is None:
-            means = torch.cat([f.mean(dim=(-2, -1)) for f in features], dim=1)
-            regions = torch.ones_like(features[0][:, :1])
-        else:
-            means = torch.cat([average_inside(f, regions) for f in features], dim=-1).flatten(1)
-        if not self.config.statistics_pooling:
-            return means
-        return torch.cat([means, *(deviation_inside(f, regions[:, :1]) for f in features)], dim=1)
-
-    def _regions(self, features: list[Tensor], lungs: Tensor | None) -> Tensor | None:
-        """Return where to pool, ``(B, regions, H / 4, W / 4)``; None without a lung head."""
         if self.lung_head is None:
-            return None
+            return torch.cat([f.mean(dim=(-2, -1)) for f in features], dim=1)
         logits = self.lungs(features) if lungs is None else lungs
         inside, *infected = torch.sigmoid(logits.detach().float()).split(1, dim=1)
-        return torch.cat(
+        regions = torch.cat(
             [inside, *(inside * (share + HEALTHY_WEIGHT) for share in infected)], dim=1
         )
+        return torch.cat([average_inside(f, regions) for f in features], dim=-1).flatten(1)
 
     def _check_shape(self, x: Tensor) -> None:
         if x.ndim != 4 or x.shape[1] != self.config.in_chans:

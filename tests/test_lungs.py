@@ -13,7 +13,7 @@ from torch import nn
 from resformer.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from resformer.evaluation.lungs import dice_of_lungs, predict_lungs
 from resformer.layers import average_inside
-from resformer.layers.pooling import OUTSIDE_WEIGHT
+from resformer.layers.lung_head import OUTSIDE_WEIGHT
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.training.losses import FilmBatch, TrainingLoss, region_loss
 from resformer.transforms import InputSpec

@@ -4,9 +4,8 @@ from resformer.layers.conv import ConvNormAct
 from resformer.layers.dwconv import DWConv3x3
 from resformer.layers.empt import EMPT, ConvolutionalMlp, SpatialReductionAttention
 from resformer.layers.imtm import IMTM
-from resformer.layers.lung_head import LungHead
+from resformer.layers.lung_head import LungHead, average_inside
 from resformer.layers.mccrm import MCCRM
-from resformer.layers.pooling import average_inside, deviation_inside
 from resformer.layers.simam import SimAM
 
 __all__ = [
@@ -20,5 +19,4 @@ __all__ = [
     "SimAM",
     "SpatialReductionAttention",
     "average_inside",
-    "deviation_inside",
 ]

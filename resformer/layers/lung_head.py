@@ -9,11 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from resformer.layers.conv import ConvNormAct
 from resformer.layers.resizing import enlarge
 from resformer.layers.validation import require_positive
+
+# Weight of a position outside the lungs, so that a picture without lungs is pooled as a whole.
+OUTSIDE_WEIGHT = 1e-3
 
 
 class LungHead(nn.Module):
@@ -43,3 +48,22 @@ class LungHead(nn.Module):
             mixed = mixed + enlarge(project(x), width // x.shape[-1])
         logits: Tensor = self.predict(self.mix(mixed))
         return logits
+
+
+def average_inside(x: Tensor, inside: Tensor) -> Tensor:
+    """Average features over the positions inside each of some masks.
+
+    Args:
+        x: features ``(B, C, H, W)``.
+        inside: from 0, outside, to 1, inside, ``(B, R, h, w)`` with sides that are multiples of
+            H and W; it is averaged down to their grid.
+
+    Returns:
+        ``(B, R, C)``: ``sum(w * x) / sum(w)`` with ``w = inside + OUTSIDE_WEIGHT``.
+    """
+    kernel = (inside.shape[-2] // x.shape[-2], inside.shape[-1] // x.shape[-1])
+    weight = (inside if kernel == (1, 1) else F.avg_pool2d(inside, kernel)) + OUTSIDE_WEIGHT
+    # A product with tokens keeps gradients in the layout of the convolutions, channels last.
+    rows = rearrange(weight, "b r h w -> b r (h w)")
+    summed = rows.to(x.dtype) @ rearrange(x, "b c h w -> b (h w) c")
+    return summed / rows.sum(dim=-1, keepdim=True)

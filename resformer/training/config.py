@@ -55,9 +55,6 @@ class TrainingConfig:
     healthy_class: str = _option(
         "", "name of the class whose films show no infection, for the infection head"
     )
-    statistics_pooling: bool = _option(
-        False, "read the class off the standard deviations of the features too, beside their means"
-    )
     lung_epochs: int = _option(6, "passes over the films with a mask that only learn the lungs")
     lung_loss: float = _option(0.5, "weight of the loss of the lungs beside that of the classes")
     background_replacement: float = _option(

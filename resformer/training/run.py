@@ -28,7 +28,6 @@ from resformer.training.config import TrainingConfig
 from resformer.training.distributed import ProcessGroup, join_processes
 from resformer.training.engine import FilmLoader, Learner
 from resformer.training.epochs import STATE_NAME, run_epochs
-from resformer.training.initial import fit_initial
 from resformer.training.lungs import LungStage, learn_lungs, take_lungs
 from resformer.training.state import Progress, load_state
 from resformer.training.validation import make_foreign
@@ -58,8 +57,7 @@ def train(
         folder: of this run; a training that is stopped is resumed from here.
         model_config: the network; its ``num_classes`` is set by the manifest.
         initial: whose weights are trained further; they know the lungs already, so these are not
-            learned anew. The split must be the one that it was trained with. Statistics pooling
-            may be new to them.
+            learned anew. The split must be the one that it was trained with.
         outliers: folder of pictures that the gate shall refuse, besides those that it draws.
         resume: whether to go on where the folder's training was stopped.
         trial: whether this only compares ways of training: the test split is left alone, and
@@ -83,10 +81,9 @@ def train(
         num_classes=len(manifest.class_names),
         lung_head=config.lung_head,
         infection_head=config.infection_head,
-        statistics_pooling=config.statistics_pooling,
     )
     if initial:
-        initial = fit_initial(initial, network, manifest.class_names)
+        _check_initial(initial, network, manifest)
     workspace = Workspace(
         root, manifest, folder, InputSpec(size=config.input_size), config.lung_head
     )
@@ -126,6 +123,19 @@ def _check_folder(folder: Path, *, resume: bool) -> None:
         raise FileExistsError(f"{folder} holds a training: pass --resume, or name another folder")
     if resume and not exists:
         raise FileNotFoundError(f"{folder} holds no training to resume: start without --resume")
+
+
+def _check_initial(initial: Checkpoint, network: ResFormerConfig, manifest: Manifest) -> None:
+    if initial.model_config != network:
+        raise ValueError(
+            f"the initial weights are of the network {initial.model_config}, not of {network}: "
+            "give the options that it was trained with"
+        )
+    if initial.class_names != manifest.class_names:
+        raise ValueError(
+            f"the initial weights know {', '.join(initial.class_names)}, the films are of "
+            f"{', '.join(manifest.class_names)}: train these without initial weights"
+        )
 
 
 def _decode_films(workspace: Workspace, *, progress: bool) -> None:
