@@ -81,7 +81,7 @@ def measure(bench: Bench, variant: Variant) -> dict[str, Any]:
     """
     config = replace(bench.recipe, **variant.changes)
     names = bench.workspace.manifest.class_names
-    model, history = _train(bench, variant, config)
+    model, history = train_variant(bench, variant, config)
     films = bench.workspace.evaluation_films("validation")
     device = choose_device(config.device)
     logits = [split_logits(model, dataset, device) for dataset in (films, bench.black)]
@@ -101,10 +101,19 @@ def measure(bench: Bench, variant: Variant) -> dict[str, Any]:
     }
 
 
-def _train(
+def train_variant(
     bench: Bench, variant: Variant, config: TrainingConfig
 ) -> tuple[torch.nn.Module, list[dict[str, float]]]:
-    """Train a variant from random weights; its averaged network and the figures of each epoch."""
+    """Train a variant from random weights.
+
+    Args:
+        bench: what all variants share.
+        variant: the network.
+        config: how it is trained.
+
+    Returns:
+        the averaged network, and the figures of each epoch.
+    """
     alone = ProcessGroup(0, 1, choose_device(config.device))
     network = replace(
         bench.network, lung_head=variant.lung_head, infection_head=variant.infection_head

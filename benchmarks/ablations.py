@@ -19,15 +19,17 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 
 from benchmarks.ablation_networks import VARIANTS, Variant
-from benchmarks.ablation_training import Bench, measure, prepare
+from benchmarks.ablation_training import measure, prepare
 from benchmarks.timing import describe_machine
 from resformer.data.archive import open_dataset
 from resformer.data.manifest import read_manifest
@@ -59,62 +61,93 @@ RECIPE = TrainingConfig(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure what is not measured yet, one file for each variant."""
-    options = _parse(arguments)
+    options = build_parser(__doc__, Path("docs/ablations"), VARIANTS).parse_args(arguments)
+    recipe = begin(options)
+    with open_dataset(options.data) as root:
+        manifest = read_manifest(options.manifest, root)
+        workspace = Workspace(root, manifest, options.cache, InputSpec(recipe.input_size), True)
+        with FileLock(options.cache / "prepare.lock"):
+            bench = prepare(workspace, recipe, ResFormerConfig())
+        for variant in choose(VARIANTS, options.only):
+            measure_once(variant, options, partial(measure, bench, variant))
+
+
+def build_parser(
+    description: str | None, out: Path, variants: Sequence[Variant], epochs: int = RECIPE.epochs
+) -> argparse.ArgumentParser:
+    """Return a parser of where the films are, where the results go, and what is measured how long.
+
+    Args:
+        description: of the benchmark.
+        out: default of the folder of results.
+        variants: that there are.
+        epochs: default of the epochs of each.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="laid out as for train")
+    parser.add_argument("--manifest", type=Path, default=Path("docs/split.csv"), help="split")
+    parser.add_argument(
+        "--cache", type=Path, default=Path("runs") / out.name, help="decoded films and the lungs"
+    )
+    parser.add_argument("--out", type=Path, default=out, help="folder of JSON")
+    parser.add_argument("--epochs", type=int, default=epochs, help="of every variant")
+    parser.add_argument("--lung-epochs", type=int, default=RECIPE.lung_epochs, help="of the stage")
+    parser.add_argument("--healthy-class", default=RECIPE.healthy_class, help="has no infection")
+    parser.add_argument("--seed", type=int, default=RECIPE.seed, help="of every variant")
+    parser.add_argument("--threads", type=int, default=1)
+    names = [variant.name for variant in variants]
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        choices=names,
+        help=f"some of: {', '.join(names)}",
+    )
+    return parser
+
+
+def begin(options: argparse.Namespace) -> TrainingConfig:
+    """Make the folders and set the threads; the recipe that the options ask for."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     torch.set_num_threads(options.threads)
-    recipe = replace(
+    options.out.mkdir(parents=True, exist_ok=True)
+    options.cache.mkdir(parents=True, exist_ok=True)
+    return replace(
         RECIPE,
         epochs=options.epochs,
         lung_epochs=options.lung_epochs,
         healthy_class=options.healthy_class,
         seed=options.seed,
     )
-    options.out.mkdir(parents=True, exist_ok=True)
-    options.cache.mkdir(parents=True, exist_ok=True)
-    with open_dataset(options.data) as root:
-        manifest = read_manifest(options.manifest, root)
-        workspace = Workspace(root, manifest, options.cache, InputSpec(recipe.input_size), True)
-        with FileLock(options.cache / "prepare.lock"):
-            bench = prepare(workspace, recipe, ResFormerConfig())
-        for variant in VARIANTS:
-            if not options.only or variant.name in options.only:
-                _measure_once(bench, variant, options.out, options.threads)
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="laid out as for train")
-    parser.add_argument("--manifest", type=Path, default=Path("docs/split.csv"), help="split")
-    parser.add_argument(
-        "--cache", type=Path, default=Path("runs/ablations"), help="decoded films and the lungs"
-    )
-    parser.add_argument("--out", type=Path, default=Path("docs/ablations"), help="folder of JSON")
-    parser.add_argument("--epochs", type=int, default=RECIPE.epochs, help="of every variant")
-    parser.add_argument("--lung-epochs", type=int, default=RECIPE.lung_epochs, help="of the stage")
-    parser.add_argument("--healthy-class", default=RECIPE.healthy_class, help="has no infection")
-    parser.add_argument("--seed", type=int, default=RECIPE.seed, help="of every variant")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument(
-        "--only",
-        nargs="+",
-        default=[],
-        metavar="NAME",
-        choices=[variant.name for variant in VARIANTS],
-        help=f"some of: {', '.join(variant.name for variant in VARIANTS)}",
-    )
-    return parser.parse_args(arguments)
+def choose(variants: Sequence[Variant], names: Sequence[str]) -> list[Variant]:
+    """Return the variants of some names, or all without any name."""
+    return [variant for variant in variants if not names or variant.name in names]
 
 
-def _measure_once(bench: Bench, variant: Variant, folder: Path, threads: int) -> None:
-    path = folder / variant.file_name
-    lock = FileLock(bench.workspace.folder / f"{variant.file_name}.lock", blocking=False)
+def measure_once(
+    variant: Variant, options: argparse.Namespace, run: Callable[[], dict[str, Any]]
+) -> None:
+    """Measure a variant and write its file, unless that is there or another process is at it.
+
+    Args:
+        variant: what is measured.
+        options: of :func:`build_parser`.
+        run: trains and measures it; plain data with the report ``validation``.
+    """
+    path = options.out / variant.file_name
+    lock = FileLock(options.cache / f"{variant.file_name}.lock", blocking=False)
     try:
         with lock:
             if path.is_file():
                 logger.info("%s: %s is there", variant.name, path)
                 return
-            machine = describe_machine(threads)
-            found = {**measure(bench, variant), "machine": machine}
+            machine = describe_machine(options.threads)
+            found = {**run(), "machine": machine}
             write_json(found, path, sort_keys=True)
             logger.info("%s: macro-F1 %.4f", variant.name, found["validation"]["macro_f1"]["value"])
     except Timeout:

@@ -24,11 +24,12 @@ import torch
 
 from benchmarks.films import as_png, draw_film, put_in_a_form
 from benchmarks.load import put_load
-from benchmarks.reporting import Summary, SummaryRow, publish, render_table, speed_parser
+from benchmarks.reporting import Summary, SummaryRow, publish, speed_parser
 from benchmarks.service import OURS, SERVERS, server_variables
 from benchmarks.soak_memory import resident_bytes
 from benchmarks.timing import describe_machine, time_together
 from resformer.checkpoint import load_checkpoint, save_checkpoint
+from resformer.evaluation.markdown import render_table
 from resformer.evaluation.style import COLOURS, GUIDE_COLOUR, new_figure
 from resformer.runtime.backend import choose_backend
 from resformer.runtime.export import add_graph

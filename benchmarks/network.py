@@ -24,9 +24,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.baselines import build_baselines
-from benchmarks.reporting import Summary, SummaryRow, publish, render_table, speed_parser
+from benchmarks.reporting import Summary, SummaryRow, publish, speed_parser
 from benchmarks.timing import Timing, describe_machine, measure_limit, time_together
 from resformer.checkpoint import Checkpoint, load_checkpoint
+from resformer.evaluation.markdown import render_table
 from resformer.evaluation.style import COLOURS, new_figure
 from resformer.runtime.export import quiet_exporter
 from resformer.runtime.folding import fold_batch_norm

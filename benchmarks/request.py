@@ -22,9 +22,10 @@ from flask import Flask
 
 from benchmarks.films import FORM_TYPE, as_dicom, as_png, draw_film, put_in_a_form
 from benchmarks.reduced_jpeg import describe_reduced_jpegs
-from benchmarks.reporting import Summary, SummaryRow, publish, render_table, speed_parser
+from benchmarks.reporting import Summary, SummaryRow, publish, speed_parser
 from benchmarks.timing import Timing, describe_machine, time_together
 from resformer.checkpoint import Checkpoint
+from resformer.evaluation.markdown import render_table
 from resformer.evaluation.style import COLOURS, new_figure
 from resformer.gate.pixels import object_to_pixels
 from resformer.images import decode_image, encode_preview

@@ -23,9 +23,10 @@ from scipy.special import softmax
 
 from benchmarks.films import draw_film
 from benchmarks.network import export_network, prepare
-from benchmarks.reporting import Summary, SummaryRow, publish, render_table
+from benchmarks.reporting import Summary, SummaryRow, publish
 from benchmarks.timing import time_together
 from resformer.checkpoint import Checkpoint
+from resformer.evaluation.markdown import render_table
 from resformer.runtime.onnx_runtime import open_session
 from resformer.transforms import InputSpec, to_input
 

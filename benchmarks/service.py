@@ -16,8 +16,9 @@ from pathlib import Path
 
 from benchmarks.films import as_png, draw_film, put_in_a_form
 from benchmarks.load import Load, put_load
-from benchmarks.reporting import Summary, SummaryRow, publish, render_table, speed_parser
+from benchmarks.reporting import Summary, SummaryRow, publish, speed_parser
 from benchmarks.timing import describe_machine
+from resformer.evaluation.markdown import render_table
 from resformer.evaluation.style import draw_line, new_figure
 from tests.web.serving import run_command
 

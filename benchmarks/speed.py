@@ -17,8 +17,9 @@ from datetime import date
 from pathlib import Path
 
 from benchmarks import growth, network, request, runtimes, service, start, training
-from benchmarks.reporting import Summary, publish, render_table
+from benchmarks.reporting import Summary, publish
 from benchmarks.timing import describe_machine
+from resformer.evaluation.markdown import render_table
 
 BEGIN, END = "<!-- speed:begin -->", "<!-- speed:end -->"
 BENCHMARKS: Mapping[str, Callable[[Sequence[str]], Summary]] = {

@@ -19,9 +19,10 @@ from urllib.parse import urlsplit
 
 from benchmarks.films import as_png, draw_film, put_in_a_form
 from benchmarks.load import post
-from benchmarks.reporting import Summary, SummaryRow, publish, render_table, speed_parser
+from benchmarks.reporting import Summary, SummaryRow, publish, speed_parser
 from benchmarks.service import OURS, PLAIN, SERVERS, server_variables
 from benchmarks.timing import describe_machine
+from resformer.evaluation.markdown import render_table
 from resformer.evaluation.style import COLOURS, new_figure
 from tests.web.serving import run_command
 

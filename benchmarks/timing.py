@@ -12,8 +12,6 @@ from typing import Any
 
 import torch
 
-from resformer.evaluation.markdown import render_table as render_table
-
 _MATRIX_SIDE = 1536
 _FEWEST_ROUNDS = 5
 

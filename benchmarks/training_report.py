@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.reporting import render_table
 from resformer.checkpoint import Checkpoint
 from resformer.evaluation.lineage import list_stages
+from resformer.evaluation.markdown import render_table
 from resformer.evaluation.style import COLOURS, new_figure
 
 Rates = Mapping[str, Sequence[float]]

@@ -17,8 +17,9 @@ from benchmarks.films import as_png, draw_film, put_in_a_form
 from benchmarks.load import Load, put_load
 from benchmarks.network import count_operations
 from benchmarks.plain_service import create_app as create_plain_app
-from benchmarks.reporting import Summary, SummaryRow, render_table
+from benchmarks.reporting import Summary, SummaryRow
 from benchmarks.timing import Timing, measure_limit, time_together
+from resformer.evaluation.markdown import render_table
 from resformer.inference import Predictor
 from tests.phantom import draw_chest_phantom
 from tests.web.serving import serve_in_thread
