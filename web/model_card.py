@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from resformer.evaluation.card.texts import INTENDED_USE, LIMITATIONS
+from resformer.evaluation.lineage import tell_stages
 from web.config import WebConfig
 from web.service import ModelService
 
@@ -21,6 +22,7 @@ def build_card(service: ModelService, config: WebConfig) -> dict[str, Any]:
         ModelNotReadyError: if the model is not loaded.
     """
     checkpoint = service.checkpoint
+    *earlier, training = tell_stages(checkpoint.training)
     card = {
         **dataclasses.asdict(service.identity),
         "classes": list(checkpoint.class_names),
@@ -31,7 +33,8 @@ def build_card(service: ModelService, config: WebConfig) -> dict[str, Any]:
         "gate": {"threshold": checkpoint.gate.threshold} if checkpoint.gate else None,
         "abstention": checkpoint.abstention.thresholds() if checkpoint.abstention else None,
         "metrics": checkpoint.metrics,
-        "training": checkpoint.training,
+        "training": training,
+        "earlier_trainings": earlier,
         "versions": checkpoint.versions,
         "intended_use": INTENDED_USE,
         "limitations": LIMITATIONS,

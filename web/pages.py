@@ -10,7 +10,6 @@ from flask import Blueprint, Response, render_template
 
 from resformer import __version__
 from resformer.evaluation.card.tables import AREAS
-from resformer.evaluation.lineage import initial_trainings
 from resformer.images import IMAGE_SUFFIXES
 from web import charts
 from web.config import WebConfig
@@ -96,8 +95,7 @@ def _colour_scale() -> list[str]:
 
 def _view(card: dict[str, Any]) -> dict[str, Any]:
     """Return what the model page shows of a card."""
-    initial = initial_trainings(card["training"])
-    averaged = initial if len(initial) > 1 else []
+    averaged = [training for training in card["earlier_trainings"] if training["averaged"]]
     report = card["metrics"].get("test") or card["metrics"].get("validation")
     return {
         "card": card,

@@ -18,7 +18,7 @@ from resformer.data.roots import DataRoot
 from resformer.evaluation.answers import Answers
 from resformer.evaluation.controls import run_controls
 from resformer.evaluation.films import answer_films
-from resformer.evaluation.lineage import initial_trainings, list_stages
+from resformer.evaluation.lineage import tell_stages
 from resformer.evaluation.metrics import evaluate_predictions
 from resformer.evaluation.plots import plot_confusion_matrix, plot_reliability, plot_roc
 from resformer.evaluation.risk_coverage import evaluate_abstention, plot_risk_coverage
@@ -89,8 +89,7 @@ def describe_model(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return what the checkpoint tells of itself and of its training, as plain data."""
     training = checkpoint.training
     history = training.get("history", [])
-    stages = list_stages(training)
-    averaged = initial_trainings(training)
+    stages = tell_stages(training)
     epochs = [entry for stage in stages for entry in stage.get("history", [])]
     return {
         "class_names": list(checkpoint.class_names),
@@ -110,7 +109,7 @@ def describe_model(checkpoint: Checkpoint) -> dict[str, Any]:
             {
                 "config": stage["config"],
                 "epochs": len(stage["history"]),
-                "averaged": len(averaged) > 1 and stage in averaged,
+                "averaged": stage["averaged"],
             }
             for stage in stages[:-1]
         ],

@@ -87,6 +87,7 @@ def test_the_card_is_what_the_checkpoint_tells(card_client: FlaskClient, told: P
     assert card["metrics"]["test"]["accuracy"]["value"] == 0.75
     assert set(card["metrics"]["test"]["accuracy"]) == {"value", "low", "high"}
     assert card["training"]["films"] == TRAINING["films"]
+    assert card["earlier_trainings"] == []
     assert card["versions"] == checkpoint.versions
     assert "not a medical device" in card["intended_use"]
     assert len(card["limitations"]) >= 4
@@ -194,9 +195,23 @@ def test_the_page_shows_each_training_that_was_averaged(told: Path, tmp_path: Pa
     mean = {"films": TRAINING["films"], "config": {}, "history": [], "initial": [TRAINING, again]}
     path = tmp_path / "mean.pth"
     save_checkpoint(dataclasses.replace(checkpoint, training=mean), path)
-    response = create_app(WebConfig(path, "cpu")).test_client().get("/about")
-    page = response.get_data(as_text=True)
+    client = create_app(WebConfig(path, "cpu")).test_client()
+    page = client.get("/about").get_data(as_text=True)
     assert "the mean of those of 2 trainings" in words(page)
     assert page.count('<figure class="chart">') == 4
     for number, rate in enumerate((0.0015, 0.0008), start=1):
         assert f"Settings of training {number} learning rate {rate}" in words(page)
+
+
+def test_what_trainings_have_in_common_is_told_once(told: Path, tmp_path: Path) -> None:
+    first = {"config": {"seed": 7}, "history": []}
+    branches = [{"config": {"seed": k}, "history": [], "initial": first} for k in (0, 1)]
+    mean = {"config": {}, "history": [], "initial": branches}
+    path = tmp_path / "mean.pth"
+    save_checkpoint(dataclasses.replace(load_checkpoint(told), training=mean), path)
+    card = create_app(WebConfig(path, "cpu")).test_client().get("/model").get_json()
+    assert card["training"] == {"config": {}, "history": [], "averaged": False}
+    assert card["earlier_trainings"] == [
+        {**first, "averaged": False},
+        *({"config": {"seed": k}, "history": [], "averaged": True} for k in (0, 1)),
+    ]

@@ -54,6 +54,12 @@ def _model_card() -> dict[str, Any]:
                 "type": "object",
                 "description": "Films by split, configuration, best epoch and history.",
             },
+            "earlier_trainings": {
+                "type": "array",
+                "items": {"type": "object"},
+                "description": "Those whose weights it started from, oldest first, told alike; "
+                "averaged is true where their mean was taken.",
+            },
             "versions": {"type": "object", "description": "Of the libraries that trained it."},
             "intended_use": {"type": "string"},
             "limitations": {"type": "array", "items": {"type": "string"}},
