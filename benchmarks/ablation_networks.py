@@ -47,22 +47,22 @@ def without(part: type[nn.Module], config: ResFormerConfig) -> nn.Module:
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, part):
-                setattr(parent, name, nn.Identity())
+                parent.add_module(name, nn.Identity())
     return model
 
 
 def without_fusion(config: ResFormerConfig) -> nn.Module:
     """Return our network without IMTM: every scale is added to its own EMPT's output."""
     model = IdentityMappingResFormer(config)
-    setattr(model, "imtm", nn.Identity())  # noqa: B010 - its type is another one
+    model.add_module("imtm", nn.Identity())
     return model
 
 
 def backbone_alone(config: ResFormerConfig) -> nn.Module:
     """Return our network without IMTM and, since nothing would read them, without EMPT."""
     model = IdentityMappingResFormer(config)
-    setattr(model, "auxiliary", nn.Identity())  # noqa: B010 - their types are others
-    setattr(model, "imtm", NoMapping())  # noqa: B010
+    model.add_module("auxiliary", nn.Identity())
+    model.add_module("imtm", NoMapping())
     return model
 
 
