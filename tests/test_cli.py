@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,15 @@ def _start_training(image_folder: Path, folder: Path, *extra: str) -> subprocess
     )
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let children be stopped by SIGINT, which the background jobs of a shell ignore."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_training_that_is_stopped_can_be_resumed(
     image_folder: Path, tmp_path: Path, how: signal.Signals
