@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
 
+from benchmarks.ablation_networks import VARIANTS as ABLATIONS
 from benchmarks.ablation_networks import Variant
 from benchmarks.ablation_training import Bench, prepare, train_variant
 from benchmarks.ablations import begin, build_parser, choose, measure_once
@@ -47,9 +48,10 @@ from resformer.training.workspace import Workspace
 from resformer.transforms import InputSpec
 
 VARIANTS = (
-    Variant("ours"),
-    Variant("ours without background replacement", changes={"background_replacement": 0.0}),
-    Variant("ours without style exchange", changes={"style_exchange": 0.0}),
+    *choose(
+        ABLATIONS,
+        ["ours", "ours without background replacement", "ours without style exchange"],
+    ),
     Variant(
         "ours without both",
         changes={"background_replacement": 0.0, "style_exchange": 0.0},

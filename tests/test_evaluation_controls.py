@@ -37,7 +37,7 @@ class Outliner(Predictor):
         network = replace(config, lung_head=True)
         weights = IdentityMappingResFormer(network).state_dict()
         super().__init__(Checkpoint(network, CLASS_NAMES, InputSpec(SIDE), weights), "cpu")
-        self.model.lung_head = Square()  # type: ignore[assignment]
+        self.model.add_module("lung_head", Square())
 
 
 class Reader(Predictor):
