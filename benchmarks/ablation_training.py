@@ -14,21 +14,22 @@ from scipy.special import softmax
 from benchmarks.ablation_networks import Variant
 from resformer.data.dataset import EpochSampler, FilmDataset
 from resformer.devices import choose_device, place_model
+from resformer.evaluation.answers import predict_lungs
 from resformer.evaluation.controls import CONTROLS, LUNGS_BLACK, change_films
-from resformer.evaluation.lungs import predict_lungs
 from resformer.evaluation.metrics import evaluate_predictions
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
-from resformer.training.builders import (
+from resformer.training.config import TrainingConfig
+from resformer.training.distributed import ProcessGroup
+from resformer.training.films import Workspace
+from resformer.training.learner import (
     build_learner,
     build_loader,
     build_loss,
     build_training_films,
+    split_logits,
+    train_epoch,
 )
-from resformer.training.config import TrainingConfig
-from resformer.training.distributed import ProcessGroup
-from resformer.training.engine import split_logits, train_epoch
 from resformer.training.lungs import learn_lungs
-from resformer.training.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 

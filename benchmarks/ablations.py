@@ -31,12 +31,12 @@ from filelock import FileLock, Timeout
 from benchmarks.ablation_networks import VARIANTS, Variant
 from benchmarks.ablation_training import measure, prepare
 from benchmarks.timing import describe_machine
-from resformer.data.archive import open_dataset
+from resformer.data.find import open_dataset
 from resformer.data.manifest import read_manifest
 from resformer.evaluation.report import write_json
 from resformer.model import ResFormerConfig
 from resformer.training.config import TrainingConfig
-from resformer.training.workspace import Workspace
+from resformer.training.films import Workspace
 from resformer.transforms import InputSpec
 
 logger = logging.getLogger(__name__)

@@ -27,12 +27,12 @@ from benchmarks.evidence_measures import (
 )
 from benchmarks.options import build_parser
 from resformer.checkpoint import load_checkpoint
-from resformer.data.archive import open_dataset
-from resformer.data.manifest_csv import read_manifest
+from resformer.data.find import open_dataset
+from resformer.data.manifest import read_manifest
 from resformer.data.masks import mask_of
-from resformer.evaluation.bootstrap import estimate_mean
+from resformer.evaluation.metrics import estimate_mean
 from resformer.images import decode_image
-from resformer.inference import Predictor
+from resformer.predict import Predictor
 
 logger = logging.getLogger(__name__)
 

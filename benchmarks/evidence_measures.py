@@ -20,8 +20,8 @@ from resformer.evaluation.faithfulness import (
     structural_similarity,
 )
 from resformer.explanation import scale_evidence
-from resformer.inference import Predictor, compute_logits
 from resformer.model import IdentityMappingResFormer
+from resformer.predict import Predictor, compute_logits
 from resformer.transforms import resize_pixels, to_input
 
 Figures = NDArray[np.float64]

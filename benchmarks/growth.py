@@ -28,11 +28,11 @@ from benchmarks.reporting import Summary, SummaryRow, publish, speed_parser
 from benchmarks.service import OURS, SERVERS, server_variables
 from benchmarks.soak_memory import resident_bytes
 from benchmarks.timing import describe_machine, time_together
+from resformer.backends import choose_backend
 from resformer.checkpoint import load_checkpoint, save_checkpoint
-from resformer.evaluation.markdown import render_table
-from resformer.evaluation.style import COLOURS, GUIDE_COLOUR, new_figure
-from resformer.runtime.backend import choose_backend
-from resformer.runtime.export import add_graph
+from resformer.evaluation.card import render_table
+from resformer.evaluation.plots import COLOURS, GUIDE_COLOUR, new_figure
+from resformer.export import add_graph
 from resformer.transforms import InputSpec
 from tests.web.serving import run_command
 

@@ -34,17 +34,15 @@ from benchmarks.ablation_networks import Variant
 from benchmarks.ablation_training import Bench, prepare, train_variant
 from benchmarks.ablations import begin, build_parser, choose, measure_once
 from benchmarks.reporting import publish
-from resformer.data.archive import open_dataset
-from resformer.data.manifest import Manifest, read_manifest
-from resformer.data.sources import source_of
+from resformer.data.find import open_dataset
+from resformer.data.manifest import Manifest, read_manifest, source_of
 from resformer.devices import choose_device
-from resformer.evaluation.markdown import render_table
-from resformer.evaluation.metrics import evaluate_predictions
-from resformer.evaluation.shares import estimate_share
-from resformer.evaluation.tables import format_estimate
+from resformer.evaluation.card import render_table
+from resformer.evaluation.metrics import estimate_share, evaluate_predictions
+from resformer.evaluation.report import format_estimate
 from resformer.model import ResFormerConfig
-from resformer.training.engine import split_logits
-from resformer.training.workspace import Workspace
+from resformer.training.films import Workspace
+from resformer.training.learner import split_logits
 from resformer.transforms import InputSpec
 
 VARIANTS = (
@@ -68,7 +66,7 @@ def leave_out(manifest: Manifest, class_name: str, source: str) -> Manifest:
     Args:
         manifest: the split.
         class_name: whose films are left out.
-        source: of them, as `resformer.data.sources` tells it.
+        source: of them, as `resformer.data.manifest` tells it.
 
     Raises:
         ValueError: if the class has no film of that source for training or validation.

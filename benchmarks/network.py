@@ -26,12 +26,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.baselines import build_baselines
 from benchmarks.reporting import Summary, SummaryRow, publish, speed_parser
 from benchmarks.timing import Timing, describe_machine, measure_limit, time_together
+from resformer.backends import fold_batch_norm, open_session
 from resformer.checkpoint import Checkpoint, load_checkpoint
-from resformer.evaluation.markdown import render_table
-from resformer.evaluation.style import COLOURS, new_figure
-from resformer.runtime.export import quiet_exporter
-from resformer.runtime.folding import fold_batch_norm
-from resformer.runtime.onnx_runtime import open_session
+from resformer.evaluation.card import render_table
+from resformer.evaluation.plots import COLOURS, new_figure
+from resformer.export import quiet_exporter
 
 OURS = "ResFormer (ours)"
 _HEADER = ("network", "parameters", "GFLOP", "eager, ms", "exported, ms", "exported, images/s")

@@ -21,25 +21,24 @@ from scipy.stats import binomtest
 from benchmarks.options import build_parser
 from benchmarks.screen_photo import photograph_screen
 from resformer.checkpoint import Checkpoint, load_checkpoint
-from resformer.data.archive import open_dataset
-from resformer.data.duplicates import group_duplicates
-from resformer.data.fingerprint import fingerprint
-from resformer.data.manifest_csv import read_manifest
+from resformer.data.duplicates import fingerprint, group_duplicates
+from resformer.data.find import open_dataset
+from resformer.data.manifest import read_manifest
 from resformer.gate.alterations import ALTERATIONS
 from resformer.gate.drawings import DRAWINGS
-from resformer.gate.fit import fit_gate
-from resformer.gate.gate import Gate
-from resformer.gate.outliers import find_outliers, read_outliers
-from resformer.gate.pixels import object_to_pixels
-from resformer.gate.samples import (
+from resformer.gate.fit import (
     Blocks,
     Describer,
     GateConfig,
     GateSamples,
     collect_samples,
+    find_outliers,
+    fit_gate,
     join_blocks,
+    read_outliers,
 )
-from resformer.training.workspace import Workspace
+from resformer.gate.gate import Gate, object_to_pixels
+from resformer.training.films import Workspace
 
 Pictures = Sequence[NDArray[np.uint8]]
 Tables = dict[str, dict[str, tuple[int, int]]]

@@ -24,12 +24,12 @@ from benchmarks.films import FORM_TYPE, as_dicom, as_png, draw_film, put_in_a_fo
 from benchmarks.reduced_jpeg import describe_reduced_jpegs
 from benchmarks.reporting import Summary, SummaryRow, publish, speed_parser
 from benchmarks.timing import Timing, describe_machine, time_together
+from resformer.backends import Backend, choose_backend
 from resformer.checkpoint import Checkpoint
-from resformer.evaluation.markdown import render_table
-from resformer.evaluation.style import COLOURS, new_figure
-from resformer.gate.pixels import object_to_pixels
+from resformer.evaluation.card import render_table
+from resformer.evaluation.plots import COLOURS, new_figure
+from resformer.gate.gate import object_to_pixels
 from resformer.images import decode_image, encode_preview
-from resformer.runtime.backend import Backend, choose_backend
 from resformer.transforms import resize_pixels
 from web import WebConfig, create_app
 from web.service import ModelService

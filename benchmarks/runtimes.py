@@ -25,9 +25,9 @@ from benchmarks.films import draw_film
 from benchmarks.network import export_network, prepare
 from benchmarks.reporting import Summary, SummaryRow, publish
 from benchmarks.timing import time_together
+from resformer.backends import open_session
 from resformer.checkpoint import Checkpoint
-from resformer.evaluation.markdown import render_table
-from resformer.runtime.onnx_runtime import open_session
+from resformer.evaluation.card import render_table
 from resformer.transforms import InputSpec, to_input
 
 Images = NDArray[np.float32]

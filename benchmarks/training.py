@@ -42,7 +42,7 @@ from benchmarks.training_report import (
 from resformer.allocator import keep_memory
 from resformer.checkpoint import Checkpoint, load_checkpoint
 from resformer.training.config import TrainingConfig
-from resformer.training.optimisation import choose_precision
+from resformer.training.optim import choose_precision
 
 
 def main(arguments: Sequence[str] | None = None) -> Summary:

@@ -8,12 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resformer.checkpoint import Checkpoint
-from resformer.data.augment import CACHE_MARGIN, FilmAugmentation
-from resformer.data.background import BackgroundReplacement
+from resformer.data.augment import CACHE_MARGIN, STRENGTHS, FilmAugmentation
 from resformer.data.dataset import FilmDataset
 from resformer.data.masks import RegionMasks
-from resformer.data.strengths import STRENGTHS
-from resformer.data.style import StyleExchange
+from resformer.data.surroundings import BackgroundReplacement, StyleExchange
 from resformer.training.config import TrainingConfig
 from resformer.transforms import InputSpec
 from tests.phantom import draw_chest_phantom

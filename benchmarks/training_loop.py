@@ -24,10 +24,16 @@ from resformer.allocator import keep_memory
 from resformer.checkpoint import load_checkpoint
 from resformer.data.dataset import FilmDataset
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
-from resformer.training.builders import build_learner, build_loader, build_loss
 from resformer.training.config import TrainingConfig
 from resformer.training.distributed import ProcessGroup, join_processes
-from resformer.training.engine import FilmLoader, Learner, train_epoch
+from resformer.training.learner import (
+    FilmLoader,
+    Learner,
+    build_learner,
+    build_loader,
+    build_loss,
+    train_epoch,
+)
 
 OURS, RESNET, LOADER = "ResFormer (ours)", "ResNet-18", "loader alone"
 CPU = torch.device("cpu")

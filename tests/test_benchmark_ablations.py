@@ -23,12 +23,12 @@ from benchmarks.baselines import WithoutLungs
 from resformer.cli import main as run_command
 from resformer.data.manifest import write_manifest
 from resformer.data.masks import INFECTION_FOLDER, LUNGS_FOLDER
-from resformer.evaluation.card.details import render_ablations
-from resformer.evaluation.repetitions import read_ablations
+from resformer.evaluation.card import render_ablations
+from resformer.evaluation.report import read_ablations
 from resformer.layers import EMPT, IMTM
 from resformer.layers.simam import SimAM
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
-from resformer.training.workspace import Workspace
+from resformer.training.films import Workspace
 from resformer.transforms import InputSpec
 from tests.conftest import CLASS_NAMES
 from tests.report_setup import report_arguments, tell_of_a_training

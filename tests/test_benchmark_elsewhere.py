@@ -11,7 +11,7 @@ import pytest
 from benchmarks.elsewhere import AS_THEY_ARE, build_changes, main, stretch
 from resformer.checkpoint import load_checkpoint, save_checkpoint
 from resformer.data.dataset import FilmDataset
-from resformer.data.manifest_csv import write_manifest
+from resformer.data.manifest import write_manifest
 from resformer.model import IdentityMappingResFormer
 from resformer.transforms import InputSpec
 from tests.phantom import draw_chest_phantom

@@ -22,11 +22,11 @@ from benchmarks.evidence_measures import (
     measure_shares,
 )
 from resformer.checkpoint import load_checkpoint
-from resformer.data.manifest_csv import write_manifest
+from resformer.data.manifest import write_manifest
 from resformer.evaluation.faithfulness import share_inside
 from resformer.explanation import evidence_map
-from resformer.inference import Predictor
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
+from resformer.predict import Predictor
 from resformer.transforms import to_input
 from tests.conftest import CLASS_NAMES
 from tests.phantom import draw_chest_phantom

@@ -15,11 +15,10 @@ import benchmarks.refusal as refusal
 from benchmarks.refusal import Measured, measure_outliers, split_halves, spoil_films, to_markdown
 from benchmarks.screen_photo import photograph_screen
 from resformer.checkpoint import load_checkpoint, save_checkpoint
-from resformer.data.manifest_csv import write_manifest
+from resformer.data.manifest import write_manifest
 from resformer.gate.drawings import DRAWINGS
-from resformer.gate.fit import fit_gate
+from resformer.gate.fit import Blocks, GateConfig, GateSamples, fit_gate
 from resformer.gate.gate import Gate
-from resformer.gate.samples import Blocks, GateConfig, GateSamples
 from tests.phantom import draw_chest_phantom
 from tests.training_setup import split_by_number
 

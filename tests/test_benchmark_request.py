@@ -20,8 +20,8 @@ from benchmarks.reduced_jpeg import compare_reduced, decode_reduced
 from benchmarks.request import REST, TOTAL, build_parts, render, shares, summarise
 from benchmarks.start import time_start
 from benchmarks.timing import Timing
+from resformer.backends import choose_backend
 from resformer.images import decode_image
-from resformer.runtime.backend import choose_backend
 from tests.web.gating import write_gated_checkpoint
 from tests.web.serving import serve_in_thread
 from web import WebConfig, create_app

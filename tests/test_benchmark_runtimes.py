@@ -11,8 +11,8 @@ import torch
 
 from benchmarks import runtimes
 from benchmarks.network import export_network
+from resformer.backends import fold_batch_norm
 from resformer.checkpoint import load_checkpoint
-from resformer.runtime.folding import fold_batch_norm
 
 
 def test_the_distance_is_that_of_probabilities_at_the_checkpoints_temperature(
