@@ -26,8 +26,8 @@ from benchmarks.reporting import Summary, SummaryRow, publish, speed_parser
 from benchmarks.timing import Timing, describe_machine, time_together
 from resformer.backends import Backend, choose_backend
 from resformer.checkpoint import Checkpoint
-from resformer.evaluation.card import render_table
 from resformer.evaluation.plots import COLOURS, new_figure
+from resformer.evaluation.tables import render_table
 from resformer.gate.gate import object_to_pixels
 from resformer.images import decode_image, encode_preview
 from resformer.transforms import resize_pixels

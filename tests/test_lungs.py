@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from resformer.backends import PyTorchBackend
 from resformer.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from resformer.evaluation.answers import dice_of_lungs, predict_lungs
+from resformer.evaluation.predictions import dice_of_lungs, predict_lungs
 from resformer.layers import average_inside
 from resformer.layers.lung_head import OUTSIDE_WEIGHT
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
@@ -147,10 +148,10 @@ def test_predicted_lungs_do_not_depend_on_which_way_round_a_film_is(
 ) -> None:
     model = IdentityMappingResFormer(lung_config).eval()
     film = np.random.default_rng(0).integers(0, 256, (1, 80, 80), dtype=np.uint8)
-    spec = InputSpec(size=64)
-    lungs = predict_lungs(model, film, spec)
+    backend = PyTorchBackend.from_model(model, InputSpec(size=64))
+    lungs = predict_lungs(backend, film, 64)
     assert lungs.shape == (1, 16, 16)
-    mirrored = predict_lungs(model, film[:, :, ::-1], spec)
+    mirrored = predict_lungs(backend, film[:, :, ::-1], 64)
     np.testing.assert_allclose(mirrored[:, :, ::-1], lungs, atol=1e-4)
 
 

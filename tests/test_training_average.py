@@ -13,7 +13,7 @@ from resformer.checkpoint import Checkpoint, CheckpointError, load_checkpoint, s
 from resformer.cli import main
 from resformer.data.manifest import write_manifest
 from resformer.evaluation.card import render_recipe, show_origin
-from resformer.evaluation.report import describe_model, list_stages
+from resformer.evaluation.lineage import describe_model, list_stages
 from resformer.model import ResFormerConfig
 from resformer.training.films import Workspace
 from resformer.training.finish import average_trainings, average_weights

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from resformer.backends import PyTorchBackend
 from resformer.data.dataset import FilmDataset
-from resformer.evaluation.answers import predict_lungs
 from resformer.evaluation.controls import CONTROLS, FOREIGN, change_films, choose_donors
+from resformer.evaluation.predictions import predict_lungs
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.training import train as epochs
 from resformer.training.films import Workspace
@@ -72,6 +73,8 @@ def test_foreign_films_are_those_of_the_control(
     np.testing.assert_array_equal(foreign.labels, films.labels)
     donors = choose_donors(films.labels, 3)
     assert (films.labels[donors] != films.labels).all()
-    outlines = predict_lungs(network, films.films, films.spec)
+    outlines = predict_lungs(
+        PyTorchBackend.from_model(network, films.spec), films.films, films.spec.size
+    )
     expected = [*change_films(CONTROLS[FOREIGN], films.films, outlines, donors)]
     np.testing.assert_array_equal(foreign.films, expected)

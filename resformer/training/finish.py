@@ -37,8 +37,8 @@ from resformer.checkpoint import Checkpoint, CheckpointError
 from resformer.data.dataset import FilmDataset
 from resformer.data.split import SPLITS
 from resformer.devices import choose_device, place_model
+from resformer.evaluation.lineage import list_stages
 from resformer.evaluation.metrics import evaluate_predictions, fit_temperature
-from resformer.evaluation.report import list_stages
 from resformer.gate.fit import Describer, GateConfig, collect_samples, fit_gate, read_outliers
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.training.config import TrainingConfig

@@ -26,14 +26,15 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from resformer.backends import PyTorchBackend
 from resformer.data.augment import STRENGTHS, FilmAugmentation
 from resformer.data.dataset import EpochSampler, Film, FilmDataset
 from resformer.data.manifest import source_weights
 from resformer.data.masks import RegionMasks
 from resformer.data.surroundings import BackgroundReplacement, LungConcealment, StyleExchange
 from resformer.devices import place_model
-from resformer.evaluation.answers import predict_lungs
 from resformer.evaluation.controls import CONTROLS, FOREIGN, change_films, choose_donors
+from resformer.evaluation.predictions import predict_lungs
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.predict import compute_logits
 from resformer.training.config import TrainingConfig
@@ -187,7 +188,8 @@ def make_foreign(films: FilmDataset, outliner: IdentityMappingResFormer, seed: i
         ValueError: if all films are of one class.
     """
     pixels = np.asarray(films.films)
-    outlines = predict_lungs(outliner, pixels, films.spec)
+    backend = PyTorchBackend.from_model(outliner, films.spec)
+    outlines = predict_lungs(backend, pixels, films.spec.size)
     donors = choose_donors(films.labels, seed)
     changed = np.stack([*change_films(CONTROLS[FOREIGN], pixels, outlines, donors)])
     return FilmDataset(changed, films.labels, films.spec)

@@ -19,11 +19,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from resformer.backends import PyTorchBackend
 from resformer.checkpoint import Checkpoint, read_content, save_atomically
 from resformer.data.dataset import EpochSampler
 from resformer.data.masks import RegionMasks, cache_arrays
 from resformer.devices import place_model
-from resformer.evaluation.answers import dice_of_lungs, predict_lungs
+from resformer.evaluation.predictions import dice_of_lungs, predict_lungs
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.training.config import TrainingConfig
 from resformer.training.distributed import ProcessGroup
@@ -185,7 +186,9 @@ def validation_dice(model: IdentityMappingResFormer, workspace: Workspace) -> fl
     if not known.size:
         return None
     films = workspace.evaluation_films("validation").films[known]
-    return dice_of_lungs(predict_lungs(model, films, workspace.spec), masks.masks[known])
+    backend = PyTorchBackend.from_model(model, workspace.spec)
+    lungs = predict_lungs(backend, films, workspace.spec.size)
+    return dice_of_lungs(lungs, masks.masks[known])
 
 
 def _outline(
@@ -203,7 +206,8 @@ def _outline(
     path = workspace.cache / f"lungs-{len(films)}x{size}-{digest}.npy"
     predicted: list[NDArray[np.uint8]] = []
     if not path.is_file():
-        lungs = predict_lungs(model, films, workspace.spec)
+        backend = PyTorchBackend.from_model(model, workspace.spec)
+        lungs = predict_lungs(backend, films, workspace.spec.size)
         predicted.extend(np.rint(255 * lungs).astype(np.uint8))
 
     def load(index: int) -> NDArray[np.uint8]:
