@@ -1,44 +1,13 @@
-"""What a manifest and the sources of its films say, and blocks inside a text."""
+"""What the sources of films say, and blocks inside a text."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from resformer.data.manifest import Manifest, ManifestRow, describe_manifest
 from resformer.evaluation.answers import Answers
 from resformer.evaluation.card import replace_block
 from resformer.evaluation.external import evaluate_sources
-
-
-def row(path: str, group: int, split: str, digest: str) -> ManifestRow:
-    return ManifestRow(path, path.split("/", maxsplit=1)[0], group, split, digest)
-
-
-def test_films_groups_and_near_duplicates_are_counted() -> None:
-    rows = (
-        row("A/A-1.png", 0, "train", "a"),
-        row("A/A-2.png", 0, "train", "b"),
-        row("A/A-QU-3.png", 0, "train", "b"),
-        row("A/A-4.png", 1, "validation", "c"),
-        row("B/B-RSNA-1.png", 2, "test", "d"),
-        row("B/B-RSNA-2.png", 3, "test", "e"),
-    )
-    assert describe_manifest(Manifest(("A", "B"), rows, ())) == {
-        "classes": {
-            "A": {
-                "films": {"train": 3, "validation": 1, "test": 0},
-                "sources": {"other": 3, "QU": 1},
-            },
-            "B": {"films": {"train": 0, "validation": 0, "test": 2}, "sources": {"RSNA": 2}},
-        },
-        "films": {"train": 3, "validation": 1, "test": 2},
-        "groups": {"train": 1, "validation": 1, "test": 2},
-        "duplicate_groups": 1,
-        "duplicate_films": 3,
-        "largest_group": 3,
-        "equal_files": 1,
-    }
 
 
 def test_the_recall_of_every_source_is_counted() -> None:
