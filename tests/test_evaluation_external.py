@@ -179,8 +179,8 @@ def test_a_table_that_a_spreadsheet_saved_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "lacks set, file, finding: its first line must name the columns"),
-        ("set,file\na,b\n", "lacks finding: .* it names set, file"),
+        ("", "has no column 'set', but nothing: its first line must name the columns"),
+        ("set,file\na,b\n", "has no column 'finding', but set, file"),
         ("set,file,finding\n", "names no film"),
         ("set,file,finding\na,b,ards\na,c, \n", "row 3: the column finding is empty .write 'no f"),
         ("set,file,finding\na,,ards\n", "row 2: the column file is empty$"),

@@ -83,7 +83,7 @@ def test_everything_is_in_the_report(report: dict[str, Any]) -> None:
     assert report["external"]["sets"]["set-2"]["tuberculosis"]["count"] == 1
     assert report["data"]["films"] == {"train": 32, "validation": 8, "test": 8}
     assert report["data"]["duplicate_groups"] == 0
-    assert report["sources"]["COVID"]["other"]["count"] == 2
+    assert report["sources"]["COVID"]["radiography"]["count"] == 2
     assert report["readings"] is None
     assert report["abstention"]["count"] == 8
     assert report["seeds"]["spread"]["accuracy"]["mean"] == 0.5

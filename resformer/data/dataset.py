@@ -54,7 +54,8 @@ class Film(NamedTuple):
         label: class index, or ``NO_CLASS`` for a film whose lungs are covered.
         regions: share of lung, and of infected lung where the data set tells, ``(R, size / 4,
             size / 4)``; 0 where unknown.
-        known: 1 for a region that is known, else 0, ``(R,)``.
+        known: how well each region is known, ``(R,)``: 0 not at all, 1 by an outline, 2 by boxes,
+            see :class:`resformer.data.masks.RegionMasks`.
         weight: of the film in the loss, besides that of its class.
     """
 

@@ -12,7 +12,6 @@ get another one, and neither a refusal nor an abstention to warn of it, are coun
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resformer.data.find import DatasetError
+from resformer.data.labels import read_csv
 from resformer.evaluation.metrics import estimate_auc, estimate_share
 from resformer.evaluation.predictions import Predictions, predict_films
 from resformer.evaluation.sources import HEALTHY_CLASS, find_healthy_class
@@ -49,30 +49,17 @@ def read_labels(path: Path) -> list[ExternalFilm]:
     Raises:
         DatasetError: if it cannot be read, lacks a column, names no film or leaves a value empty.
     """
-    try:
-        # Spreadsheets save "CSV UTF-8" with an invisible first character.
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            rows, columns = list(reader), reader.fieldnames or ()
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{path} cannot be read: {error}") from error
-    missing = [column for column in COLUMNS if column not in columns]
-    if missing:
-        raise DatasetError(
-            f"{path} lacks {', '.join(missing)}: its first line must name the columns "
-            f"{', '.join(COLUMNS)}; it names {', '.join(columns) or 'none'}"
-        )
+    rows = read_csv(path, COLUMNS)
     if not rows:
         raise DatasetError(f"{path} names no film: write a row for each below the columns' names")
     films = []
     for number, row in enumerate(rows, 2):
-        values = [(row[column] or "").strip() for column in COLUMNS]
-        for column, value in zip(COLUMNS, values, strict=True):
-            if not value:
+        for column in COLUMNS:
+            if not row[column]:
                 hint = f" (write {NO_FINDING!r} where there is none)" if column == "finding" else ""
                 raise DatasetError(f"{path}, row {number}: the column {column} is empty{hint}")
-        set_name, file_name, finding = values
-        films.append(ExternalFilm(set_name, f"{set_name}/{file_name}", finding.lower()))
+        path_of_film = f"{row['set']}/{row['file']}"
+        films.append(ExternalFilm(row["set"], path_of_film, row["finding"].lower()))
     return films
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -23,7 +22,8 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from resformer.data.manifest import OTHER_SOURCE, Manifest, ManifestRow, source_of
+from resformer.data.labels import contradicts
+from resformer.data.manifest import Manifest, ManifestRow
 from resformer.data.split import SPLITS
 from resformer.evaluation.metrics import (
     bootstrap_weights,
@@ -38,7 +38,7 @@ from resformer.evaluation.predictions import Predictions, index_classes
 HEALTHY_CLASS = "Normal"
 
 # What the source of a film is called of which nothing is known; it is no hospital.
-UNKNOWN = OTHER_SOURCE
+UNKNOWN = "unknown"
 # A source of which so large a share is one class gives this class away.
 GIVEN_AWAY = 0.9
 # Folds of the cross-validation, and how many films of a source it needs to mean anything.
@@ -46,8 +46,8 @@ _FOLDS, _FEWEST_OF_SOURCE = 5, 20
 
 
 def name_source(row: ManifestRow) -> str:
-    """Return the source of a film: the manifest's, else what its file's name tells."""
-    return row.source or source_of(row.path)
+    """Return the source of a film, as the manifest has it."""
+    return row.source or UNKNOWN
 
 
 def describe_composition(manifest: Manifest) -> dict[str, Any]:
@@ -203,46 +203,28 @@ def _compare(
     }
 
 
-@dataclass(frozen=True)
-class _Meaning:
-    """What a reading says of a film's class.
+def read_as(reading: str, class_names: Sequence[str], healthy_class: str) -> str | None:
+    """Return the class that a reading supports; None where it supports none, or is not known.
 
-    Attributes:
-        as_read: the class that it supports; None for none of them.
-        contradicts: the labels that it contradicts.
-    """
-
-    as_read: str | None
-    contradicts: frozenset[str]
-
-
-def interpret_reading(
-    reading: str, class_names: Sequence[str], healthy_class: str = HEALTHY_CLASS
-) -> _Meaning | None:
-    """Return what a reading means for these classes; None where that is not known.
-
-    A reading that is the name of a class supports this class and contradicts the others. Known
-    besides are the gradings of SIIM-FISABIO-RSNA (Lakhani et al., J. Digital Imaging 2023) and of
-    the RSNA Pneumonia Detection Challenge (Shih et al., Radiology: AI 2019).
+    Known are names of classes, and the words of SIIM-FISABIO-RSNA (Lakhani et al., J. Digital
+    Imaging 36 (2023) 365) and of RSNA's challenge (Shih et al., Radiology: AI 1 (2019) e180041).
     """
     text = " ".join(reading.lower().replace("_", " ").split())
     names = {name.lower().replace("_", " "): name for name in class_names}
-    everything = frozenset(class_names)
-    if text in ("normal", "negative", "negative for pneumonia", "no finding"):
+    if text.startswith(("negative", "normal", "no finding")):
         text = healthy_class.lower()
-    if text in names:
-        return _Meaning(names[text], everything - {names[text]})
-    known = {
-        "typical": ("COVID", everything - {"COVID"}),
-        "atypical": ("Lung_Opacity", everything - {"Lung_Opacity"}),
-        "opacity": ("Lung_Opacity", frozenset({healthy_class})),
-        "indeterminate": (None, frozenset({"COVID", healthy_class})),
-        "no opacity, not normal": (None, everything - {healthy_class}),
-    }
-    if text not in known:
-        return None
-    as_read, contradicts = known[text]
-    return _Meaning(as_read if as_read in everything else None, contradicts)
+    known = {"typical": "covid", "atypical": "lung opacity", "opacity": "lung opacity"}
+    return names.get(known.get(text, text))
+
+
+def contradicts_label(
+    label: str, reading: str, class_names: Sequence[str], healthy_class: str
+) -> bool:
+    """Tell whether a reading speaks against a label: it supports another class, or none of it."""
+    supported = read_as(reading, class_names, healthy_class)
+    if reading.lower() == "opacity":  # which the films of every ill class may show
+        return label == healthy_class
+    return contradicts(label, reading) or supported not in (None, label)
 
 
 def compare_readings(
@@ -277,16 +259,17 @@ def compare_readings(
         return None
     labels = np.array([row.class_name for row in rows])
     called = np.array(class_names)[predictions.predicted]
-    meanings = {
-        reading: interpret_reading(reading, class_names, healthy_class)
-        for reading in {rows[k].reading for k in read}
-    }
-    unknown = Counter(rows[k].reading for k in read if meanings[rows[k].reading] is None)
+    unknown = Counter(
+        rows[k].reading
+        for k in read
+        if read_as(rows[k].reading, class_names, healthy_class) is None
+        and not any(contradicts(name, rows[k].reading) for name in class_names)
+    )
     contradicted = []
     for label, reading in sorted({(rows[k].class_name, rows[k].reading) for k in read}):
-        meaning = meanings[reading]
-        if meaning is None or label not in meaning.contradicts:
+        if not contradicts_label(label, reading, class_names, healthy_class):
             continue
+        as_read = read_as(reading, class_names, healthy_class)
         chosen = np.array([k for k in read if (labels[k], rows[k].reading) == (label, reading)])
         predicted = _count_classes(predictions.subset(chosen), class_names)
         others = labels != label
@@ -294,12 +277,12 @@ def compare_readings(
             {
                 "label": label,
                 "reading": reading,
-                "as_read": meaning.as_read,
+                "as_read": as_read,
                 "count": len(chosen),
                 "predicted": predicted,
                 "called_as_labelled": estimate_share(predicted[label], len(chosen)),
-                "called_as_read": estimate_share(predicted[meaning.as_read], len(chosen))
-                if meaning.as_read
+                "called_as_read": estimate_share(predicted[as_read], len(chosen))
+                if as_read
                 else None,
                 "others": estimate_share(int((called[others] == label).sum()), int(others.sum())),
             }

@@ -79,7 +79,7 @@ class Workspace:
                 f"healthy_class {healthy_class!r} is no class: choose one of {', '.join(names)}"
             )
         healthy = [row.class_name == healthy_class for row in self.manifest.subset(split)]
-        return replace(masks, known=masks.known | np.array(healthy))
+        return replace(masks, known=np.maximum(masks.known, np.array(healthy, dtype=np.float32)))
 
     def masks(self, split: str, config: TrainingConfig) -> list[RegionMasks]:
         """Return the regions that a configuration learns from, the lungs first."""

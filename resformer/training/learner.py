@@ -29,7 +29,6 @@ from tqdm import tqdm
 from resformer.backends import PyTorchBackend
 from resformer.data.augment import STRENGTHS, FilmAugmentation
 from resformer.data.dataset import EpochSampler, Film, FilmDataset
-from resformer.data.manifest import source_weights
 from resformer.data.masks import RegionMasks
 from resformer.data.surroundings import BackgroundReplacement, LungConcealment, StyleExchange
 from resformer.devices import place_model
@@ -231,7 +230,6 @@ def build_training_films(
         style=StyleExchange(films.films, films.labels, config.style_exchange)
         if config.style_exchange
         else None,
-        weights=source_weights(workspace.manifest.subset("train"), config.source_balance),
         seed=config.seed,
     )
 
