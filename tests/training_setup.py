@@ -33,8 +33,8 @@ LUNG_TRAINING = replace(
     lung_concealment=0.2,
     optimizer="muon",
     augmentation="strong",
-    source_balance=0.5,
-    foreign_share=0.5,
+    
+    
 )
 
 

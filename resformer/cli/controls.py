@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     from resformer.evaluation.controls import run_controls
     from resformer.evaluation.report import write_json
     from resformer.predict import Predictor
-    from resformer.training.films import Workspace
+    from resformer.training.data import TrainingData
 
     predictor = Predictor.from_file(options.model, options.device)
     outliner = Predictor.from_file(options.outliner or options.model, options.device)
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
                 f"the checkpoint knows {', '.join(predictor.class_names)}, the manifest "
                 f"{', '.join(manifest.class_names)}: give one of the same classes"
             )
-        workspace = Workspace(root, manifest, Path(folder), predictor.checkpoint.input_spec)
+        workspace = TrainingData(root, manifest, Path(folder), predictor.checkpoint.input_spec)
         films = workspace.evaluation_films(options.split, progress=True)
         reports = run_controls(predictor, films.films, films.labels, outliner, progress=True)
     options.out.mkdir(parents=True, exist_ok=True)

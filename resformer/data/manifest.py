@@ -53,6 +53,8 @@ class ManifestRow:
         group: number of its group of near-duplicates.
         split: ``"train"``, ``"validation"`` or ``"test"``; a group is never in two.
         sha256: of the file, in hexadecimal.
+        source: hospital group that it comes from; empty where nothing is known of it.
+        reading: what a reader saw in it, in a table's words; empty where nobody read it.
     """
 
     path: str
@@ -60,6 +62,8 @@ class ManifestRow:
     group: int
     split: str
     sha256: str
+    source: str = ""
+    reading: str = ""
 
 
 @dataclass(frozen=True)

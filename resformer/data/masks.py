@@ -121,12 +121,13 @@ class RegionMasks:
 
     Attributes:
         masks: ``(N, size, size)`` uint8 from 0, outside, to 255, inside; 0 where unknown.
-        known: whether the region is known, ``(N,)``.
+        known: whether the region is known, ``(N,)``; of infection 1 where it is outlined, 2 where
+            it is boxed.
         digest: hash of the masks' files.
     """
 
     masks: NDArray[np.uint8]
-    known: NDArray[np.bool_]
+    known: NDArray[np.bool_] | NDArray[np.int64]
     digest: str
 
     def subset(self, indices: NDArray[np.intp]) -> RegionMasks:

@@ -24,8 +24,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from resformer.checkpoint import Checkpoint, load_checkpoint
+from resformer.data.dataset import class_indices
 from resformer.data.find import DataRoot
 from resformer.data.manifest import Manifest, describe_manifest
+from resformer.data.masks import cache_films
 from resformer.evaluation.answers import (
     Answers,
     answer_films,
@@ -42,7 +44,6 @@ from resformer.evaluation.plots import (
     plot_roc,
 )
 from resformer.predict import Predictor
-from resformer.training.films import Workspace
 
 _OVERALL = ("accuracy", *(f"macro_{name}" for name in CLASS_METRICS), "expected_calibration_error")
 
@@ -280,10 +281,11 @@ def measure_controls(
     Returns:
         the reports of ``run_controls``, in order, each with its ``name``.
     """
-    workspace = Workspace(root, manifest, folder, predictor.checkpoint.input_spec)
-    films = workspace.evaluation_films("test", progress=progress)
+    rows, size = manifest.subset("test"), predictor.checkpoint.input_spec.size
+    films = cache_films(root, rows, size, folder, progress=progress)
+    labels = class_indices(rows, manifest.class_names)
     reports = run_controls(
-        *(predictor, films.films, films.labels, outliner), bootstrap=bootstrap, progress=progress
+        *(predictor, films, labels, outliner), bootstrap=bootstrap, progress=progress
     )
     return [{"name": name, **report} for name, report in reports.items()]
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,13 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from resformer.backends import Backend
 from resformer.data.find import is_hidden, is_image
 from resformer.gate.alterations import ALTERATIONS, FilmVariation
 from resformer.gate.drawings import DRAWINGS, Pixels
-from resformer.gate.gate import LEAST_SCALE, Gate, Subspace, describe, principal_directions
+from resformer.gate.gate import LEAST_SCALE, Gate, Subspace, principal_directions
 from resformer.images import ImageError, decode_image
-from resformer.model import IdentityMappingResFormer
-from resformer.transforms import InputSpec, resize_pixels, to_input
+from resformer.transforms import resize_pixels
 
 logger = logging.getLogger(__name__)
 
@@ -123,34 +124,25 @@ class GateSamples:
 
 
 class Describer:
-    """Runs a network over many pictures.
+    """Describes many pictures by running a network over them.
 
     Args:
-        model: in evaluation mode.
-        spec: what it expects.
-        progress: whether to draw progress bars.
+        backend: of the network that the gate is for.
+        size: side of its input.
     """
 
-    def __init__(
-        self, model: IdentityMappingResFormer, spec: InputSpec, *, progress: bool = False
-    ) -> None:
-        self.model = model
-        self.spec = spec
-        self.progress = progress
+    def __init__(self, backend: Backend, size: int) -> None:
+        self.size = size
+        self._backend = backend
 
-    @torch.inference_mode()
-    def __call__(self, pictures: Iterable[Pixels], label: str) -> Blocks:
+    def __call__(self, pictures: Iterable[Pixels]) -> Blocks:
         """Describe pictures ``(H, W)`` of any sizes, on the CPU."""
-        device = next(self.model.parameters()).device
         described: list[Blocks] = []
-        bar = tqdm(pictures, desc=label, unit="img", disable=not self.progress)
-        remaining = iter(bar)
+        remaining = iter(pictures)
         while films := list(islice(remaining, _BATCH_SIZE)):
-            images = torch.stack([to_input(film, self.spec) for film in films]).to(device)
-            features = self.model.forward_features(
-                images.contiguous(memory_format=torch.channels_last)
-            )
-            described.append([block.float().cpu() for block in describe(images, features)])
+            pixels = np.stack([resize_pixels(np.asarray(film), self.size) for film in films])
+            outputs = self._backend.compute(pixels)
+            described.append([block.float().cpu() for block in outputs.blocks])
         return join_blocks(described)
 
 
@@ -165,6 +157,8 @@ def collect_samples(
     validation: Sequence[Pixels] | NDArray[np.uint8],
     outliers: Mapping[str, Sequence[Pixels]],
     config: GateConfig,
+    *,
+    progress: bool = False,
 ) -> GateSamples:
     """Describe all that a gate is fitted on.
 
@@ -174,13 +168,14 @@ def collect_samples(
         validation: validation films.
         outliers: by kind, given pictures that shall be refused; those that are made are added.
         config: how many of each.
+        progress: whether to draw one bar for all of them.
 
     Raises:
         ValueError: if there are no films or no validation films.
     """
     if len(films) == 0 or len(validation) == 0:
         raise ValueError("the gate needs training films and validation films: split the data anew")
-    size = describer.spec.size
+    size = describer.size
     order = np.random.default_rng(config.seed).permutation(len(films)).tolist()
     chosen = [resize_pixels(films[i], size) for i in order[: config.films]]
     variation = FilmVariation(size)
@@ -190,19 +185,33 @@ def collect_samples(
         for i in range(repeats)
     )
     made = min(config.made, max(_LEAST_MADE, len(films) // 4))
-    return GateSamples(
-        films=describer(chosen, "films"),
-        varied=describer(varied, "varied films"),
-        validation=describer(validation, "validation films"),
-        outliers={
-            kind: describer(_with_copies(pictures, variation, config), kind)
-            for kind, pictures in outliers.items()
-        }
-        | {
-            f"made: {kind}": describer(islice(pictures, made), kind)
-            for kind, pictures in _made_outliers(chosen, size, config.seed).items()
-        },
-    )
+    makers = _made_outliers(chosen, size, config.seed)
+    given = sum(map(len, outliers.values())) * (1 + config.copies)
+    total = len(chosen) + repeats + len(validation) + given + made * len(makers)
+    with tqdm(desc="gate", total=total, unit="img", disable=None if progress else True) as bar:
+
+        def describe(pictures: Iterable[Pixels]) -> Blocks:
+            return describer(_counted(pictures, bar))
+
+        return GateSamples(
+            films=describe(chosen),
+            varied=describe(varied),
+            validation=describe(validation),
+            outliers={
+                kind: describe(_with_copies(pictures, variation, config))
+                for kind, pictures in outliers.items()
+            }
+            | {
+                f"made: {kind}": describe(islice(pictures, made))
+                for kind, pictures in makers.items()
+            },
+        )
+
+
+def _counted(pictures: Iterable[Pixels], bar: tqdm[Any]) -> Iterator[Pixels]:
+    for picture in pictures:
+        yield picture
+        bar.update()
 
 
 def _with_copies(
