@@ -77,6 +77,13 @@ def _add_other_files(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("where to start, and what else to read and write")
     group.add_argument("--manifest", type=Path, help="CSV of a former split, to use it again")
     group.add_argument(
+        "--earlier",
+        type=Path,
+        metavar="MANIFEST",
+        help="CSV of a former split whose test films stay test films in the new one, so that "
+        "figures compare",
+    )
+    group.add_argument(
         "--duplicate-threshold",
         type=float,
         metavar="CORRELATION",
@@ -150,7 +157,6 @@ def read_config(options: argparse.Namespace) -> TrainingConfig:
 
 def run(options: argparse.Namespace) -> int:
     """Train; the exit status."""
-    from resformer.allocator import keep_memory
     from resformer.data.find import open_datasets
     from resformer.devices import choose_device
     from resformer.training.distributed import join_processes
@@ -158,7 +164,6 @@ def run(options: argparse.Namespace) -> int:
 
     config = read_config(options)
     out = options.out or options.run_dir / MODEL_NAME
-    keep_memory()
     with (
         join_processes(choose_device(config.device)) as group,
         open_datasets(options.data) as root,
@@ -275,7 +280,10 @@ def _find_split(root: DataRoot, config: TrainingConfig, options: argparse.Namesp
     else:
         given_threshold = options.duplicate_threshold
         threshold = {} if given_threshold is None else {"duplicate_threshold": given_threshold}
-        manifest = build_manifest(root, seed=config.seed, progress=True, **threshold)
+        earlier = read_manifest(options.earlier) if options.earlier else None
+        manifest = build_manifest(
+            root, earlier=earlier, seed=config.seed, progress=True, **threshold
+        )
     write_manifest(manifest, kept)
     for split in ("train", "validation", "test"):
         logger.info("%s: %d films", split, len(manifest.subset(split)))

@@ -54,8 +54,8 @@ class Film(NamedTuple):
         label: class index, or ``NO_CLASS`` for a film whose lungs are covered.
         regions: share of lung, and of infected lung where the data set tells, ``(R, size / 4,
             size / 4)``; 0 where unknown.
-        known: 1 for a region that is outlined, 2 for one that is boxed, 0 for an unknown one,
-            ``(R,)``.
+        known: how well each region is known, ``(R,)``: 0 not at all, 1 by an outline, 2 by boxes,
+            see :class:`resformer.data.masks.RegionMasks`.
         prior: log of the share of each class in the film's source, ``(K,)``, which the loss adds to
             the logits; or one 0 for all classes.
     """

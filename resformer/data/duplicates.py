@@ -31,7 +31,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
-from resformer.data.find import DatasetError, ImageIndex
+from resformer.data.find import DatasetError, ImageIndex, summarise
 from resformer.images import ImageError, decode_image
 
 DETAIL_SIZE = 96
@@ -94,8 +94,6 @@ def _standardise(values: NDArray[np.floating]) -> NDArray[np.float32]:
 
 logger = logging.getLogger(__name__)
 
-_NAMED = 5
-
 
 @dataclass(frozen=True)
 class ScannedFilm:
@@ -147,13 +145,6 @@ def scan_films(
         logger.warning("left out %d unreadable images: %s", len(unreadable), named)
     _check_classes(index.class_names, films, unreadable)
     return films, unreadable
-
-
-def summarise(texts: Iterable[str]) -> str:
-    """Join the first few of many texts and count the others."""
-    listed = list(texts)
-    more = [f"and {len(listed) - _NAMED} more"] if len(listed) > _NAMED else []
-    return "; ".join(listed[:_NAMED] + more)
 
 
 def _check_classes(
@@ -217,6 +208,26 @@ def group_duplicates(
     first_with: dict[str, int] = {}
     edges += [(first_with.setdefault(digest, i), i) for i, digest in enumerate(digests)]
     return _connect(edges, len(fingerprints))
+
+
+def join_groups(groups: Sequence[int], patients: Sequence[str]) -> NDArray[np.int64]:
+    """Join the groups that hold films of one patient.
+
+    Args:
+        groups: of N images.
+        patients: of the same images; empty where unknown.
+
+    Returns:
+        ``(N,)`` group of each image, numbered from 0 in the order of their first images.
+    """
+    first_of_group: dict[int, int] = {}
+    first_of_patient: dict[str, int] = {}
+    edges = []
+    for index, (group, patient) in enumerate(zip(groups, patients, strict=True)):
+        edges.append((first_of_group.setdefault(group, index), index))
+        if patient:
+            edges.append((first_of_patient.setdefault(patient, index), index))
+    return _connect(edges, len(groups))
 
 
 def candidate_pairs(fingerprints: Sequence[Fingerprint]) -> list[tuple[int, int]]:

@@ -5,7 +5,6 @@ Everything that is slow is computed once into the run's folder and found again.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -19,28 +18,24 @@ from torch.utils.data import DataLoader
 
 from resformer.data.augment import CACHE_MARGIN, STRENGTHS, FilmAugmentation
 from resformer.data.dataset import EpochSampler, Film, FilmDataset, class_indices
-from resformer.data.find import DataRoot, DatasetError, data_sets
-from resformer.data.manifest import Manifest, ManifestRow
+from resformer.data.find import DataRoot
+from resformer.data.labels import read_boxes
+from resformer.data.manifest import Manifest
 from resformer.data.masks import (
     INFECTION_FOLDER,
     LUNGS_FOLDER,
+    OUTLINED,
     RegionMasks,
-    cache_arrays,
     cache_films,
     cache_masks,
 )
 from resformer.data.surroundings import BackgroundReplacement, LungConcealment, StyleExchange
 from resformer.training.config import TrainingConfig
 from resformer.training.distributed import ProcessGroup
-from resformer.training.losses import BOXED, OUTLINED
 from resformer.training.sources import log_priors, sources_of
 from resformer.transforms import InputSpec
 
 FilmLoader = DataLoader[Film]
-Box = tuple[float, float, float, float]
-
-_TABLE = "labels.csv"
-_NO_BOXES = ("", "unknown")
 
 
 @dataclass(frozen=True)
@@ -78,11 +73,6 @@ class TrainingData:
             masks = self.lungs("train").digest + self.infection("train", "").digest
         return hashlib.sha256((rows + masks).encode()).hexdigest()
 
-    @cached_property
-    def boxes(self) -> dict[str, list[Box]]:
-        """Boxes around what is infected, by the film's path, as :func:`read_boxes` finds them."""
-        return read_boxes(self.root)
-
     def training_films(self, *, progress: bool = False) -> FilmDataset:
         """Return the training split as it is cached, a margin larger than the input."""
         return self._dataset("train", self._size_of("train"), progress)
@@ -112,7 +102,8 @@ class TrainingData:
             )
         masks = self._masks(split, INFECTION_FOLDER)
         healthy = [row.class_name == healthy_class for row in self.manifest.subset(split)]
-        return replace(masks, known=np.maximum(masks.known, np.array(healthy) * OUTLINED))
+        known = np.where(healthy, np.maximum(masks.known, OUTLINED), masks.known)
+        return replace(masks, known=known.astype(np.float32))
 
     def masks(self, split: str, config: TrainingConfig) -> list[RegionMasks]:
         """Return the regions that a configuration learns from, the lungs first."""
@@ -133,75 +124,13 @@ class TrainingData:
     def _masks(self, split: str, region: str) -> RegionMasks:
         if (split, region) not in self._found:
             rows, size = self.manifest.subset(split), self._size_of(split)
-            masks = cache_masks(self.root, rows, size, self.cache, region=region)
+            boxes = None
             if region == INFECTION_FOLDER:
-                masks = self._add_boxes(masks, rows)
-            self._found[split, region] = masks
+                boxes = read_boxes(self.root, [row.path for row in rows])
+            self._found[split, region] = cache_masks(
+                self.root, rows, size, self.cache, region=region, boxes=boxes
+            )
         return self._found[split, region]
-
-    def _add_boxes(self, masks: RegionMasks, rows: Sequence[ManifestRow]) -> RegionMasks:
-        """Draw the boxes of films without a mask, and mark these films as boxed."""
-        outlined = masks.known.astype(bool)
-        boxed = [
-            self.boxes.get(row.path, []) if not has_mask else []
-            for row, has_mask in zip(rows, outlined, strict=True)
-        ]
-        known = np.where([bool(boxes) for boxes in boxed], BOXED, outlined * OUTLINED)
-        if not any(boxed):
-            return replace(masks, known=known)
-        digest = hashlib.sha256((masks.digest + repr(boxed)).encode()).hexdigest()
-        count, size = len(rows), masks.masks.shape[-1]
-
-        def load(index: int) -> NDArray[np.uint8]:
-            boxes = boxed[index]
-            return draw_boxes(boxes, size) if boxes else np.asarray(masks.masks[index])
-
-        path = self.cache / f"infection-boxes-{count}x{size}-{digest[:16]}.npy"
-        return RegionMasks(cache_arrays(path, load, masks.masks.shape), known, digest)
-
-
-def read_boxes(root: DataRoot) -> dict[str, list[Box]]:
-    """Read the boxes in the ``labels.csv`` of each data set, by the path of the film.
-
-    The table's column ``file`` is the path within the data set; ``boxes`` has ``left top right
-    bottom``, as shares of the film's sides, several divided by semicolons; empty or ``unknown``
-    tells of none. A table without these columns tells of no box.
-
-    Raises:
-        DatasetError: if a box is no four numbers from 0 to 1 in that order, naming the film.
-    """
-    found: dict[str, list[Box]] = {}
-    for prefix, folder in data_sets(root):
-        if not (folder / _TABLE).is_file():
-            continue
-        with (folder / _TABLE).open(encoding="utf-8-sig", newline="") as file:
-            for line in csv.DictReader(file):
-                text = (line.get("boxes") or "").strip()
-                if line.get("file") and text.lower() not in _NO_BOXES:
-                    place = f"{folder / _TABLE}, {line['file']}"
-                    found[prefix + line["file"]] = [_read_box(b, place) for b in text.split(";")]
-    return found
-
-
-def _read_box(text: str, place: str) -> Box:
-    try:
-        left, top, right, bottom = map(float, text.split())
-    except ValueError:
-        left = top = right = bottom = 0.0
-    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-        raise DatasetError(
-            f"{place}: {text.strip()!r} is no box: give left, top, right and bottom, from 0 to 1"
-        )
-    return left, top, right, bottom
-
-
-def draw_boxes(boxes: Sequence[Box], size: int) -> NDArray[np.uint8]:
-    """Fill boxes with 255 in a mask ``(size, size)`` of 0."""
-    mask = np.zeros((size, size), dtype=np.uint8)
-    for box in boxes:
-        left, top, right, bottom = (round(size * share) for share in box)
-        mask[top:bottom, left:right] = 255
-    return mask
 
 
 def build_augmentation(size: int, config: TrainingConfig) -> FilmAugmentation:

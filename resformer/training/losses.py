@@ -20,9 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from resformer.data.dataset import NO_CLASS
+from resformer.data.masks import BOXED
 
-# How a region of a film is known, where it is: by its outline, or by boxes around it.
-OUTLINED, BOXED = 1, 2
 # Keeps the Dice of a film with hardly any lung finite.
 _DICE_SMOOTHING = 1.0
 # Share of the boxes that must be infected at least, and what it weighs that it is less.
@@ -37,7 +36,8 @@ class FilmBatch(NamedTuple):
         image: ``(B, 1, size, size)``.
         label: class indices, ``(B,)``; ``NO_CLASS`` for a film that shows none.
         regions: share of lung, and of infected lung where it is learned, ``(B, R, h, w)``.
-        known: ``OUTLINED`` or ``BOXED`` where a region is known, else 0, ``(B, R)``.
+        known: how well each region is known, ``(B, R)``, see
+            :class:`resformer.data.masks.RegionMasks`.
         prior: log of the share of each class in each film's source, ``(B, K)``; ``(B, 1)`` of 0
             where nothing is known of it.
     """
@@ -111,7 +111,7 @@ def region_loss(logits: Tensor, regions: Tensor, known: Tensor) -> Tensor:
     Args:
         logits: ``(B, R, h, w)``.
         regions: share of each region, or of its boxes, of the same shape, from 0 to 1.
-        known: ``OUTLINED`` or ``BOXED`` where a film's region is known, else 0, ``(B, R)``.
+        known: ``OUTLINED`` or ``BOXED`` where a region is known, else ``UNKNOWN``, ``(B, R)``.
 
     Returns:
         the sum over the regions, a scalar; a region that no film knows adds 0.

@@ -32,14 +32,14 @@ from resformer.checkpoint import (
     read_content,
     save_atomically,
 )
-from resformer.data.masks import RegionMasks, cache_arrays
+from resformer.data.masks import OUTLINED, RegionMasks, cache_arrays
 from resformer.evaluation.answers import dice_of_lungs
 from resformer.model import ResFormerConfig
 from resformer.training.config import TrainingConfig
 from resformer.training.data import TrainingData, build_loader, build_training_films
 from resformer.training.distributed import ProcessGroup
 from resformer.training.learner import begin_epoch, build_learner, train_one_epoch
-from resformer.training.losses import OUTLINED, TrainingLoss
+from resformer.training.losses import TrainingLoss
 from resformer.transforms import resize_pixels
 
 logger = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ def load_outliner(path: Path | None = None) -> Checkpoint | None:
 def outline_masks(outliner: Checkpoint, data: TrainingData, device: torch.device) -> RegionMasks:
     """Outline the lungs of all training films, to be learnt in place of masks."""
     outlines = _outline(outliner, data, device)
-    known = np.full(len(outlines), OUTLINED)
+    known = np.full(len(outlines), OUTLINED, dtype=np.float32)
     return RegionMasks(outlines, known, outliner.source)
 
 
