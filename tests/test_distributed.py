@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from resformer.checkpoint import load_checkpoint
 from resformer.data.dataset import EpochSampler
+from resformer.model import ResFormerConfig
+from resformer.training.distributed import join_processes
+from resformer.training.train import train
+from tests.training_setup import TINY_TRAINING, split_by_number
 
 ROOT = Path(__file__).parent.parent
 
@@ -43,37 +50,61 @@ def test_the_processes_share_every_film_once_an_epoch(world_size: int) -> None:
     assert orders[0] != orders[1]
 
 
-def test_two_processes_see_all_films_and_end_with_the_same_weights(
+def test_two_processes_end_with_the_same_weights_and_resume_to_them(
     image_folder: Path, tmp_path: Path
 ) -> None:
-    result = _torchrun("tests.distributed_worker", image_folder, tmp_path)
-    assert result.returncode == 0, result.stderr
-    notes = [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
-    assert sorted(notes[0]["seen"] + notes[1]["seen"]) == list(range(32))
-    assert notes[0]["batches"] == notes[1]["batches"] == 4
-    assert notes[0]["weights"] == notes[1]["weights"]
+    for name in ("first", "resumed"):
+        result = _torchrun("tests.test_distributed", image_folder, tmp_path, name)
+        assert result.returncode == 0, result.stderr
+    notes = [
+        json.loads((tmp_path / f"{name}-{rank}.json").read_text())
+        for name in ("first", "resumed")
+        for rank in (0, 1)
+    ]
+    assert notes[0]["processes"] == [2, 2]
+    assert all(note == notes[0] for note in notes)
 
 
 def test_the_command_line_trains_with_two_processes_and_writes_once(
     image_folder: Path, tmp_path: Path
 ) -> None:
-    out, run = tmp_path / "best_model.pth", tmp_path / "run"
-    options = ("--epochs", "1", "--batch-size", "8", "--input-size", "64", "--workers", "0")
-    result = _torchrun(
-        "resformer",
-        "train",
-        "--data",
-        image_folder,
-        "--out",
-        out,
-        "--run-dir",
-        run,
-        *options,
-        "--device",
-        "cpu",
+    run = tmp_path / "run"
+    options = (
+        *("--recipe", "bare", "--start-size", "0", "--epochs", "1", "--batch-size", "8"),
+        *("--input-size", "64", "--workers", "0", "--device", "cpu"),
     )
+    result = _torchrun("resformer", "train", "--data", image_folder, "--run-dir", run, *options)
     assert result.returncode == 0, result.stderr
     assert result.stderr.count("wrote ") == 1
-    checkpoint = load_checkpoint(out)
+    checkpoint = load_checkpoint(run / "best_model.pth")
     assert sum(checkpoint.training["films"].values()) == 48
     assert {path.name for path in run.iterdir()} >= {"manifest.csv", "last.pt", "metrics.json"}
+
+
+def main(images: Path, notes: Path, name: str) -> None:
+    """Train together, or go on after the first epoch, and note what this process ended with."""
+    network = ResFormerConfig(channels=(8, 8, 8, 8), num_heads=(1, 1, 1, 1), fusion_dim=8)
+    config = replace(TINY_TRAINING, epochs=2)
+    resume = name == "resumed"
+    with join_processes(torch.device("cpu")) as group:
+        checkpoint = train(
+            images,
+            split_by_number(images),
+            config,
+            notes / "run",
+            model_config=network,
+            resume=resume,
+            trial=True,
+            progress=False,
+        )
+        weights = torch.cat([w.double().flatten() for w in checkpoint.state_dict.values()])
+        note = {
+            "processes": [entry["processes"] for entry in checkpoint.training["history"]],
+            "losses": [entry["train_loss"] for entry in checkpoint.training["history"]],
+            "weights": hashlib.sha256(weights.numpy().tobytes()).hexdigest(),
+        }
+        (notes / f"{name}-{group.rank}.json").write_text(json.dumps(note))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
