@@ -77,7 +77,6 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train; the exit status."""
-    from resformer.allocator import keep_memory
     from resformer.checkpoint import save_checkpoint
     from resformer.data.find import open_datasets
     from resformer.devices import choose_device
@@ -88,7 +87,6 @@ def run(options: argparse.Namespace) -> int:
     from resformer.training.train import train
 
     config = config_from_options(TrainingConfig, options)
-    keep_memory()
     with join_processes(choose_device(config.device)) as group, open_datasets(options.data) as root:
         manifest = group.from_main(_find_split(root, options) if group.is_main else None)
         if manifest is None:

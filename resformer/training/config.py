@@ -143,3 +143,10 @@ class TrainingConfig:
     def size_at(self, epoch: int) -> int:
         """Return the side of the input in an epoch, counted from 0."""
         return self.sizes[0] if epoch < self.start_epochs else self.input_size
+
+
+RECIPES: dict[str, TrainingConfig] = {
+    "recommended": TrainingConfig(),
+    "quick": TrainingConfig(input_size=96, epochs=6, lung_epochs=2, patience=6),
+    "bare": TrainingConfig(augmentation="moderate"),
+}

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from resformer.abstention import AbstentionConfig, FilmFeatures, fit_abstention
-from resformer.backends import LOGITS, POOLED, run_network
+from resformer.backends import LOGITS, POOLED, PyTorchBackend, run_network
 from resformer.checkpoint import Checkpoint, CheckpointError
 from resformer.data.dataset import FilmDataset
 from resformer.data.split import SPLITS
@@ -76,13 +76,13 @@ def add_gate(
     Raises:
         ValueError: if a split is empty.
     """
-    model = place_model(checkpoint.build_model(), device)
     samples = collect_samples(
-        Describer(model, checkpoint.input_spec, progress=progress),
+        Describer(PyTorchBackend(checkpoint, device), checkpoint.input_spec.size),
         workspace.training_films(config.seed, progress=progress).films,
         workspace.evaluation_films("validation", progress=progress).films,
         read_outliers(outliers),
         config,
+        progress=progress,
     )
     return replace(checkpoint, gate=fit_gate(samples, config))
 
