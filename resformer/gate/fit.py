@@ -1,8 +1,10 @@
-"""Finds and reads a folder of pictures that are no chest X-rays.
+"""Fit a gate: collect films and what is no film, then subspaces, weights and threshold.
 
-What the gate is fitted on: films as they are, films varied, and what it shall refuse.
+Three steps: :func:`find_outliers` and :func:`read_outliers` take a folder of pictures that shall be
+refused, :func:`collect_samples` runs the network over these, over films, varied films and made
+outliers, and :func:`fit_gate` fits the gate on what it made of them.
 
-Fits a gate: the subspaces of the films, the weights of the evidence, the threshold.
+This belongs to the training: nothing that serves imports it.
 """
 
 from __future__ import annotations
@@ -30,54 +32,13 @@ from resformer.transforms import resize_pixels
 
 logger = logging.getLogger(__name__)
 
-_UNSORTED = "unsorted"
-
-
-def find_outliers(folder: Path) -> dict[str, list[Path]]:
-    """Find the images below a folder, at any depth.
-
-    Returns:
-        by kind, sorted paths; the kind is the name of the folder directly below ``folder``.
-
-    Raises:
-        ValueError: if there is no such folder or no image in it.
-    """
-    if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}: check the path of the outliers")
-    kinds: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*")):
-        parts = path.relative_to(folder).parts
-        if is_image(path) and not any(is_hidden(part) for part in parts):
-            kinds.setdefault(parts[0] if len(parts) > 1 else _UNSORTED, []).append(path)
-    if not kinds:
-        raise ValueError(f"{folder} holds no image: name a folder of outliers")
-    return kinds
-
-
-def read_outliers(kinds: Mapping[str, Sequence[Path]]) -> dict[str, list[Pixels]]:
-    """Decode what :func:`find_outliers` found; unreadable files are named and left out.
-
-    Raises:
-        ValueError: if no file of a kind can be read.
-    """
-    pictures = {kind: list(_decode(paths)) for kind, paths in kinds.items()}
-    empty = sorted(kind for kind, decoded in pictures.items() if not decoded)
-    if empty:
-        raise ValueError(f"no image of the outliers {empty[0]!r} can be read: replace its files")
-    return pictures
-
-
-def _decode(paths: Sequence[Path]) -> Iterator[Pixels]:
-    for path in paths:
-        try:
-            yield decode_image(path.read_bytes())
-        except (ImageError, OSError) as error:
-            logger.warning("left out %s: %s", path, error)
-
-
+# Averages over coarse grids, one tensor for the input and for each stage, ``(N, D_b)``.
 Blocks = list[Tensor]
+
+_UNSORTED = "unsorted"
 _BATCH_SIZE = 64
 _VARIATIONS_PER_FILM = 4
+# Made pictures of a kind are at least this many, however few the films are.
 _LEAST_MADE = 8
 
 
@@ -121,6 +82,48 @@ class GateSamples:
     varied: Blocks
     validation: Blocks
     outliers: dict[str, Blocks]
+
+
+def find_outliers(folder: Path) -> dict[str, list[Path]]:
+    """Find the images below a folder, at any depth.
+
+    Returns:
+        by kind, sorted paths; the kind is the name of the folder directly below ``folder``.
+
+    Raises:
+        ValueError: if there is no such folder or no image in it.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}: check the path of the outliers")
+    kinds: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        if is_image(path) and not any(is_hidden(part) for part in parts):
+            kinds.setdefault(parts[0] if len(parts) > 1 else _UNSORTED, []).append(path)
+    if not kinds:
+        raise ValueError(f"{folder} holds no image: name a folder of outliers")
+    return kinds
+
+
+def read_outliers(kinds: Mapping[str, Sequence[Path]]) -> dict[str, list[Pixels]]:
+    """Decode what :func:`find_outliers` found; unreadable files are named and left out.
+
+    Raises:
+        ValueError: if no file of a kind can be read.
+    """
+    pictures = {kind: list(_decode(paths)) for kind, paths in kinds.items()}
+    empty = sorted(kind for kind, decoded in pictures.items() if not decoded)
+    if empty:
+        raise ValueError(f"no image of the outliers {empty[0]!r} can be read: replace its files")
+    return pictures
+
+
+def _decode(paths: Sequence[Path]) -> Iterator[Pixels]:
+    for path in paths:
+        try:
+            yield decode_image(path.read_bytes())
+        except (ImageError, OSError) as error:
+            logger.warning("left out %s: %s", path, error)
 
 
 class Describer:
@@ -280,7 +283,11 @@ def _fit_subspace(block: Tensor, most: int) -> Subspace:
 
 
 def _fit_weights(gate: Gate, samples: GateSamples, inverse_penalty: float) -> tuple[Tensor, float]:
-    """Return weights ``(E,)`` and bias of a logistic regression of films against outliers."""
+    """Return weights ``(E,)`` and bias of a logistic regression of films against outliers.
+
+    The evidence is standardised by the films for the fit, since the penalty takes all values to be
+    of one scale; weights and bias are then those of the evidence as it comes.
+    """
     from sklearn.linear_model import LogisticRegression
 
     films = [gate.evidence(samples.films), gate.evidence(samples.varied)]
