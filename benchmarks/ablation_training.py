@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from benchmarks.ablation_networks import Variant
+from resformer.backends import PyTorchBackend
 from resformer.data.dataset import EpochSampler, FilmDataset
 from resformer.devices import choose_device, place_model
-from resformer.evaluation.answers import predict_lungs
 from resformer.evaluation.controls import CONTROLS, LUNGS_BLACK, change_films
 from resformer.evaluation.metrics import evaluate_predictions
+from resformer.evaluation.predictions import predict_lungs
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.training.config import TrainingConfig
 from resformer.training.distributed import ProcessGroup
@@ -65,7 +66,8 @@ def prepare(workspace: Workspace, recipe: TrainingConfig, network: ResFormerConf
         raise ValueError("the recipe needs a lung head, whose outlines all variants share")
     outliner = IdentityMappingResFormer(with_heads)
     outliner.load_state_dict(stage.weights)
-    lungs = predict_lungs(place_model(outliner, device).eval(), films.films, workspace.spec)
+    backend = PyTorchBackend.from_model(place_model(outliner, device), workspace.spec)
+    lungs = predict_lungs(backend, films.films, workspace.spec.size)
     nobody = np.zeros(len(films), dtype=np.int64)  # blacking out needs no donor
     black = np.stack(list(change_films(CONTROLS[LUNGS_BLACK], films.films, lungs, nobody)))
     blacked = FilmDataset(black, films.labels, films.spec)

@@ -20,14 +20,15 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.options import build_parser
+from resformer.backends import PyTorchBackend
 from resformer.data.augment import STRENGTHS, appearance_transforms, seed_transforms
 from resformer.data.dataset import FilmDataset
 from resformer.data.find import open_dataset
 from resformer.data.manifest import read_manifest
 from resformer.data.surroundings import BackgroundReplacement, StyleExchange
-from resformer.evaluation.answers import answer_pixels, predict_lungs
-from resformer.evaluation.card import render_table
 from resformer.evaluation.metrics import evaluate_predictions
+from resformer.evaluation.predictions import predict_films, predict_lungs
+from resformer.evaluation.tables import render_table
 from resformer.predict import Predictor
 from resformer.training.films import Workspace
 from resformer.transforms import resize_pixels
@@ -115,7 +116,7 @@ def measure(predictor: Predictor, films: FilmDataset, change: Change, label: str
         and the areas ``abnormal`` and ``asked``.
     """
     changed = (change(index) for index in range(len(films)))
-    found = answer_pixels(predictor, changed, total=len(films), label=label, progress=True)
+    found = predict_films(predictor, changed, total=len(films), label=label, progress=True)
     names, labels = predictor.class_names, films.labels
     healthy, asked = names.index(HEALTHY), names.index(ASKED)
     either = (labels == healthy) | (labels == asked)
@@ -159,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with open_dataset(options.data / "chest-xray") as root, tempfile.TemporaryDirectory() as cache:
         manifest = read_manifest(options.manifest, root)
         films = Workspace(root, manifest, Path(cache), spec).evaluation_films("validation")
-        lungs = predict_lungs(first.model, films.films, spec)
+        lungs = predict_lungs(PyTorchBackend.from_model(first.model, spec), films.films, spec.size)
         outlines = [resize_pixels(np.rint(255 * one).astype(np.uint8), spec.size) for one in lungs]
         for change, make in build_changes(films, np.stack(outlines)).items():
             for name, predictor in predictors.items():

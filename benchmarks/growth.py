@@ -30,8 +30,8 @@ from benchmarks.soak_memory import resident_bytes
 from benchmarks.timing import describe_machine, time_together
 from resformer.backends import choose_backend
 from resformer.checkpoint import load_checkpoint, save_checkpoint
-from resformer.evaluation.card import render_table
 from resformer.evaluation.plots import COLOURS, GUIDE_COLOUR, new_figure
+from resformer.evaluation.tables import render_table
 from resformer.export import add_graph
 from resformer.transforms import InputSpec
 from tests.web.serving import run_command

@@ -37,9 +37,8 @@ from benchmarks.reporting import publish
 from resformer.data.find import open_dataset
 from resformer.data.manifest import Manifest, read_manifest, source_of
 from resformer.devices import choose_device
-from resformer.evaluation.card import render_table
 from resformer.evaluation.metrics import estimate_share, evaluate_predictions
-from resformer.evaluation.report import format_estimate
+from resformer.evaluation.tables import format_estimate, render_table
 from resformer.model import ResFormerConfig
 from resformer.training.films import Workspace
 from resformer.training.learner import split_logits

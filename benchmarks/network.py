@@ -28,8 +28,8 @@ from benchmarks.reporting import Summary, SummaryRow, publish, speed_parser
 from benchmarks.timing import Timing, describe_machine, measure_limit, time_together
 from resformer.backends import fold_batch_norm, open_session
 from resformer.checkpoint import Checkpoint, load_checkpoint
-from resformer.evaluation.card import render_table
 from resformer.evaluation.plots import COLOURS, new_figure
+from resformer.evaluation.tables import render_table
 from resformer.export import quiet_exporter
 
 OURS = "ResFormer (ours)"

@@ -14,7 +14,7 @@ from PIL import JpegImagePlugin
 
 from benchmarks.films import as_jpeg, draw_film
 from benchmarks.timing import time_together
-from resformer.evaluation.card import render_table
+from resformer.evaluation.tables import render_table
 from resformer.images import decode_image
 from resformer.transforms import resize_pixels
 from web.service import ModelService

@@ -26,9 +26,9 @@ from benchmarks.reporting import Summary, SummaryRow, publish, speed_parser
 from benchmarks.timing import Timing, describe_machine, time_together
 from resformer.backends import Backend, choose_backend
 from resformer.checkpoint import Checkpoint
-from resformer.evaluation.card import render_table
 from resformer.evaluation.plots import COLOURS, new_figure
-from resformer.gate.gate import find_objection
+from resformer.evaluation.tables import render_table
+from resformer.gate.gate import object_to_pixels
 from resformer.images import decode_image, encode_preview
 from resformer.transforms import resize_pixels
 from web import WebConfig, create_app
@@ -106,7 +106,7 @@ def build_parts(
     answer = {name: part for name, part in request().items() if name != "image"}
     gate = checkpoint.gate
     judge: Parts = (
-        {"gate": lambda: gate.judge(outputs.blocks, [find_objection(pixels)])} if gate else {}
+        {"gate": lambda: gate.judge(outputs.blocks, [object_to_pixels(pixels)])} if gate else {}
     )
     return {
         "decode": lambda: decode_image(data),

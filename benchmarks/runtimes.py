@@ -27,7 +27,7 @@ from benchmarks.reporting import Summary, SummaryRow, publish
 from benchmarks.timing import time_together
 from resformer.backends import open_session
 from resformer.checkpoint import Checkpoint
-from resformer.evaluation.card import render_table
+from resformer.evaluation.tables import render_table
 from resformer.transforms import InputSpec, to_input
 
 Images = NDArray[np.float32]

@@ -18,8 +18,8 @@ from benchmarks.films import as_png, draw_film, put_in_a_form
 from benchmarks.load import Load, put_load
 from benchmarks.reporting import Summary, SummaryRow, publish, speed_parser
 from benchmarks.timing import describe_machine
-from resformer.evaluation.card import render_table
 from resformer.evaluation.plots import draw_line, new_figure
+from resformer.evaluation.tables import render_table
 from tests.web.serving import run_command
 
 CLIENTS = (1, 4, 16, 64)

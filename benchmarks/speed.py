@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmarks import growth, network, request, runtimes, service, start, training
 from benchmarks.reporting import Summary, publish
 from benchmarks.timing import describe_machine
-from resformer.evaluation.card import render_table
+from resformer.evaluation.tables import render_table
 
 BEGIN, END = "<!-- speed:begin -->", "<!-- speed:end -->"
 BENCHMARKS: Mapping[str, Callable[[Sequence[str]], Summary]] = {

@@ -22,8 +22,8 @@ from benchmarks.load import post
 from benchmarks.reporting import Summary, SummaryRow, publish, speed_parser
 from benchmarks.service import OURS, PLAIN, SERVERS, server_variables
 from benchmarks.timing import describe_machine
-from resformer.evaluation.card import render_table
 from resformer.evaluation.plots import COLOURS, new_figure
+from resformer.evaluation.tables import render_table
 from tests.web.serving import run_command
 
 BACKENDS = {f"{OURS}, onnxruntime": "onnxruntime", f"{OURS}, torch": "torch", PLAIN: "torch"}

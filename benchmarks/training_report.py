@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from resformer.checkpoint import Checkpoint
-from resformer.evaluation.card import render_table
+from resformer.evaluation.lineage import list_stages
 from resformer.evaluation.plots import COLOURS, new_figure
-from resformer.evaluation.report import list_stages
+from resformer.evaluation.tables import render_table
 
 Rates = Mapping[str, Sequence[float]]
 

@@ -49,6 +49,7 @@ def write_external(folder: Path) -> Path:
 
 def report_arguments(model: Path, data: Path, folder: Path) -> list[str]:
     """Write the split and the external films into a folder; arguments of the command."""
+    folder.mkdir(exist_ok=True)
     write_manifest(split_by_number(data), folder / "split.csv")
     external = write_external(folder / "external")
     return [

@@ -19,7 +19,7 @@ from benchmarks.network import count_operations
 from benchmarks.plain_service import create_app as create_plain_app
 from benchmarks.reporting import Summary, SummaryRow
 from benchmarks.timing import Timing, measure_limit, time_together
-from resformer.evaluation.card import render_table
+from resformer.evaluation.tables import render_table
 from resformer.predict import Predictor
 from tests.phantom import draw_chest_phantom
 from tests.web.serving import serve_in_thread

@@ -73,7 +73,7 @@ def test_the_command_line_trains_with_two_processes_and_writes_once(
     result = _torchrun("resformer", "train", "--data", image_folder, "--run-dir", run, *options)
     assert result.returncode == 0, result.stderr
     assert result.stderr.count("wrote ") == 1
-    checkpoint = load_checkpoint(run / "best_model.pth")
+    checkpoint = load_checkpoint(run / "model.pth")
     assert sum(checkpoint.training["films"].values()) == 48
     assert {path.name for path in run.iterdir()} >= {"manifest.csv", "last.pt", "metrics.json"}
 

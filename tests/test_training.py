@@ -1,4 +1,4 @@
-"""Training: it learns, is reproducible, can be stopped at any time, and goes on from any weights."""
+"""Training: it learns, is reproducible, can be stopped any time, and goes on from any weights."""
 
 from __future__ import annotations
 
@@ -330,7 +330,9 @@ def test_a_network_with_a_lung_head_goes_on_with_its_own_lungs(
     """No film of this folder has a mask, so the lungs could not be learned here."""
     network = replace(tiny_config, lung_head=True)
     weights = IdentityMappingResFormer(network).state_dict()
-    initial = replace(plain[1], model_config=network, state_dict=weights, gate=None, abstention=None)
+    initial = replace(
+        plain[1], model_config=network, state_dict=weights, gate=None, abstention=None
+    )
     config = replace(TINY_TRAINING, epochs=1, lung_head=True, background_replacement=1.0)
     further = train(
         image_folder,

@@ -1,4 +1,4 @@
-"""``python -m resformer train``: recipes, what the data cannot teach, and what is never overwritten."""
+"""``python -m resformer train``: recipes, what the data cannot teach, what is not overwritten."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_masks_are_used_and_a_file_is_replaced_only_when_told_to(
     films.mkdir()
     write_masked_films(films, masked=3, darker=0.15)
     assert start(films, run, *QUICK) == 0
-    model = run / "best_model.pth"
+    model = run / "model.pth"
     checkpoint = load_checkpoint(model)
     assert checkpoint.model_config.lung_head
     assert not checkpoint.model_config.infection_head
@@ -111,7 +111,7 @@ def test_without_masks_another_network_draws_the_lungs(
     save_checkpoint(Checkpoint(network, CLASS_NAMES, InputSpec(size=64), weights), outliner)
     assert start(image_folder, tmp_path / "run", *QUICK, "--outliner", str(outliner)) == 0
     assert "another network draws the lungs" in caplog.text
-    assert load_checkpoint(tmp_path / "run" / "best_model.pth").model_config.lung_head
+    assert load_checkpoint(tmp_path / "run" / "model.pth").model_config.lung_head
 
 
 def test_without_masks_and_outliner_it_trains_without_lungs_and_says_so_loudly(
@@ -123,7 +123,7 @@ def test_without_masks_and_outliner_it_trains_without_lungs_and_says_so_loudly(
     monkeypatch.setattr("resformer.training.lung_stage.SHIPPED_MODEL", "absent.pth")
     assert start(image_folder, tmp_path / "run", *QUICK) == 0
     assert "NO LUNGS: no training film has a lung mask" in caplog.text
-    assert not load_checkpoint(tmp_path / "run" / "best_model.pth").model_config.lung_head
+    assert not load_checkpoint(tmp_path / "run" / "model.pth").model_config.lung_head
 
 
 def test_a_data_set_of_other_classes_needs_no_healthy_one(
@@ -139,7 +139,7 @@ def test_a_data_set_of_other_classes_needs_no_healthy_one(
                 Image.fromarray(shown).save(films / name / folder / f"{name}-{number}.png")
     assert start(films, tmp_path / "run", *QUICK) == 0
     assert "there is no class 'Normal'" in caplog.text
-    checkpoint = load_checkpoint(tmp_path / "run" / "best_model.pth")
+    checkpoint = load_checkpoint(tmp_path / "run" / "model.pth")
     assert checkpoint.model_config.infection_head
     assert start(films, tmp_path / "other", *QUICK, "--healthy-class", "Health") == 1
     assert "healthy_class 'Health' is no class: choose one of Fibrosis, Oedema" in caplog.text
@@ -150,7 +150,7 @@ def test_a_checkpoint_is_trained_further_whatever_its_network(
 ) -> None:
     run = tmp_path / "run"
     assert start(image_folder, run, *QUICK, "--initial", str(tiny_checkpoint)) == 0
-    further, first = (load_checkpoint(path) for path in (run / "best_model.pth", tiny_checkpoint))
+    further, first = (load_checkpoint(path) for path in (run / "model.pth", tiny_checkpoint))
     assert further.model_config == first.model_config
 
 

@@ -52,9 +52,7 @@ def test_the_loss_of_the_classes_is_that_of_torch_with_what_the_source_says_adde
     logits, labels, priors = torch.randn(5, 4), [0, 1, 2, 3, 0], torch.randn(5, 4)
     expected = nn.CrossEntropyLoss(label_smoothing=0.05)
     loss = TrainingLoss(label_smoothing=0.05)
-    torch.testing.assert_close(
-        loss(logits, _batch(labels)), expected(logits, torch.tensor(labels))
-    )
+    torch.testing.assert_close(loss(logits, _batch(labels)), expected(logits, torch.tensor(labels)))
     torch.testing.assert_close(
         loss(logits, _batch(labels, priors)), expected(logits + priors, torch.tensor(labels))
     )
@@ -202,9 +200,7 @@ def test_calibration_finds_offsets_and_temperature_whatever_the_shares_of_the_cl
     fitted = fit_calibration(logits, labels, np.array(["s"] * len(labels)))
     assert fitted.temperature == pytest.approx(1.7, rel=0.1)
     np.testing.assert_allclose(fitted.offsets, offsets, atol=0.25)
-    recalls = [
-        (fitted.probabilities(logits)[labels == k].argmax(1) == k).mean() for k in range(3)
-    ]
+    recalls = [(fitted.probabilities(logits)[labels == k].argmax(1) == k).mean() for k in range(3)]
     assert max(recalls) - min(recalls) < 0.06
 
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resformer.cli.options import add_outliers_option
-from resformer.training.config import OURS, RECIPES, RECOMMENDED, TrainingConfig
+from resformer.training.config import (
+    OURS,
+    RECIPES,
+    RECOMMENDED,
+    TrainingConfig,
+    change_recipe,
+)
 
 if TYPE_CHECKING:
     from resformer.data.find import DataRoot
@@ -19,7 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MANIFEST_NAME, MODEL_NAME, BASELINE_NAME = "manifest.csv", "best_model.pth", "baseline.json"
+MANIFEST_NAME, MODEL_NAME, BASELINE_NAME = "manifest.csv", "model.pth", "baseline.json"
 
 
 def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
@@ -144,15 +150,9 @@ def read_config(options: argparse.Namespace) -> TrainingConfig:
     Raises:
         ValueError: if a value is impossible.
     """
-    given = {
-        option.name: value
-        for option in fields(TrainingConfig)
-        if (value := getattr(options, option.name)) is not None
-    }
-    recipe = RECIPES[options.recipe]
-    if given.get("network", OURS) != OURS or given.get("lung_head") is False:
-        recipe = recipe.without_lungs()
-    return replace(recipe, **given)
+    given = {option.name: getattr(options, option.name) for option in fields(TrainingConfig)}
+    changes = {name: value for name, value in given.items() if value is not None}
+    return change_recipe(RECIPES[options.recipe], changes)
 
 
 def run(options: argparse.Namespace) -> int:

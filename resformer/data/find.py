@@ -293,7 +293,8 @@ class _Listing:
             seen.add(real)
             try:
                 with os.scandir(self.root / folder) as entries:
-                    listed = list(entries)
+                    # The last is read first: of two links to one folder always the same.
+                    listed = sorted(entries, key=lambda entry: entry.name, reverse=True)
             except OSError:
                 self.left_out.append((folder, "folders that may not be read"))
                 continue

@@ -6,6 +6,7 @@ recommended recipe.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
@@ -186,3 +187,23 @@ RECIPES = {
         optimizer="adamw",
     ),
 }
+
+
+def change_recipe(recipe: TrainingConfig, changes: Mapping[str, Any]) -> TrainingConfig:
+    """Return a recipe with other values of some options.
+
+    Where the changes take its lung head away, as a baseline's network does, what needs one goes
+    too.
+
+    Raises:
+        ValueError: if there is no such option, or a value is impossible.
+    """
+    names = [option.name for option in fields(TrainingConfig)]
+    unknown = sorted(set(changes) - set(names))
+    if unknown:
+        raise ValueError(
+            f"a training has no option {', '.join(unknown)}: choose among {', '.join(names)}"
+        )
+    if changes.get("network", OURS) != OURS or changes.get("lung_head") is False:
+        recipe = recipe.without_lungs()
+    return replace(recipe, **changes)

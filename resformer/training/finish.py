@@ -18,8 +18,8 @@ from tqdm import tqdm
 from resformer.abstention import AbstentionConfig, FilmFeatures, fit_abstention
 from resformer.backends import Backend, NetworkOutputs, PyTorchBackend
 from resformer.checkpoint import Checkpoint
-from resformer.evaluation.answers import answer_pixels
 from resformer.evaluation.metrics import evaluate_predictions
+from resformer.evaluation.predictions import predict_films
 from resformer.gate.fit import Describer, GateConfig, collect_samples, fit_gate, read_outliers
 from resformer.predict import Predictor
 from resformer.training.calibration import fit_calibration
@@ -79,7 +79,7 @@ def evaluate(
     """Return the report of a split, of what :class:`resformer.predict.Predictor` answers."""
     films = data.evaluation_films(split, progress=progress)
     predictor = Predictor(checkpoint, str(device), "torch")
-    probabilities = answer_pixels(predictor, films.films).probabilities
+    probabilities = predict_films(predictor, films.films).probabilities
     return evaluate_predictions(films.labels, probabilities, checkpoint.class_names, seed=seed)
 
 

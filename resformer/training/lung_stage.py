@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import resformer
-from resformer.backends import Backend, PyTorchBackend
+from resformer.backends import PyTorchBackend
 from resformer.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -33,7 +33,7 @@ from resformer.checkpoint import (
     save_atomically,
 )
 from resformer.data.masks import OUTLINED, RegionMasks, cache_arrays
-from resformer.evaluation.answers import dice_of_lungs
+from resformer.evaluation.predictions import dice_of_lungs, predict_lungs
 from resformer.model import ResFormerConfig
 from resformer.training.config import TrainingConfig
 from resformer.training.data import TrainingData, build_loader, build_training_films
@@ -45,7 +45,6 @@ from resformer.transforms import resize_pixels
 logger = logging.getLogger(__name__)
 
 SHIPPED_MODEL = "best_model.pth"
-_BATCH_SIZE = 64
 
 
 @dataclass(frozen=True)
@@ -170,33 +169,6 @@ def validation_dice(
     films = data.evaluation_films("validation").films[known]
     lungs = predict_lungs(PyTorchBackend(checkpoint, device), films, data.spec.size)
     return dice_of_lungs(lungs, masks.masks[known])
-
-
-def predict_lungs(backend: Backend, films: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
-    """Predict the lungs of films, averaged with the mirrored film, which smooths the outline.
-
-    Args:
-        backend: of a network with a lung head.
-        films: ``(N, H, W)``.
-        size: side of the network's input.
-
-    Returns:
-        probabilities of lung, ``(N, size / 4, size / 4)``.
-    """
-    predicted = []
-    for first in range(0, len(films), _BATCH_SIZE):
-        batch = np.stack([resize_pixels(f, size) for f in films[first : first + _BATCH_SIZE]])
-        plain, mirrored = (_lungs_of(backend, pixels) for pixels in (batch, batch[:, :, ::-1]))
-        predicted.append((plain + mirrored[:, :, ::-1]) / 2)
-    return np.concatenate(predicted)
-
-
-def _lungs_of(backend: Backend, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    lungs = backend.compute(np.ascontiguousarray(pixels)).lungs
-    if lungs is None:
-        raise ValueError("the network has no lung head")
-    probable: NDArray[np.float32] = torch.sigmoid(lungs[:, 0].float()).cpu().numpy()
-    return probable
 
 
 def _stage_config(config: TrainingConfig) -> TrainingConfig:

@@ -109,11 +109,12 @@ def compare_within_sources(
 def score_epoch(macro_f1: float, by_source: dict[str, dict[str, Any]]) -> tuple[str, float]:
     """Return the name and the value of the figure that the best epoch is chosen by.
 
-    That is the mean over the sources of their mean AUC. Where all films are of one source, or no
-    source has two classes to compare, it is macro-F1: more films decide it.
+    That is the mean over the known sources of their mean AUC. Where all films are of one source, or
+    no source has two classes to compare, it is macro-F1: more films decide it.
     """
-    within = [found["mean_auc"] for found in by_source.values() if found["mean_auc"] is not None]
-    if len(by_source) < 2 or not within:
+    areas = [found["mean_auc"] for source, found in by_source.items() if source]
+    within = [area for area in areas if area is not None]
+    if len(areas) < 2 or not within:
         return MACRO_F1, macro_f1
     return WITHIN_SOURCES, float(np.mean(within))
 

@@ -110,12 +110,10 @@ class Run:
 
     def backend(self, learner: Learner) -> Backend:
         """Return what runs the averaged network of a learner on films."""
-        if self.config.network != OURS:
-            return ModuleBackend(learner.average.module, self.data.spec, self.group.device)
-        checkpoint = Checkpoint(
-            self.network, self.data.manifest.class_names, self.data.spec, learner.averaged_weights()
-        )
-        return PyTorchBackend(checkpoint, self.group.device)
+        model = learner.average.module
+        if isinstance(model, IdentityMappingResFormer):
+            return PyTorchBackend.from_model(model, self.data.spec)
+        return ModuleBackend(model, self.data.spec, self.group.device)
 
 
 def train(
