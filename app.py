@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from resformer.allocator import share_heaps
 from web import WebConfig, create_app
 from web.config import SettingError, describe_settings
 from web.logs import logging_config
@@ -24,7 +23,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = _parse(arguments, WebConfig.from_environment())
         logging.config.dictConfig(logging_config(config.log))
-        share_heaps()
         serve(create_app(config), config)
     except (StartError, SettingError) as error:
         sys.stderr.write(f"resformer: {error}\n")

@@ -15,11 +15,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from benchmarks.options import build_parser
 from benchmarks.screen_photo import photograph_screen
+from resformer.backends import PyTorchBackend
 from resformer.checkpoint import Checkpoint, load_checkpoint
 from resformer.data.duplicates import fingerprint, group_duplicates
 from resformer.data.find import open_dataset
@@ -37,7 +39,7 @@ from resformer.gate.fit import (
     join_blocks,
     read_outliers,
 )
-from resformer.gate.gate import Gate, object_to_pixels
+from resformer.gate.gate import Gate, find_objection
 from resformer.training.films import Workspace
 
 Pictures = Sequence[NDArray[np.uint8]]
@@ -137,7 +139,9 @@ def measure(checkpoint: Checkpoint, data: Path, manifest_path: Path) -> Tables:
     if checkpoint.gate is None:
         raise ValueError("the checkpoint has no gate: give it one with fit-gate")
     gate, config = checkpoint.gate, GateConfig()
-    describer = Describer(checkpoint.build_model(), checkpoint.input_spec, progress=True)
+    describer = Describer(
+        PyTorchBackend(checkpoint, torch.device("cpu")), checkpoint.input_spec.size
+    )
     with open_dataset(data / "chest-xray") as root, tempfile.TemporaryDirectory() as folder:
         manifest = read_manifest(manifest_path, root)
         workspace = Workspace(root, manifest, Path(folder), checkpoint.input_spec)
@@ -150,10 +154,10 @@ def measure(checkpoint: Checkpoint, data: Path, manifest_path: Path) -> Tables:
         for half, half_of_kind in split_halves(pictures).items()
     }
     given = {"/".join(name): pictures for name, pictures in halves.items()}
-    samples = collect_samples(describer, training, validation, given, config)
+    samples = collect_samples(describer, training, validation, given, config, progress=True)
 
     def look(pictures: Pictures) -> Measured:
-        return Measured(describer(pictures, "measured"), [object_to_pixels(p) for p in pictures])
+        return Measured(describer(pictures), [find_objection(p) for p in pictures])
 
     films: dict[str, Pictures] = {"test split": test}
     films |= read_outliers(find_outliers(data / "external"))

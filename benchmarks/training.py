@@ -39,7 +39,6 @@ from benchmarks.training_report import (
     render_splits,
     whole_history,
 )
-from resformer.allocator import keep_memory
 from resformer.checkpoint import Checkpoint, load_checkpoint
 from resformer.training.config import TrainingConfig
 from resformer.training.optim import choose_precision
@@ -48,8 +47,6 @@ from resformer.training.optim import choose_precision
 def main(arguments: Sequence[str] | None = None) -> Summary:
     """Measure, and write the table and its plot."""
     options = _parse(arguments)
-    if options.keep_memory:
-        keep_memory()
     torch.set_num_threads(options.threads)
     machine = describe_machine(options.threads)
     checkpoint = load_checkpoint(options.model)
@@ -104,12 +101,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=[],
         metavar="WORKERS:THREADS",
         help="of the cores, to compare",
-    )
-    parser.add_argument(
-        "--keep-memory",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="as a training does; without, as glibc would",
     )
     return parser.parse_args(arguments)
 

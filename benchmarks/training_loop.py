@@ -20,7 +20,6 @@ from torch import nn
 from benchmarks.baselines import GreyImages, WithoutLungs, import_torchvision
 from benchmarks.training_films import drawn_films, training_config
 from benchmarks.training_report import Rates
-from resformer.allocator import keep_memory
 from resformer.checkpoint import load_checkpoint
 from resformer.data.dataset import FilmDataset
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
@@ -114,7 +113,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in ("size", "films", "epochs"):
         parser.add_argument(f"--{name}", type=int, required=True)
     options = parser.parse_args(arguments)
-    keep_memory()
     torch.set_num_threads(1)
     checkpoint = load_checkpoint(options.model)
     network = checkpoint.model_config

@@ -92,7 +92,7 @@ def test_both_networks_go_through_the_same_loop(
     monkeypatch.setattr(training_loop, "_resnet", lambda network: WithoutLungs(small))
     rows = training.main(
         f"--model {model} --out {out} --size 64 --films 8 --epochs 1 --workers 0 --threads 1 "
-        "--splits 0:1 --no-keep-memory --processes 1".split()
+        "--splits 0:1 --processes 1".split()
     )
     text = out.read_text()
     for name in (training_loop.OURS, training_loop.RESNET, training_loop.LOADER):

@@ -65,7 +65,7 @@ def test_what_is_no_decoded_film_is_refused(film: np.ndarray) -> None:
         ({"size": 100}, "divisible by 32"),
         ({"size": 32}, "at least 64"),
         ({"low_percentile": 99.0, "high_percentile": 1.0}, "low < high"),
-        ({"std": 0.0}, "std must be greater than 0"),
+        ({"std": 0.0}, "std must be from 0.001 to 1000"),
     ],
 )
 def test_impossible_specifications_are_refused(values: dict[str, float], message: str) -> None:

@@ -89,8 +89,8 @@ def _colour_scale() -> list[str]:
     # With the package comes PyTorch, which a forking server does without.
     from resformer.explanation import inferno
 
-    levels = np.linspace(0, 255, 9).astype(np.uint8)
-    return [f"#{bytes(colour).hex()}" for colour in inferno(levels)]
+    levels = np.linspace(0, 255, 9).astype(np.uint8)[None]
+    return [f"#{bytes(colour).hex()}" for colour in inferno(levels)[0]]
 
 
 def _view(card: dict[str, Any]) -> dict[str, Any]:
