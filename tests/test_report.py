@@ -239,7 +239,9 @@ def test_the_time_of_all_stages_counts_and_their_settings_stand_side_by_side(
     training = trained.training
     later = {**training, "config": {**training["config"], "input_size": 96}, "initial": training}
     assert list_stages(later) == [training, later]
-    model = describe_model(replace(trained, training={**later, "chosen_by": "the mean AUC"}))
+    last = {**training["history"][-1], "score": "the mean AUC"}
+    told = {**later, "history": [training["history"][0], last]}
+    model = describe_model(replace(trained, training=told))
     assert show_earlier(model) == " after 2 on 64 x 64 pixels"
     recipe = render_recipe(model)
     assert "Epoch 2 of 2 after 2 on 64 x 64 pixels, chosen by the mean AUC on the" in recipe
