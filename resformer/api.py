@@ -26,8 +26,8 @@ from resformer.data.manifest import (
     read_manifest,
     write_manifest,
 )
-from resformer.evaluation.predictions import classify_films
 from resformer.evaluation.metrics import evaluate_predictions
+from resformer.evaluation.predictions import classify_films
 from resformer.export import add_graph_if_possible
 from resformer.images import decode_image
 from resformer.predict import Predictor

@@ -21,19 +21,20 @@ from resformer.evaluation.faithfulness import (
     structural_similarity,
 )
 from resformer.evaluation.metrics import (
-    HIGHEST_TEMPERATURE,
-    LOWEST_TEMPERATURE,
     Mistake,
     class_scores,
     confidence_bins,
     estimate_mean,
     estimate_share,
     evaluate_predictions,
-    fit_temperature,
     risk_curve,
     worst_mistakes,
 )
-from resformer.evaluation.predictions import Predictions, evaluate_abstention
+from resformer.evaluation.predictions import (
+    Predictions,
+    dice_of_lungs,
+    evaluate_abstention,
+)
 from resformer.evaluation.tables import class_table, format_estimate, overall_table
 
 NAMES = ("A", "B", "C")
@@ -218,36 +219,13 @@ def test_a_mean_leaves_out_what_is_undefined() -> None:
     assert nothing == {"value": None, "low": None, "high": None}
 
 
-# Three of four are class 0, just as a softmax of (0.75, 0.25) says.
-CALIBRATED = np.log(np.array([[0.75, 0.25]] * 4))
-CALIBRATED_LABELS = np.array([0, 0, 0, 1])
-
-
-@pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])
-def test_finds_the_factor_that_calibrated_logits_were_scaled_by(scale: float) -> None:
-    assert fit_temperature(CALIBRATED * scale, CALIBRATED_LABELS) == pytest.approx(scale, rel=1e-5)
-
-
-def test_a_constant_added_to_a_row_changes_nothing() -> None:
-    shifted = CALIBRATED * 3 + np.array([[1000.0], [-1000.0], [5.0], [0.0]])
-    assert fit_temperature(shifted, CALIBRATED_LABELS) == pytest.approx(3.0, rel=1e-5)
-
-
-def test_no_mistake_or_only_mistakes_end_at_the_bounds() -> None:
-    right = np.zeros(4, dtype=int)
-    assert fit_temperature(CALIBRATED, right) == pytest.approx(LOWEST_TEMPERATURE, rel=1e-3)
-    assert fit_temperature(CALIBRATED, 1 - right) == pytest.approx(HIGHEST_TEMPERATURE, rel=1e-3)
-
-
-def test_bad_logits_are_named() -> None:
-    with pytest.raises(ValueError, match=r"logits must have the shape \(N, K\)"):
-        fit_temperature(CALIBRATED[0], CALIBRATED_LABELS)
-    with pytest.raises(ValueError, match="one row for each label"):
-        fit_temperature(CALIBRATED, CALIBRATED_LABELS[:3])
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        fit_temperature(CALIBRATED, CALIBRATED_LABELS + 1)
-    with pytest.raises(ValueError, match="NaN or infinity"):
-        fit_temperature(CALIBRATED * np.inf, CALIBRATED_LABELS)
+def test_the_dice_of_lungs_is_twice_the_overlap_over_both() -> None:
+    masks = np.zeros((2, 64, 64), np.uint8)
+    masks[:, :, :32] = 255
+    lungs = np.zeros((2, 16, 16), np.float32)
+    lungs[0, :, :8] = 0.9
+    lungs[1, :, 4:12] = 0.9
+    assert dice_of_lungs(lungs, masks) == pytest.approx((1 + 0.5) / 2)
 
 
 # Confidence 0.9 right, 0.8 wrong, 0.7 right, 0.6 wrong.

@@ -15,6 +15,7 @@ import torch
 from resformer.abstention import Abstention
 from resformer.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from resformer.cli import main
+from resformer.data.manifest import write_manifest
 from resformer.evaluation.card import (
     render_card,
     render_figures,
@@ -29,6 +30,7 @@ from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.transforms import InputSpec
 from tests.conftest import CLASS_NAMES
 from tests.report_setup import report_arguments, tell_of_a_training
+from tests.training_setup import split_by_number
 
 README = "# Title\n\nProse.\n\n<!-- figures:begin -->\nold\n<!-- figures:end -->\n\nMore prose.\n"
 ABOUT = """
@@ -83,8 +85,9 @@ def test_everything_is_in_the_report(report: dict[str, Any]) -> None:
     assert report["external"]["sets"]["set-2"]["tuberculosis"]["count"] == 1
     assert report["data"]["films"] == {"train": 32, "validation": 8, "test": 8}
     assert report["data"]["duplicate_groups"] == 0
-    assert report["sources"]["COVID"]["radiography"]["count"] == 2
-    assert report["readings"] is None
+    assert report["sources"]["COVID"]["clinic"]["count"] == 2
+    assert report["readings"]["contradicted"][0]["count"] == 2
+    assert len(report["within_sources"]["areas"]) == 7
     assert report["abstention"]["count"] == 8
     assert report["seeds"]["spread"]["accuracy"]["mean"] == 0.5
     assert report["ablations"] is None
@@ -163,7 +166,10 @@ def test_a_card_says_what_people_said_and_else_what_holds_for_any_training(
 def test_a_report_touches_nothing_but_its_folder(
     tiny_checkpoint: Path, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """With classes of its own, without readings and sources."""
     model = tell_of_a_training(tiny_checkpoint, tmp_path / "model.pth")
+    own = dict(zip(CLASS_NAMES, ("A", "B", "C", "D"), strict=True))
+    save_checkpoint(replace(load_checkpoint(model), class_names=tuple(own.values())), model)
     project = {"README.md": README, "MODEL_CARD.md": "the project's own"}
     for name, text in project.items():
         (tmp_path / name).write_text(text)
@@ -171,6 +177,10 @@ def test_a_report_touches_nothing_but_its_folder(
     monkeypatch.chdir(tmp_path)
     arguments = report_arguments(model, image_folder, tmp_path / "given")
     del arguments[-2:]  # --out
+    manifest = split_by_number(image_folder)
+    rows = tuple(replace(row, class_name=own[row.class_name]) for row in manifest.rows)
+    given = replace(manifest, class_names=tuple(own.values()), rows=rows)
+    write_manifest(given, tmp_path / "given" / "split.csv")
     assert main(arguments) == 0
     assert model.read_bytes() == before
     assert {name: (tmp_path / name).read_text() for name in project} == project
@@ -180,6 +190,9 @@ def test_a_report_touches_nothing_but_its_folder(
     assert names == [name for name in CONTROLS if name not in NEED_LUNGS]
     card = (tmp_path / "runs" / "report" / "MODEL_CARD.md").read_text()
     assert "the controls that need them are missing" in card
+    assert "undefined: the network has no class Normal" in card
+    assert "## Within one source" not in card
+    assert "P(A)" in card
     assert main([*arguments, "--store", "--bootstrap", "5"]) == 0
     assert load_checkpoint(model).metrics["test"]["count"] == 8
 
@@ -226,7 +239,9 @@ def test_the_time_of_all_stages_counts_and_their_settings_stand_side_by_side(
     training = trained.training
     later = {**training, "config": {**training["config"], "input_size": 96}, "initial": training}
     assert list_stages(later) == [training, later]
-    model = describe_model(replace(trained, training={**later, "chosen_by": "the mean AUC"}))
+    last = {**training["history"][-1], "score": "the mean AUC"}
+    told = {**later, "history": [training["history"][0], last]}
+    model = describe_model(replace(trained, training=told))
     assert show_earlier(model) == " after 2 on 64 x 64 pixels"
     recipe = render_recipe(model)
     assert "Epoch 2 of 2 after 2 on 64 x 64 pixels, chosen by the mean AUC on the" in recipe

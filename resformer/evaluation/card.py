@@ -448,8 +448,8 @@ def explain_terms(report: Report) -> list[tuple[str, str]]:
     names = report["model"]["class_names"]
     example = show_name("Normal" if "Normal" in names else names[0])
     terms = {
-        "95 % interval": "How far the figure may move if other films of the same kind are drawn: by "
-        "bootstrap over films, for shares by Wilson's formula.",
+        "95 % interval": "How far the figure may move if other films of the same kind are drawn: "
+        "by bootstrap over films, for shares by Wilson's formula.",
         "recall, sensitivity": "Of the films of a class, the share that is called so.",
         "precision": "Of the films that are called so, the share that is of the class.",
         "specificity": "Of the films of all other classes, the share that is not called so.",

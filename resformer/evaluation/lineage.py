@@ -49,6 +49,7 @@ def _initial_trainings(training: Training) -> list[Training]:
 def describe_model(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return what the checkpoint tells of itself and of its training, as plain data."""
     training = checkpoint.training
+    history = training.get("history", [])
     stages = tell_stages(training)
     epochs = [entry for stage in stages for entry in stage.get("history", [])]
     return {
@@ -64,8 +65,8 @@ def describe_model(checkpoint: Checkpoint) -> dict[str, Any]:
         "config": training.get("config", {}),
         "films": training.get("films", {}),
         "best_epoch": training.get("best_epoch"),
-        "chosen_by": training.get("chosen_by", "macro-F1"),
-        "epochs": len(training.get("history", [])),
+        "chosen_by": history[-1].get("score", "macro-F1") if history else None,
+        "epochs": len(history),
         "earlier": [
             {
                 "config": stage["config"],

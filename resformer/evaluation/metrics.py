@@ -1,4 +1,4 @@
-"""Scores of class probabilities against labels, with intervals; calibration; risk and coverage.
+"""Scores of class probabilities against labels, with intervals; risk and coverage.
 
 Per class, one against the rest: precision, recall (sensitivity), F1, specificity and AUC. Over
 all: accuracy, the macro averages and the expected calibration error (ECE) of the top class
@@ -16,15 +16,12 @@ class counts as 0 where it is never predicted, for leaving it out would reward i
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp
 from scipy.stats import binomtest
 
 FloatArray = npt.NDArray[np.float64]
@@ -34,7 +31,6 @@ Estimate = dict[str, float | None]
 CLASS_METRICS = ("precision", "recall", "f1", "specificity", "auc")
 CALIBRATION_BINS = 15
 CONFIDENCE_LEVEL = 0.95
-LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.1, 10.0
 
 # Float32 softmax outputs of a few classes sum to 1 within 1e-6; bfloat16 ones within 1e-2.
 _SUM_TOLERANCE = 1e-3
@@ -325,39 +321,6 @@ def estimate_share(hits: int, count: int) -> Estimate:
         return {"value": None, "low": None, "high": None}
     interval = binomtest(hits, count).proportion_ci(CONFIDENCE_LEVEL, method="wilson")
     return {"value": hits / count, "low": float(interval.low), "high": float(interval.high)}
-
-
-def fit_temperature(logits: npt.NDArray[Any], labels: npt.NDArray[Any]) -> float:
-    """Return the temperature that minimises the negative log-likelihood of the labels.
-
-    The temperature divides the logits, so that the predicted class never changes (Guo et al.,
-    section 4.2). The search runs over its logarithm within bounds: a validation set without a
-    single mistake would pull it to zero.
-
-    Args:
-        logits: ``(N, K)`` of the validation images, before softmax.
-        labels: ``(N,)`` integer class indices.
-
-    Returns:
-        between ``LOWEST_TEMPERATURE`` and ``HIGHEST_TEMPERATURE``; above 1 the network was too
-        sure of itself.
-
-    Raises:
-        ValueError: shapes that do not match, labels out of range, or logits that are not finite.
-    """
-    scores = check_rows("logits", logits, np.asarray(labels).size)
-    targets = check_labels(labels, scores.shape[1])
-    true_class = np.arange(targets.size), targets
-
-    def negative_log_likelihood(log_temperature: float) -> float:
-        scaled = scores / math.exp(log_temperature)
-        return float(np.mean(logsumexp(scaled, axis=1) - scaled[true_class]))
-
-    bounds = (math.log(LOWEST_TEMPERATURE), math.log(HIGHEST_TEMPERATURE))
-    found = minimize_scalar(
-        negative_log_likelihood, bounds=bounds, method="bounded", options={"xatol": 1e-8}
-    )
-    return math.exp(found.x)
 
 
 def risk_curve(labels: npt.NDArray[Any], probabilities: npt.NDArray[Any]) -> FloatArray:
