@@ -203,7 +203,7 @@ def test_a_full_disk_is_one_line(image_folder: Path, tmp_path: Path, megabytes: 
     run = tmp_path / "run"
     command = [sys.executable, "-m", "resformer", "train", "--data", str(image_folder)]
     # Optimiser, averages and weights of this one do not fit.
-    network = ("--network", "densenet121", "--optimizer", "adamw") if megabytes > 1 else ()
+    network = ("--network", "resnet18", "--optimizer", "adamw") if megabytes > 1 else ()
     done = subprocess.run(
         [*command, "--run-dir", str(run), *BARE, *network],
         cwd=ROOT,

@@ -61,6 +61,17 @@ _FILM_SUFFIXES = IMAGE_SUFFIXES | {".jpe", ".jfif", ".dcm", ".dicom", ".dic", ".
 _HEAD = 4096
 _NAMED = 5
 
+# Bounds on what an archive unpacks to, and on its entries.
+MAX_BYTES = 50 * 1024**3
+MAX_FILES = 1_000_000
+_CHUNK = 1024**2
+_ENCRYPTED = 0x1
+# zipfile bounds what these two give by the size that the entry declares; of the others it would
+# hold whatever comes out in memory.
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+# All that zipfile and its decompressor raise at a damaged archive.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError)
+
 
 class DatasetError(ValueError):
     """A data set that cannot be used; the message names what to change."""
@@ -323,15 +334,48 @@ def _log_left_out(root: DataRoot, left_out: Sequence[tuple[str, str]]) -> None:
         logger.log(level, "left out of %s: %d %s: %s", root, len(paths), reason, summarise(paths))
 
 
-MAX_BYTES = 50 * 1024**3
-MAX_FILES = 1_000_000
-_CHUNK = 1024**2
-_ENCRYPTED = 0x1
-# zipfile bounds what these two give by the size that the entry declares; of the others it would
-# hold whatever comes out in memory.
-_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-# All that zipfile and its decompressor raise at a damaged archive.
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError)
+@dataclass(frozen=True)
+class ClassSummary:
+    """The films of one class; sizes are ``width x height`` in pixels, as stored.
+
+    Attributes:
+        class_name: name of the class.
+        films: number of files.
+        smallest: size of the film with the fewest pixels, empty where none can be read.
+        most_common: size that most films have.
+        largest: size of the film with the most pixels.
+    """
+
+    class_name: str
+    films: int
+    smallest: str
+    most_common: str
+    largest: str
+
+
+def summarise_classes(index: ImageIndex) -> list[ClassSummary]:
+    """Count the films of each class and read their sizes from their headers.
+
+    A file without a header that Pillow reads is counted; its size is left out. A class whose films
+    all have one size of its own gives itself away before anything is learnt of the lungs.
+    """
+    summaries = []
+    for name in index.class_names:
+        paths = [path for path, class_name in index.items if class_name == name]
+        sizes = [size for path in paths if (size := _read_size(index.root / path)) is not None]
+        by_area = sorted(sizes, key=lambda size: size[0] * size[1])
+        chosen = [by_area[0], Counter(sizes).most_common(1)[0][0], by_area[-1]] if sizes else []
+        shown = [f"{width} x {height}" for width, height in chosen] or ["", "", ""]
+        summaries.append(ClassSummary(name, len(paths), *shown))
+    return summaries
+
+
+def _read_size(path: Path) -> tuple[int, int] | None:
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (OSError, Image.DecompressionBombError):
+        return None
 
 
 @contextmanager
@@ -497,63 +541,3 @@ def _extract(source: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path) -> N
 def _parts(entry: zipfile.ZipInfo) -> tuple[str, ...]:
     # Some archives made on Windows have backslashes.
     return PureWindowsPath(entry.filename).parts
-
-
-ImageSize = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class ClassSummary:
-    """The films of one class; sizes are ``width x height`` in pixels, as stored.
-
-    Attributes:
-        class_name: name of the class.
-        films: number of files.
-        smallest: size of the film with the fewest pixels, empty where none can be read.
-        most_common: size that most films have.
-        largest: size of the film with the most pixels.
-    """
-
-    class_name: str
-    films: int
-    smallest: str
-    most_common: str
-    largest: str
-
-
-def summarise_classes(index: ImageIndex) -> list[ClassSummary]:
-    """Count the films of each class and read their sizes from their headers.
-
-    A file without a readable header is counted; its size is left out. A class whose films all
-    have one size of its own gives itself away before anything is learnt of the lungs.
-    """
-    sizes: dict[str, list[ImageSize]] = {name: [] for name in index.class_names}
-    for path, name in index.items:
-        sizes[name] += _read_size(index.root / path)
-    films = Counter(name for _, name in index.items)
-    return [
-        ClassSummary(
-            name,
-            films[name],
-            _show(min(found, key=_area, default=None)),
-            _show(Counter(found).most_common(1)[0][0] if found else None),
-            _show(max(found, key=_area, default=None)),
-        )
-        for name, found in sizes.items()
-    ]
-
-
-def _read_size(path: Path) -> list[ImageSize]:
-    try:
-        with Image.open(path) as image:
-            return [image.size]
-    except (OSError, Image.DecompressionBombError):
-        return []
-
-
-def _area(size: ImageSize) -> int:
-    return size[0] * size[1]
-
-
-def _show(size: ImageSize | None) -> str:
-    return f"{size[0]} x {size[1]}" if size else ""

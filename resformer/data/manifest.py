@@ -230,14 +230,16 @@ def _report_odd_groups(films: Sequence[ScannedFilm], groups: Sequence[int]) -> N
     if mixed:
         logger.warning(
             "%d groups of near-duplicates hold more than one class, check their labels: %s",
-            *(len(mixed), summarise(mixed)),
+            len(mixed),
+            summarise(mixed),
         )
     largest = max(len(group) for group in members.values())
     if largest > max(_LARGE_GROUP, _LARGE_SHARE * len(films)):
         logger.warning(
             "%d of %d images are one group of near-duplicates: if they are different films, a "
             "higher duplicate_threshold tells them apart",
-            *(largest, len(films)),
+            largest,
+            len(films),
         )
 
 

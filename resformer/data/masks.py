@@ -31,6 +31,12 @@ from resformer.data.manifest import ManifestRow
 from resformer.images import decode_image
 from resformer.transforms import resize_pixels
 
+LUNGS_FOLDER = "masks"
+INFECTION_FOLDER = "infection masks"
+
+# How well a region is known, see `RegionMasks`.
+UNKNOWN, OUTLINED, BOXED = 0.0, 1.0, 2.0
+
 
 def cache_films(
     root: DataRoot,
@@ -110,13 +116,6 @@ def _fill(
         for _ in tqdm(stored, total=shape[0], desc="decode", unit="img", disable=not progress):
             pass
     arrays.flush()
-
-
-LUNGS_FOLDER = "masks"
-INFECTION_FOLDER = "infection masks"
-
-# How well a region is known, see `RegionMasks`.
-UNKNOWN, OUTLINED, BOXED = 0.0, 1.0, 2.0
 
 
 @dataclass(frozen=True)
