@@ -13,6 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from resformer.training.films import Workspace
 from torch import nn
 
 from benchmarks import ablation_training
@@ -28,7 +29,6 @@ from resformer.evaluation.tables import render_ablations
 from resformer.layers import EMPT, IMTM
 from resformer.layers.simam import SimAM
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
-from resformer.training.films import Workspace
 from resformer.transforms import InputSpec
 from tests.conftest import CLASS_NAMES
 from tests.report_setup import report_arguments, tell_of_a_training
