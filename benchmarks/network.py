@@ -1,20 +1,21 @@
-"""Measures the network against those that people would use instead.
+"""Measure the network against those that people would use instead.
 
-    pip install -r requirements-benchmarks.txt
     python -m benchmarks.network
 
-Every network gets the same input and the same threads, in PyTorch as it is (eager) and exported to
-ONNX Runtime, one image and a batch; all are timed in turns. Ours runs with its preprocessing left
-out, as the others do. The operations are those of PyTorch's counter, two for a multiplication with
-an addition; the machine's limit is the rate of a large matrix product in the same run.
+ResNet-18, MobileNetV3-Small and DenseNet-121 are torchvision's, and where
+``requirements-benchmarks.txt`` is installed TorchXRayVision's DenseNet comes beside them. Every
+network gets the same input and the same threads, in PyTorch as it is (eager) and exported to ONNX
+Runtime, one image and a batch; all are timed in turns. Ours runs with its preprocessing left out,
+as the others do. The operations are those of PyTorch's counter, two for a multiplication with an
+addition; the machine's limit is the rate of a large matrix product in the same run.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -22,36 +23,75 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models import densenet121, mobilenet_v3_small, resnet18
 
-from benchmarks.baselines import build_baselines
-from benchmarks.reporting import Summary, SummaryRow, publish, speed_parser
-from benchmarks.timing import Timing, describe_machine, measure_limit, time_together
+from benchmarks.common import (
+    Summary,
+    SummaryRow,
+    Timing,
+    build_speed_parser,
+    compare,
+    describe_machine,
+    publish,
+    save_bars,
+    time_together,
+)
 from resformer.checkpoint import Checkpoint, load_checkpoint
 from resformer.evaluation.markdown import render_table
-from resformer.evaluation.style import COLOURS, new_figure
 from resformer.runtime.export import quiet_exporter
 from resformer.runtime.folding import fold_batch_norm
 from resformer.runtime.onnx_runtime import open_session
 
+logger = logging.getLogger(__name__)
+
 OURS = "ResFormer (ours)"
-_HEADER = ("network", "parameters", "GFLOP", "eager, ms", "exported, ms", "exported, images/s")
-Run = Callable[[], object]
+BASELINES: Mapping[str, Callable[..., nn.Module]] = {
+    "ResNet-18": resnet18,
+    "MobileNetV3-Small": mobilenet_v3_small,
+    "DenseNet-121": densenet121,
+}
+_MATRIX_SIDE = 1536
+
+Images = NDArray[np.float32]
+Run = Callable[[Images], Images]
+
+
+class GreyClassifier(nn.Module):
+    """A network of RGB images that takes grey ones and is called as the training loop calls ours.
+
+    Args:
+        network: takes ``(B, 3, H, W)``.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor, return_lungs: bool = False) -> Tensor:
+        """Map ``(B, 1, H, W)`` to logits; it knows nothing of lungs."""
+        logits: Tensor = self.network(images.expand(-1, 3, -1, -1))
+        return logits
+
+
+def build_baseline(name: str, num_classes: int) -> nn.Module:
+    """Return a network of :data:`BASELINES` with random weights; it takes ``(B, 1, H, W)``."""
+    return GreyClassifier(BASELINES[name](num_classes=num_classes))
 
 
 @dataclass(frozen=True)
-class Measured:
+class Speed:
     """What was measured of one network.
 
     Attributes:
         parameters: how many.
-        operations: for one image.
+        flops: floating-point operations of one image.
         eager: one image in PyTorch.
         exported: one image in ONNX Runtime.
         batch: a batch in ONNX Runtime.
     """
 
     parameters: int
-    operations: float
+    flops: float
     eager: Timing
     exported: Timing
     batch: Timing
@@ -59,22 +99,54 @@ class Measured:
 
 def main(arguments: Sequence[str] | None = None) -> Summary:
     """Measure, and write the table and its plot."""
-    options, machine, checkpoint, ours = prepare(__doc__, __file__, arguments)
-    networks = {OURS: ours, **build_baselines(len(checkpoint.class_names))}
-    limit = measure_limit()
-    found = measure(networks, options.size, options.batch, options.threads, options.seconds)
-    limit = max(limit, measure_limit())
-    report = render(found, options.size, options.batch, limit)
-    publish(f"{machine}\n\n{report}", options.out)
-    plot(found, options.batch, options.out.with_suffix(".png"))
-    return summarise(found, options.size, options.batch, limit)
+    options, machine, checkpoint, ours = prepare(__doc__, "network", arguments)
+    size, batch = options.size, options.batch
+    networks = {OURS: ours, **build_competitors(len(checkpoint.class_names))}
+    limit = measure_limit(options.seconds)
+    found = measure(networks, size, batch, options.threads, options.seconds)
+    limit = max(limit, measure_limit(options.seconds))
+    rows = [
+        (
+            name,
+            f"{speed.parameters / 1e6:.1f} M",
+            f"{speed.flops / 1e9:.2f}",
+            speed.eager.milliseconds,
+            speed.exported.milliseconds,
+            f"{batch / speed.batch.median:.0f} ({batch / speed.batch.fastest:.0f})",
+        )
+        for name, speed in found.items()
+    ]
+    header = ("network", "parameters", "GFLOP", "eager, ms", "exported, ms", "exported, images/s")
+    rate = batch * found[OURS].flops / found[OURS].batch.median
+    publish(
+        f"{machine}\n\n{describe_sizes(options)}\n\n{render_table(header, rows)}\n\n"
+        f"The machine multiplies matrices at {limit / 1e9:.0f} GFLOP/s; in batches ours does "
+        f"{rate / 1e9:.0f} GFLOP/s, {rate / limit:.0%} of it.",
+        options.out,
+    )
+    exported = {name: 1000 * speed.exported.median for name, speed in found.items()}
+    eager = {name: 1000 * speed.eager.median for name, speed in found.items()}
+    rates = {name: batch / speed.batch.median for name, speed in found.items()}
+    save_bars(
+        {
+            "one image, exported (ms)": exported,
+            f"images/s in batches of {batch}, exported": rates,
+        },
+        options.out.with_suffix(".png"),
+    )
+    return (
+        compare(f"network, one image of {size}, exported, ms", exported, ".2f"),
+        compare("network, the same in PyTorch, ms", eager, ".2f"),
+        compare(f"network, images/s in batches of {batch}", rates, ".0f"),
+        SummaryRow("share of the machine's rate of matrix products", f"{rate / limit:.0%}"),
+    )
 
 
 def prepare(
-    description: str | None, file: str, arguments: Sequence[str] | None
+    description: str | None, name: str, arguments: Sequence[str] | None
 ) -> tuple[argparse.Namespace, str, Checkpoint, nn.Module]:
     """Return the options, the machine in words, the checkpoint and its folded network."""
-    parser = speed_parser(description, file, seconds=3.0)
+    parser = build_speed_parser(description, name, seconds=3.0)
     parser.add_argument("--size", type=int, default=128, help="side of the image")
     parser.add_argument("--batch", type=int, default=32, help="images in a batch")
     options = parser.parse_args(arguments)
@@ -84,36 +156,57 @@ def prepare(
     return options, machine, checkpoint, fold_batch_norm(checkpoint.build_model())
 
 
+def build_competitors(num_classes: int) -> dict[str, nn.Module]:
+    """Return what ours is compared with, in evaluation mode and with random weights."""
+    networks = {name: build_baseline(name, num_classes) for name in BASELINES}
+    try:
+        import torchxrayvision.models
+    except ImportError:
+        logger.warning(
+            "TorchXRayVision's DenseNet is left out: pip install -r requirements-benchmarks.txt"
+        )
+    else:
+        networks["TorchXRayVision DenseNet"] = torchxrayvision.models.DenseNet(
+            weights=None, num_classes=num_classes, in_channels=1, apply_sigmoid=False
+        )
+    return {name: network.eval() for name, network in networks.items()}
+
+
 def measure(
     networks: Mapping[str, nn.Module], size: int, batch: int, threads: int, seconds: float
-) -> dict[str, Measured]:
+) -> dict[str, Speed]:
     """Time networks that take ``(B, 1, size, size)``, by name."""
     image = torch.rand(1, 1, size, size)
     images = np.random.default_rng(0).random((batch, 1, size, size), dtype=np.float32)
     sessions = {
-        name: open_session(export_network(network, size), threads)
+        name: run_in_onnx_runtime(export_network(network, size), threads)
         for name, network in networks.items()
     }
     eager = time_together(
-        {name: _eager(network, image) for name, network in networks.items()}, seconds
+        {name: run_in_pytorch(network, image) for name, network in networks.items()}, seconds
     )
-    alone = time_together(
-        {name: _exported(session, image.numpy()) for name, session in sessions.items()}, seconds
-    )
-    together = time_together(
-        {name: _exported(session, images) for name, session in sessions.items()}, seconds
-    )
+    alone = time_runs(sessions, image.numpy(), seconds)
+    together = time_runs(sessions, images, seconds)
     return {
-        name: Measured(
-            sum(p.numel() for p in network.parameters()),
-            count_operations(network, image),
-            *(timing[name] for timing in (eager, alone, together)),
+        name: Speed(
+            sum(weight.numel() for weight in network.parameters()),
+            count_flops(network, image),
+            eager[name],
+            alone[name],
+            together[name],
         )
         for name, network in networks.items()
     }
 
 
-def count_operations(network: nn.Module, image: Tensor) -> float:
+def measure_limit(seconds: float) -> float:
+    """Return the best rate of float32 matrix multiplication on PyTorch's threads, in FLOP/s."""
+    one, other = torch.rand(2, _MATRIX_SIDE, _MATRIX_SIDE).unbind(0)
+    timing = time_together({"product": lambda: torch.mm(one, other)}, min(seconds, 2.0))["product"]
+    return 2 * _MATRIX_SIDE**3 / timing.fastest
+
+
+def count_flops(network: nn.Module, image: Tensor) -> float:
     """Return the floating-point operations of one image ``(1, 1, H, W)``."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(image)
@@ -136,78 +229,39 @@ def export_network(network: nn.Module, size: int) -> bytes:
     return graph
 
 
-def _eager(network: nn.Module, images: Tensor) -> Run:
-    def run() -> object:
-        with torch.inference_mode():
-            return network(images)
+def run_in_pytorch(network: nn.Module, images: Tensor) -> Callable[[], Tensor]:
+    """Return a call of a network as it is."""
+
+    @torch.inference_mode()
+    def run() -> Tensor:
+        logits: Tensor = network(images)
+        return logits
 
     return run
 
 
-def _exported(session: onnxruntime.InferenceSession, images: NDArray[np.float32]) -> Run:
+def run_in_onnx_runtime(graph: bytes, threads: int) -> Run:
+    """Return a function that maps images ``(B, 1, H, W)`` to the logits of a graph."""
+    session: onnxruntime.InferenceSession = open_session(graph, threads)
     name = session.get_inputs()[0].name
-    return lambda: session.run(None, {name: images})
+    return lambda images: np.asarray(session.run(None, {name: images})[0])
 
 
-def render(found: Mapping[str, Measured], size: int, batch: int, limit: float) -> str:
-    """Return the table, and how much of the machine's limit ours reaches."""
-    rows = [
-        (
-            name,
-            f"{m.parameters / 1e6:.1f} M",
-            f"{m.operations / 1e9:.2f}",
-            m.eager.milliseconds,
-            m.exported.milliseconds,
-            f"{batch / m.batch.median:.0f} ({batch / m.batch.fastest:.0f})",
-        )
-        for name, m in found.items()
-    ]
-    rate = _rate(found[OURS], batch)
+def time_runs(runs: Mapping[str, Run], images: Images, seconds: float) -> dict[str, Timing]:
+    """Time functions on the same images in turns."""
+
+    def call(run: Run) -> Callable[[], Images]:
+        return lambda: run(images)
+
+    return time_together({name: call(run) for name, run in runs.items()}, seconds)
+
+
+def describe_sizes(options: argparse.Namespace) -> str:
+    """Say which images were measured and how their times are shown."""
     return (
-        f"{size} x {size}; one image, and batches of {batch}. Medians, and in brackets the "
-        f"fastest.\n\n{render_table(_HEADER, rows)}\n\n"
-        f"The machine multiplies matrices at {limit / 1e9:.0f} GFLOP/s; in batches ours does "
-        f"{rate / 1e9:.0f} GFLOP/s, {rate / limit:.0%} of it."
+        f"{options.size} x {options.size}; one image, and batches of {options.batch}. "
+        "Medians, and in brackets the fastest."
     )
-
-
-def _rate(ours: Measured, batch: int) -> float:
-    """Return the floating-point operations of a second, in batches."""
-    return batch * ours.operations / ours.batch.median
-
-
-def summarise(found: Mapping[str, Measured], size: int, batch: int, limit: float) -> Summary:
-    """Return one film, a batch, and the share of the machine's limit."""
-
-    def row(what: str, show: Callable[[Measured], str]) -> SummaryRow:
-        beside = ", ".join(f"{name} {show(m)}" for name, m in found.items() if name != OURS)
-        return SummaryRow(what, show(found[OURS]), beside)
-
-    share = _rate(found[OURS], batch) / limit
-    return (
-        row(f"network, one image of {size}, exported, ms", lambda m: _milliseconds(m.exported)),
-        row("network, the same in PyTorch, ms", lambda m: _milliseconds(m.eager)),
-        row(f"network, images/s in batches of {batch}", lambda m: f"{batch / m.batch.median:.0f}"),
-        SummaryRow("share of the machine's rate of matrix products", f"{share:.0%}", ""),
-    )
-
-
-def _milliseconds(timing: Timing) -> str:
-    return f"{1000 * timing.median:.2f}"
-
-
-def plot(found: Mapping[str, Measured], batch: int, path: Path) -> None:
-    """Draw the time of one image and the images of a second."""
-    names = list(found)
-    figure, (left, right) = new_figure(10, 3.2, columns=2)
-    left.barh(names, [1000 * found[name].exported.median for name in names], color=COLOURS[0])
-    left.set_xlabel("one image, exported (ms)")
-    right.barh(names, [batch / found[name].batch.median for name in names], color=COLOURS[2])
-    right.set_xlabel(f"images/s in batches of {batch}, exported")
-    right.tick_params(labelleft=False)
-    for axes in (left, right):
-        axes.invert_yaxis()
-    figure.savefig(path, dpi=120)
 
 
 if __name__ == "__main__":
