@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import platform
 import statistics
@@ -17,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from resformer.evaluation.style import COLOURS, new_figure
+from tests.data_sets import encode
 from tests.dicom_files import radiograph, write
 from tests.phantom import draw_chest_phantom
 
@@ -179,15 +178,12 @@ def encode_film(film: NDArray[np.float64], kind: str) -> bytes:
 
     Args:
         film: as :func:`draw_film` gives it.
-        kind: ``PNG``, ``JPEG`` (of the quality that archives keep) or ``DICOM`` (12 bits in 16,
-            not compressed).
+        kind: ``PNG`` or ``DICOM`` (12 bits in 16, not compressed).
     """
     if kind == "DICOM":
         values = np.rint(film / 255 * (2**_DICOM_BITS - 1)).astype(np.uint16)
         return write(radiograph(values, bits_stored=_DICOM_BITS))
-    file = io.BytesIO()
-    Image.fromarray(film.astype(np.uint8)).save(file, kind, quality=90)
-    return file.getvalue()
+    return encode(film.astype(np.uint8), kind)
 
 
 def publish(text: str, path: Path) -> None:

@@ -1,26 +1,34 @@
-"""Measure the network against those that people would use instead.
+"""Measure the network against those that people would use instead, and in other runtimes.
 
+    pip install -r requirements-benchmarks.txt
     python -m benchmarks.network
 
-ResNet-18, MobileNetV3-Small and DenseNet-121 are torchvision's, and where
-``requirements-benchmarks.txt`` is installed TorchXRayVision's DenseNet comes beside them. Every
-network gets the same input and the same threads, in PyTorch as it is (eager) and exported to ONNX
-Runtime, one image and a batch; all are timed in turns. Ours runs with its preprocessing left out,
-as the others do. The operations are those of PyTorch's counter, two for a multiplication with an
-addition; the machine's limit is the rate of a large matrix product in the same run.
+ResNet-18, MobileNetV3-Small and DenseNet-121 are torchvision's; TorchXRayVision's DenseNet comes
+beside them. Every network gets the same input and the same threads, in PyTorch as it is (eager) and
+exported to ONNX Runtime, one image and a batch; all are timed in turns. Ours runs with its
+preprocessing left out, as the others do. The operations are those of PyTorch's counter, two for a
+multiplication with an addition; the machine's limit is the rate of a large matrix product in the
+same run.
+
+A second table has our graph in int8 (static, per channel, for convolutions alone, calibrated on
+drawn films) and in OpenVINO, and the most that a probability of other drawn films moves from
+PyTorch's. What is not installed is left out.
 """
 
 from __future__ import annotations
 
-import argparse
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import torch
 from numpy.typing import NDArray
+from onnxruntime.quantization import QuantFormat, quantize_static
+from scipy.special import softmax
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import densenet121, mobilenet_v3_small, resnet18
@@ -32,15 +40,17 @@ from benchmarks.common import (
     build_speed_parser,
     compare,
     describe_machine,
+    draw_film,
     publish,
     save_bars,
     time_together,
 )
-from resformer.checkpoint import Checkpoint, load_checkpoint
+from resformer.checkpoint import load_checkpoint
 from resformer.evaluation.markdown import render_table
 from resformer.runtime.export import quiet_exporter
 from resformer.runtime.folding import fold_batch_norm
 from resformer.runtime.onnx_runtime import open_session
+from resformer.transforms import InputSpec, to_input
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +60,10 @@ BASELINES: Mapping[str, Callable[..., nn.Module]] = {
     "MobileNetV3-Small": mobilenet_v3_small,
     "DenseNet-121": densenet121,
 }
+SHIPPED = "ONNX Runtime, float32 (shipped)"
+_INSTALL = "pip install -r requirements-benchmarks.txt"
 _MATRIX_SIDE = 1536
+_CALIBRATION_FILMS, _CALIBRATION_SEED = 32, 1000
 
 Images = NDArray[np.float32]
 Run = Callable[[Images], Images]
@@ -98,40 +111,48 @@ class Speed:
 
 
 def main(arguments: Sequence[str] | None = None) -> Summary:
-    """Measure, and write the table and its plot."""
-    options, machine, checkpoint, ours = prepare(__doc__, "network", arguments)
-    size, batch = options.size, options.batch
-    networks = {OURS: ours, **build_competitors(len(checkpoint.class_names))}
-    limit = measure_limit(options.seconds)
-    found = measure(networks, size, batch, options.threads, options.seconds)
-    limit = max(limit, measure_limit(options.seconds))
-    rows = [
-        (
-            name,
-            f"{speed.parameters / 1e6:.1f} M",
-            f"{speed.flops / 1e9:.2f}",
-            speed.eager.milliseconds,
-            speed.exported.milliseconds,
-            f"{batch / speed.batch.median:.0f} ({batch / speed.batch.fastest:.0f})",
-        )
-        for name, speed in found.items()
-    ]
-    header = ("network", "parameters", "GFLOP", "eager, ms", "exported, ms", "exported, images/s")
+    """Measure, and write the tables and the plot."""
+    parser = build_speed_parser(__doc__, "network", seconds=3.0)
+    parser.add_argument("--size", type=int, default=128, help="side of the image")
+    parser.add_argument("--batch", type=int, default=32, help="images in a batch")
+    parser.add_argument(
+        "--against",
+        nargs="*",
+        choices=list(BASELINES),
+        default=list(BASELINES),
+        metavar="NAME",
+        help=f"some of: {', '.join(BASELINES)} (default: all)",
+    )
+    options = parser.parse_args(arguments)
+    size, batch, threads, seconds = options.size, options.batch, options.threads, options.seconds
+    torch.set_num_threads(threads)
+    machine = describe_machine(threads)
+    checkpoint = load_checkpoint(options.model)
+    networks = {
+        OURS: fold_batch_norm(checkpoint.build_model()),
+        **build_competitors(options.against, len(checkpoint.class_names)),
+    }
+    graphs = {name: export_network(network, size) for name, network in networks.items()}
+    images = draw_images(batch, size)
+    limit = measure_limit(seconds)
+    found = measure_networks(networks, graphs, images, threads, seconds)
+    limit = max(limit, measure_limit(seconds))
     rate = batch * found[OURS].flops / found[OURS].batch.median
+    runtimes, compared = measure_runtimes(
+        graphs[OURS], networks[OURS], checkpoint.temperature, images, threads, seconds
+    )
+    sizes = f"{size} x {size}; one image, and batches of {batch}."
     publish(
-        f"{machine}\n\n{describe_sizes(options)}\n\n{render_table(header, rows)}\n\n"
+        f"{machine}\n\n{sizes} Medians, and in brackets the fastest.\n\n{render(found, batch)}\n\n"
         f"The machine multiplies matrices at {limit / 1e9:.0f} GFLOP/s; in batches ours does "
-        f"{rate / 1e9:.0f} GFLOP/s, {rate / limit:.0%} of it.",
+        f"{rate / 1e9:.0f} GFLOP/s, {rate / limit:.0%} of it.\n\n{compared}",
         options.out,
     )
     exported = {name: 1000 * speed.exported.median for name, speed in found.items()}
     eager = {name: 1000 * speed.eager.median for name, speed in found.items()}
     rates = {name: batch / speed.batch.median for name, speed in found.items()}
     save_bars(
-        {
-            "one image, exported (ms)": exported,
-            f"images/s in batches of {batch}, exported": rates,
-        },
+        {"one image, exported (ms)": exported, f"images/s in batches of {batch}, exported": rates},
         options.out.with_suffix(".png"),
     )
     return (
@@ -139,32 +160,17 @@ def main(arguments: Sequence[str] | None = None) -> Summary:
         compare("network, the same in PyTorch, ms", eager, ".2f"),
         compare(f"network, images/s in batches of {batch}", rates, ".0f"),
         SummaryRow("share of the machine's rate of matrix products", f"{rate / limit:.0%}"),
+        compare(f"other runtimes, one image of {size}, ms", runtimes, ".2f"),
     )
 
 
-def prepare(
-    description: str | None, name: str, arguments: Sequence[str] | None
-) -> tuple[argparse.Namespace, str, Checkpoint, nn.Module]:
-    """Return the options, the machine in words, the checkpoint and its folded network."""
-    parser = build_speed_parser(description, name, seconds=3.0)
-    parser.add_argument("--size", type=int, default=128, help="side of the image")
-    parser.add_argument("--batch", type=int, default=32, help="images in a batch")
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    machine = describe_machine(options.threads)
-    checkpoint = load_checkpoint(options.model)
-    return options, machine, checkpoint, fold_batch_norm(checkpoint.build_model())
-
-
-def build_competitors(num_classes: int) -> dict[str, nn.Module]:
+def build_competitors(names: Sequence[str], num_classes: int) -> dict[str, nn.Module]:
     """Return what ours is compared with, in evaluation mode and with random weights."""
-    networks = {name: build_baseline(name, num_classes) for name in BASELINES}
+    networks = {name: build_baseline(name, num_classes) for name in names}
     try:
         import torchxrayvision.models
     except ImportError:
-        logger.warning(
-            "TorchXRayVision's DenseNet is left out: pip install -r requirements-benchmarks.txt"
-        )
+        logger.warning("TorchXRayVision's DenseNet is left out: %s", _INSTALL)
     else:
         networks["TorchXRayVision DenseNet"] = torchxrayvision.models.DenseNet(
             weights=None, num_classes=num_classes, in_channels=1, apply_sigmoid=False
@@ -172,20 +178,26 @@ def build_competitors(num_classes: int) -> dict[str, nn.Module]:
     return {name: network.eval() for name, network in networks.items()}
 
 
-def measure(
-    networks: Mapping[str, nn.Module], size: int, batch: int, threads: int, seconds: float
+def draw_images(count: int, size: int, seed: int = 0) -> Images:
+    """Return drawn films as the network takes them, ``(count, 1, size, size)``."""
+    films = [draw_film(size, size, seed + number).astype(np.uint8) for number in range(count)]
+    return torch.stack([to_input(film, InputSpec(size=size)) for film in films]).numpy()
+
+
+def measure_networks(
+    networks: Mapping[str, nn.Module],
+    graphs: Mapping[str, bytes],
+    images: Images,
+    threads: int,
+    seconds: float,
 ) -> dict[str, Speed]:
-    """Time networks that take ``(B, 1, size, size)``, by name."""
-    image = torch.rand(1, 1, size, size)
-    images = np.random.default_rng(0).random((batch, 1, size, size), dtype=np.float32)
-    sessions = {
-        name: run_in_onnx_runtime(export_network(network, size), threads)
-        for name, network in networks.items()
-    }
+    """Time networks and their graphs, by name, on one and on all of the images."""
+    image = torch.from_numpy(images[:1])
+    sessions = {name: run_in_onnx_runtime(graph, threads) for name, graph in graphs.items()}
     eager = time_together(
         {name: run_in_pytorch(network, image) for name, network in networks.items()}, seconds
     )
-    alone = time_runs(sessions, image.numpy(), seconds)
+    alone = time_runs(sessions, images[:1], seconds)
     together = time_runs(sessions, images, seconds)
     return {
         name: Speed(
@@ -197,6 +209,23 @@ def measure(
         )
         for name, network in networks.items()
     }
+
+
+def render(found: Mapping[str, Speed], batch: int) -> str:
+    """Return the table of the networks."""
+    header = ("network", "parameters", "GFLOP", "eager, ms", "exported, ms", "exported, images/s")
+    rows = [
+        (
+            name,
+            f"{speed.parameters / 1e6:.1f} M",
+            f"{speed.flops / 1e9:.2f}",
+            speed.eager.milliseconds,
+            speed.exported.milliseconds,
+            f"{batch / speed.batch.median:.0f} ({batch / speed.batch.fastest:.0f})",
+        )
+        for name, speed in found.items()
+    ]
+    return render_table(header, rows)
 
 
 def measure_limit(seconds: float) -> float:
@@ -229,12 +258,12 @@ def export_network(network: nn.Module, size: int) -> bytes:
     return graph
 
 
-def run_in_pytorch(network: nn.Module, images: Tensor) -> Callable[[], Tensor]:
+def run_in_pytorch(network: nn.Module, images: Tensor) -> Callable[[], Images]:
     """Return a call of a network as it is."""
 
     @torch.inference_mode()
-    def run() -> Tensor:
-        logits: Tensor = network(images)
+    def run() -> Images:
+        logits: Images = network(images).numpy()
         return logits
 
     return run
@@ -256,12 +285,97 @@ def time_runs(runs: Mapping[str, Run], images: Images, seconds: float) -> dict[s
     return time_together({name: call(run) for name, run in runs.items()}, seconds)
 
 
-def describe_sizes(options: argparse.Namespace) -> str:
-    """Say which images were measured and how their times are shown."""
-    return (
-        f"{options.size} x {options.size}; one image, and batches of {options.batch}. "
-        "Medians, and in brackets the fastest."
-    )
+def measure_runtimes(
+    graph: bytes,
+    network: nn.Module,
+    temperature: float,
+    images: Images,
+    threads: int,
+    seconds: float,
+) -> tuple[dict[str, float], str]:
+    """Return the milliseconds of one image in each runtime, and the table of all figures.
+
+    Args:
+        graph: of the network.
+        network: whose probabilities are compared with those of the runtimes.
+        temperature: what logits are divided by.
+        images: ``(B, 1, size, size)``.
+        threads: of each runtime.
+        seconds: about how long each is timed.
+    """
+    runs = {
+        SHIPPED: run_in_onnx_runtime(graph, threads),
+        "ONNX Runtime, int8": run_in_onnx_runtime(quantize(graph, images.shape[-1]), threads),
+        **run_in_openvino(graph, threads),
+    }
+    one, many = time_runs(runs, images[:1], seconds), time_runs(runs, images, seconds)
+    expected = softmax(run_in_pytorch(network, torch.from_numpy(images))() / temperature, axis=1)
+    rows = [
+        (
+            name,
+            one[name].milliseconds,
+            f"{len(images) / many[name].median:.0f}",
+            f"{np.abs(softmax(run(images) / temperature, axis=1) - expected).max():.2g}",
+        )
+        for name, run in runs.items()
+    ]
+    header = ("runtime", "one image, ms", "images/s in batches", "a probability moves by, at most")
+    medians = {name: 1000 * timing.median for name, timing in one.items()}
+    return medians, f"Ours in other runtimes:\n\n{render_table(header, rows)}"
+
+
+class DrawnFilms:
+    """One batch of drawn films, by which ONNX Runtime calibrates (a ``CalibrationDataReader``)."""
+
+    def __init__(self, graph: bytes, size: int) -> None:
+        name = open_session(graph, 1).get_inputs()[0].name
+        images = draw_images(_CALIBRATION_FILMS, size, _CALIBRATION_SEED)
+        self._batches: Iterator[dict[str, Images]] = iter([{name: images}])
+
+    def get_next(self) -> dict[str, Images] | None:
+        """Return the next batch, until there is none."""
+        return next(self._batches, None)
+
+
+def quantize(graph: bytes, size: int) -> bytes:
+    """Return the graph with its convolutions in int8."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
+        source.write_bytes(graph)
+        quantize_static(
+            source,
+            target,
+            DrawnFilms(graph, size),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            op_types_to_quantize=["Conv"],
+        )
+        return target.read_bytes()
+
+
+def run_in_openvino(graph: bytes, threads: int) -> dict[str, Run]:
+    """Return the graph in OpenVINO, in float32 and in bfloat16; nothing where it is missing."""
+    try:
+        import openvino
+    except ImportError:
+        logger.warning("OpenVINO is left out: %s", _INSTALL)
+        return {}
+    core = openvino.Core()
+
+    def compile_for(precision: str) -> Run:
+        options = {
+            "INFERENCE_NUM_THREADS": threads,
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": precision,
+        }
+        model = core.compile_model(core.read_model(graph), "CPU", options)
+        request = model.create_infer_request()
+        return lambda images: np.array(request.infer([images])[model.output(0)])
+
+    return {
+        "OpenVINO, float32": compile_for("f32"),
+        "OpenVINO, bfloat16": compile_for("bf16"),
+    }
 
 
 if __name__ == "__main__":

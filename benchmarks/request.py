@@ -5,17 +5,11 @@
 For a PNG of 299 x 299 and of 1024 x 1024 and a DICOM file of 2500 x 2000 with 16 bits: each part
 that the app does for an answer, and the whole request through the app without a socket. What the
 parts do not explain is the form, the queue and the log.
-
-A second table shows what decoding a large JPEG at half its scale would save and how far it would
-move the probabilities: JPEG stores blocks of 8 x 8 frequencies, of which a decoder can leave out
-the high ones and give a picture of half the side (Pillow's draft mode). The app decodes whole; this
-is why.
 """
 
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,8 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from flask import Flask
-from numpy.typing import NDArray
-from PIL import Image
 
 from benchmarks.common import (
     Summary,
@@ -51,17 +43,14 @@ from web.service import ModelService
 
 TOTAL, REST = "whole request", "rest"
 _FILES = (("PNG", 299, 299), ("PNG", 1024, 1024), ("DICOM, 16 bits", 2500, 2000))
-_JPEG = (2600, 2200)
-_DIVISORS = (2, 4)
 
 Parts = dict[str, Callable[[], Any]]
 
 
 def main(arguments: Sequence[str] | None = None) -> Summary:
-    """Measure, and write the tables and the plot."""
+    """Measure, and write the table and its plot."""
     parser = build_speed_parser(__doc__, "request", seconds=1.0)
     parser.add_argument("--backend", default="auto")
-    parser.add_argument("--films", type=int, default=6, help="of the second table")
     parser.add_argument("--scale", type=float, default=1.0, help="of all sides, for a trial")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
@@ -81,8 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> Summary:
         height, width = (round(options.scale * side) for side in shape)
         data = encode_film(draw_film(height, width), kind.split(",")[0])
         found[f"{kind}, {height} x {width}"] = explain(measure(data))
-    jpegs = compare_jpegs(service, options.films, options.seconds, options.scale)
-    publish(f"{machine} Backend: {backend.name}.\n\n{render(found)}\n\n{jpegs}", options.out)
+    publish(f"{machine} Backend: {backend.name}.\n\n{render(found)}", options.out)
     plot(found, options.out.with_suffix(".png"))
     return tuple(
         SummaryRow(
@@ -160,51 +148,6 @@ def plot(found: Mapping[str, Mapping[str, float]], path: Path) -> None:
     axes.set_xlabel("ms")
     axes.legend(ncols=len(COLOURS), loc="lower center", bbox_to_anchor=(0.4, 1.0), frameon=False)
     figure.savefig(path, dpi=120)
-
-
-def compare_jpegs(service: ModelService, films: int, seconds: float, scale: float) -> str:
-    """Return a table of drawn films as JPEG, decoded whole and reduced.
-
-    Args:
-        service: whose probabilities are compared.
-        films: how many.
-        seconds: of each way to decode.
-        scale: of the films' sides.
-    """
-    height, width = (round(scale * side) for side in _JPEG)
-    files = [encode_film(draw_film(height, width, seed), "JPEG") for seed in range(films)]
-    size = service.checkpoint.input_spec.size
-    timings = time_together(
-        {"whole": lambda: decode_image(files[0])}
-        | {
-            f"1/{divisor}": lambda divisor=divisor: decode_reduced(files[0], divisor)
-            for divisor in _DIVISORS
-        },
-        seconds,
-    )
-    rows = [("whole", timings["whole"].milliseconds, "0", "0")]
-    for divisor in _DIVISORS:
-        levels, moved = [], []
-        for file in files:
-            whole, reduced = decode_image(file), decode_reduced(file, divisor)
-            one, other = (resize_pixels(pixels, size).astype(int) for pixels in (whole, reduced))
-            levels.append(int(np.abs(one - other).max()))
-            before, after = (service.predict(pixels).probabilities for pixels in (whole, reduced))
-            moved.append(max(abs(before[name] - after[name]) for name in before))
-        name = f"1/{divisor}"
-        rows.append((name, timings[name].milliseconds, str(max(levels)), f"{max(moved):.4f}"))
-    header = ("scale", "ms", "grey levels of the input, at most", "a probability, at most")
-    return (
-        f"JPEG of {height} x {width}, {films} drawn films: time to decode, and how far the "
-        f"network's input and a probability move.\n\n{render_table(header, rows)}"
-    )
-
-
-def decode_reduced(data: bytes, divisor: int) -> NDArray[np.uint8]:
-    """Decode a grey JPEG at a part of its scale, ``(H / divisor, W / divisor)``."""
-    with Image.open(io.BytesIO(data)) as image:
-        image.draft("L", (image.width // divisor, image.height // divisor))
-        return np.array(image.convert("L"))
 
 
 if __name__ == "__main__":

@@ -4,11 +4,15 @@
 
 Clients on kept connections send a drawn film as fast as they are answered, first 1 of them, then
 4, 16 and 64, to one server after the other. Ours gets a queue that 64 clients fit into.
+
+A second table has the seconds from the start of a process to its first answer, with each backend,
+in turns. The files were read before, so what is measured is the work and not the disk.
 """
 
 from __future__ import annotations
 
 import http.client
+import statistics
 import sys
 import tempfile
 import threading
@@ -25,6 +29,7 @@ from benchmarks.common import (
     Summary,
     SummaryRow,
     build_speed_parser,
+    compare,
     describe_machine,
     draw_film,
     encode_film,
@@ -40,7 +45,13 @@ SERVERS = {
     OURS: [sys.executable, "app.py", "--port", "0"],
     PLAIN: [sys.executable, "-m", "benchmarks.plain_service"],
 }
+STARTS = {
+    f"{OURS}, onnxruntime": (OURS, "onnxruntime"),
+    f"{OURS}, torch": (OURS, "torch"),
+    PLAIN: (PLAIN, "torch"),
+}
 _PATIENCE = 120
+_AIM = 5.0  # seconds to the first answer
 
 
 @dataclass(frozen=True)
@@ -73,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> Summary:
     parser.add_argument("--backend", default="auto", help="of our server")
     parser.add_argument("--size", type=int, default=1024, help="side of the film")
     parser.add_argument("--clients", type=int, nargs="+", default=(1, 4, 16, 64))
+    parser.add_argument("--starts", type=int, default=5, help="of each server")
     options = parser.parse_args(arguments)
     machine = describe_machine(options.threads)
     body = fill_form(encode_film(draw_film(options.size, options.size), "PNG"))
@@ -89,10 +101,11 @@ def main(arguments: Sequence[str] | None = None) -> Summary:
             times = (f"{load.milliseconds(percentile):.1f}" for percentile in (50, 99))
             rows.append((str(clients), name, f"{load.rate:.0f}", *times, str(load.failed)))
     header = ("clients", "server", "requests/s", "median, ms", "99th percentile, ms", "failed")
+    starts, started = measure_starts(options.model, options.threads, options.starts, body)
     publish(
         f"{machine}\n\nA film of {options.size} x {options.size} as PNG, "
         f"{len(body) / 1000:.0f} kB, {options.seconds:g} seconds for each line."
-        f"\n\n{render_table(header, rows)}",
+        f"\n\n{render_table(header, rows)}\n\n{started}",
         options.out,
     )
     plot(found, options.clients, options.out.with_suffix(".png"))
@@ -100,13 +113,16 @@ def main(arguments: Sequence[str] | None = None) -> Summary:
     def show(load: Load) -> str:
         return f"{load.rate:.0f}, {load.milliseconds(50):.0f}, {load.milliseconds(99):.0f}"
 
-    return tuple(
-        SummaryRow(
-            f"service, {n} client{'s' if n > 1 else ''}: requests/s, median and p99 in ms",
-            show(found[OURS][index]),
-            f"{PLAIN} {show(found[PLAIN][index])}",
-        )
-        for index, n in enumerate(options.clients)
+    return (
+        *(
+            SummaryRow(
+                f"service, {n} client{'s' if n > 1 else ''}: requests/s, median and p99 in ms",
+                show(found[OURS][index]),
+                f"{PLAIN} {show(found[PLAIN][index])}",
+            )
+            for index, n in enumerate(options.clients)
+        ),
+        compare(f"start to first answer, s (aim: under {_AIM:g})", starts, ".1f"),
     )
 
 
@@ -166,6 +182,41 @@ def post(connection: http.client.HTTPConnection, body: bytes) -> int:
     response = connection.getresponse()
     response.read()
     return response.status
+
+
+def measure_starts(
+    model: Path, threads: int, count: int, body: bytes
+) -> tuple[dict[str, float], str]:
+    """Return the median seconds from the start of each server to its answer, and the table."""
+    time_start(PLAIN, model, threads, body)  # the files are in memory now
+    taken: dict[str, list[float]] = {name: [] for name in STARTS}
+    for _ in range(count):
+        for name, seconds in taken.items():
+            seconds.append(time_start(name, model, threads, body))
+    medians = {name: statistics.median(seconds) for name, seconds in taken.items()}
+    rows = [(name, f"{medians[name]:.2f}", f"{max(taken[name]):.2f}") for name in taken]
+    return medians, (
+        f"From the start of the process to the first answer, {count} starts each, in seconds."
+        f"\n\n{render_table(('server', 'median', 'slowest'), rows)}"
+    )
+
+
+def time_start(name: str, model: Path, threads: int, body: bytes) -> float:
+    """Start a server of :data:`STARTS`, ask it once, stop it; return seconds until the answer.
+
+    Raises:
+        RuntimeError: if it does not answer with 200.
+    """
+    server, backend = STARTS[name]
+    begun = time.perf_counter()
+    with run_server(server, model, threads, backend, 1) as running:
+        connection = http.client.HTTPConnection(urlsplit(running.url).netloc, timeout=_PATIENCE)
+        status = post(connection, body)
+        seconds = time.perf_counter() - begun
+        connection.close()
+    if status != 200:
+        raise RuntimeError(f"{name} answered {status}: look at the log of its server")
+    return seconds
 
 
 def plot(found: Mapping[str, Sequence[Load]], clients: Sequence[int], path: Path) -> None:

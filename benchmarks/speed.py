@@ -16,19 +16,17 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
-from benchmarks import growth, network, request, runtimes, service, start, training
+from benchmarks import growth, network, request, service, training
 from benchmarks.common import FOLDER, Summary, SummaryRow, describe_machine, publish
 from resformer.evaluation.markdown import render_table, replace_block
 
 BENCHMARKS: Mapping[str, Callable[[Sequence[str]], Summary]] = {
-    "network": network.main,
     "request": request.main,
     "service": service.main,
     "training": training.main,
     "growth": growth.main,
-    "start": start.main,
     # The last one: after OpenVINO has run in it, a process that starts others may crash.
-    "runtimes": runtimes.main,
+    "network": network.main,
 }
 
 

@@ -6,9 +6,8 @@ The checkpoint says how our network is built and how its films are varied. Drawn
 the project's own loader, augmentation, loss and optimiser, in turns: an epoch of one network, an
 epoch of the other; first in one process with workers and threads, then by ``torchrun`` in as many
 processes as there are threads. The loader alone is timed too: where it is the slower part, the
-network is not what to improve. ``--splits 1:1 1:2 2:1 2:2`` measures ours for each number of
-workers that augment and of threads that the network gets. How long the checkpoint itself was
-trained until it reached an accuracy is read from its history.
+network is not what to improve. How long the checkpoint itself was trained until it reached an
+accuracy is read from its history.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.training.builders import build_learner, build_loader, build_loss
 from resformer.training.config import TrainingConfig
 from resformer.training.distributed import ProcessGroup, join_processes
-from resformer.training.engine import FilmLoader, Learner, train_epoch
+from resformer.training.engine import Learner, train_epoch
 from resformer.training.optimisation import choose_precision
 from resformer.transforms import InputSpec
 from tests.phantom import draw_chest_phantom
@@ -72,8 +71,7 @@ Rates = dict[str, list[float]]
 def main(arguments: Sequence[str] | None = None) -> Summary:
     """Measure, and write the table and its plot; a process of torchrun writes its rates alone."""
     options = _parse(arguments)
-    if options.keep_memory:
-        keep_memory()
+    keep_memory()
     checkpoint = load_checkpoint(options.model)
     network = checkpoint.model_config
     config = training_config(
@@ -92,11 +90,6 @@ def main(arguments: Sequence[str] | None = None) -> Summary:
                 options.rates.write_text(json.dumps(rates), encoding="utf-8")
         return ()
     machine = describe_machine(options.threads)
-    splits = [
-        (str(workers), str(threads), f"{rate:.0f}")
-        for workers, threads in options.splits
-        for rate in [measure_split(films, network, config, workers, threads, options.epochs)]
-    ]
     torch.set_num_threads(options.threads)
     measured = {"one process": measure(films, network, config, options.epochs)}
     if options.processes > 1:
@@ -114,7 +107,6 @@ def main(arguments: Sequence[str] | None = None) -> Summary:
         f"{config.batch_size}, {choose_precision(config.precision, CPU)}; {options.epochs} epochs. "
         f"One process augments by {config.workers} workers; several have one thread each and none.",
         render_table(("network", "images/s, median", "fastest epoch"), rows),
-        *([render_table(("workers", "threads", "images/s, median"), splits)] if splits else []),
         describe_history(checkpoint, options.accuracy),
     ]
     publish("\n\n".join(parts), options.out)
@@ -149,30 +141,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="that train together, the second time; 1: only one process is measured",
     )
     parser.add_argument("--accuracy", type=float, default=0.886, help="of the history")
-    parser.add_argument(
-        "--splits",
-        nargs="+",
-        type=_read_split,
-        default=[],
-        metavar="WORKERS:THREADS",
-        help="of the cores, to compare",
-    )
-    parser.add_argument(
-        "--keep-memory",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="as a training does; without, as glibc would",
-    )
     # Of each process that torchrun starts: where the main one writes the rates.
     parser.add_argument("--rates", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
-
-
-def _read_split(text: str) -> tuple[int, int]:
-    workers, _, threads = text.partition(":")
-    if not (workers.isdecimal() and threads.isdecimal() and int(threads)):
-        raise argparse.ArgumentTypeError(f"expected WORKERS:THREADS, such as 1:2, got {text!r}")
-    return int(workers), int(threads)
 
 
 def training_config(checkpoint: Checkpoint, **changes: Any) -> TrainingConfig:
@@ -218,9 +189,14 @@ def measure(
     """Return the images a second of each epoch, by network, and of the loader alone."""
     loader = build_loader(films, config, group)
     plain = replace(network, lung_head=False, infection_head=False)
+
+    def learn(sizes: ResFormerConfig, build: Callable[[ResFormerConfig], nn.Module]) -> Learner:
+        loss = build_loss(films, sizes, config)
+        return build_learner(loss, len(loader), sizes, config, group, build=build)
+
     learners = {
-        OURS: _build(films, network, config, loader, group),
-        RESNET: _build(films, plain, config, loader, group, _build_resnet),
+        OURS: learn(network, IdentityMappingResFormer),
+        RESNET: learn(plain, lambda sizes: build_baseline(RESNET, sizes.num_classes)),
     }
     rates: Rates = {name: [] for name in (*learners, LOADER)}
     for epoch in range(epochs + 1):
@@ -235,26 +211,6 @@ def measure(
         if epoch == 0:  # it warms up and does not count
             rates = {name: [] for name in rates}
     return rates
-
-
-def measure_split(
-    films: FilmDataset,
-    network: ResFormerConfig,
-    config: TrainingConfig,
-    workers: int,
-    threads: int,
-    epochs: int,
-) -> float:
-    """Return the median images a second of ours with so many workers and threads."""
-    torch.set_num_threads(threads)
-    config = replace(config, workers=workers)
-    loader = build_loader(films, config, ALONE)
-    learner = _build(films, network, config, loader, ALONE)
-    found = [
-        train_epoch(learner, loader, ALONE, label=OURS, progress=False)["images_per_second"]
-        for _ in range(epochs + 1)
-    ]
-    return statistics.median(found[1:])
 
 
 def measure_together(options: argparse.Namespace) -> Rates:
@@ -272,22 +228,6 @@ def measure_together(options: argparse.Namespace) -> Rates:
         )
         found: Rates = json.loads(rates.read_text(encoding="utf-8"))
     return found
-
-
-def _build(
-    films: FilmDataset,
-    network: ResFormerConfig,
-    config: TrainingConfig,
-    loader: FilmLoader,
-    group: ProcessGroup,
-    build: Callable[[ResFormerConfig], nn.Module] = IdentityMappingResFormer,
-) -> Learner:
-    loss = build_loss(films, network, config)
-    return build_learner(loss, len(loader), network, config, group, build=build)
-
-
-def _build_resnet(network: ResFormerConfig) -> nn.Module:
-    return build_baseline(RESNET, network.num_classes)
 
 
 def read_history(checkpoint: Checkpoint) -> list[Mapping[str, float]]:
