@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> Summary:
     machine = describe_machine(options.threads)
     found: dict[str, list[Point]] = {_BATCH: [], _CLIENTS: [], _SIDE: []}
     with tempfile.TemporaryDirectory() as folder:
-        models = {side: export_for(options.model, side, Path(folder)) for side in options.sides}
+        models = {side: write_model(side, Path(folder), options) for side in options.sides}
         first = options.sides[0]
         for batch in options.batches:
             point = measure_alone(models[first], first, batch, options)
@@ -96,11 +96,12 @@ def main(arguments: Sequence[str] | None = None) -> Summary:
     return (SummaryRow("time grows with a power of (1 is linear)", shown),)
 
 
-def export_for(model: Path, side: int, folder: Path) -> Path:
+def write_model(side: int, folder: Path, options: argparse.Namespace) -> Path:
     """Write the checkpoint for another input side; its weights fit any."""
-    checkpoint = replace(load_checkpoint(model), graph=None, gate=None)
+    checkpoint = load_checkpoint(options.model)
+    checkpoint = replace(checkpoint, graph=None, gate=None, input_spec=InputSpec(side))
     path = folder / f"{side}.pth"
-    save_checkpoint(add_graph(replace(checkpoint, input_spec=InputSpec(side))), path)
+    save_checkpoint(checkpoint if options.backend == "torch" else add_graph(checkpoint), path)
     return path
 
 
@@ -142,7 +143,9 @@ def measure_clients(model: Path, options: argparse.Namespace) -> list[Point]:
 
 
 def growth_exponent(points: Sequence[Point]) -> float:
-    """Return the slope of the time in a plot of logarithms."""
+    """Return the slope of the time in a plot of logarithms; NaN for a single point."""
+    if len(points) < 2:
+        return float("nan")
     amounts, seconds, _ = np.array(points).T
     return float(np.polyfit(np.log(amounts), np.log(seconds), 1)[0])
 
