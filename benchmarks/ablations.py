@@ -134,7 +134,7 @@ class Variant:
 
     @property
     def file_name(self) -> str:
-        """Of its result."""
+        """Name of the file of its result."""
         return "-".join(self.name.lower().split()) + ".json"
 
     def configure(self, network: ResFormerConfig) -> ResFormerConfig:

@@ -38,7 +38,6 @@ from resformer.gate.samples import (
     GateConfig,
     GateSamples,
     collect_samples,
-    join_blocks,
 )
 from resformer.training.workspace import Workspace
 
@@ -67,12 +66,6 @@ class Measured:
         """Return how many are refused, and of how many."""
         results = gate.judge(self.blocks, self.objections)
         return sum(not result.accepted for result in results), len(results)
-
-    def __add__(self, other: Measured) -> Measured:
-        """Return these pictures and then the others."""
-        return Measured(
-            join_blocks([self.blocks, other.blocks]), self.objections + other.objections
-        )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -214,13 +207,17 @@ def measure_outliers(
         tables[f"{held_out} half, gate fitted on the {fitted}"] = {
             kind: looked_at[kind, held_out].refused(gate) for kind in kinds
         }
-    whole = {kind: looked_at[kind, first] + looked_at[kind, second] for kind in kinds}
+
+    def refused_of_both(kind: str, gate: Gate) -> tuple[int, int]:
+        counts = [looked_at[kind, half].refused(gate) for half in HALVES]
+        return sum(refused for refused, _ in counts), sum(count for _, count in counts)
+
     tables["kind that the gate was not fitted on"] = {
-        kind: whole[kind].refused(fit_without([f"{kind}/{half}" for half in HALVES]))
+        kind: refused_of_both(kind, fit_without([f"{kind}/{half}" for half in HALVES]))
         for kind in kinds
     }
     bare = fit_without([f"{kind}/{half}" for kind, half in looked_at])
-    tables["kind, with no outliers given"] = {kind: whole[kind].refused(bare) for kind in kinds}
+    tables["kind, with no outliers given"] = {kind: refused_of_both(kind, bare) for kind in kinds}
     return tables
 
 
