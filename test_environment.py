@@ -81,7 +81,7 @@ def check_model(path: Path) -> Check:
     try:
         import numpy as np
 
-        from resformer.inference import Predictor
+        from resformer.predict import Predictor
     except (ImportError, OSError) as error:
         return Check("Model", f"not tried: {error}", expected, "mend the packages above first")
     try:

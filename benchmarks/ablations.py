@@ -33,28 +33,29 @@ from torch import Tensor, nn
 
 from benchmarks.common import describe_machine
 from benchmarks.network import build_baseline
-from resformer.data.archive import open_dataset
 from resformer.data.dataset import EpochSampler, FilmDataset
+from resformer.data.find import open_dataset
 from resformer.data.manifest import read_manifest
 from resformer.devices import choose_device, place_model
+from resformer.evaluation.answers import predict_lungs
 from resformer.evaluation.controls import CONTROLS, LUNGS_BLACK, change_films
-from resformer.evaluation.lungs import predict_lungs
 from resformer.evaluation.metrics import evaluate_predictions
 from resformer.evaluation.report import write_json
 from resformer.layers import EMPT, IMTM
 from resformer.layers.simam import SimAM
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
-from resformer.training.builders import (
+from resformer.training.config import TrainingConfig
+from resformer.training.distributed import ProcessGroup
+from resformer.training.films import Workspace
+from resformer.training.learner import (
     build_learner,
     build_loader,
     build_loss,
     build_training_films,
+    split_logits,
+    train_epoch,
 )
-from resformer.training.config import TrainingConfig
-from resformer.training.distributed import ProcessGroup
-from resformer.training.engine import split_logits, train_epoch
 from resformer.training.lungs import learn_lungs
-from resformer.training.workspace import Workspace
 from resformer.transforms import InputSpec
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from resformer.evaluation.style import COLOURS, new_figure
+from resformer.evaluation.plots import COLOURS, new_figure
 from tests.data_sets import encode
 from tests.dicom_files import radiograph, write
 from tests.phantom import draw_chest_phantom

@@ -21,19 +21,16 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.common import build_data_parser, publish
-from resformer.data.archive import open_dataset
-from resformer.data.augment import appearance_transforms, seed_transforms
-from resformer.data.background import BackgroundReplacement
+from resformer.data.augment import STRENGTHS, appearance_transforms, seed_transforms
 from resformer.data.dataset import FilmDataset
+from resformer.data.find import open_dataset
 from resformer.data.manifest import read_manifest
-from resformer.data.strengths import STRENGTHS
-from resformer.data.style import StyleExchange
-from resformer.evaluation.films import answer_pixels
-from resformer.evaluation.lungs import predict_lungs
-from resformer.evaluation.markdown import render_table
+from resformer.data.surroundings import BackgroundReplacement, StyleExchange
+from resformer.evaluation.answers import answer_pixels, predict_lungs
+from resformer.evaluation.card import render_table
 from resformer.evaluation.metrics import evaluate_predictions
-from resformer.inference import Predictor
-from resformer.training.workspace import Workspace
+from resformer.predict import Predictor
+from resformer.training.films import Workspace
 from resformer.transforms import resize_pixels
 
 Pixels = NDArray[np.uint8]

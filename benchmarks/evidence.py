@@ -28,22 +28,22 @@ from torch import Tensor
 
 from benchmarks.common import build_data_parser, publish
 from resformer.checkpoint import load_checkpoint
-from resformer.data.archive import open_dataset
+from resformer.data.find import open_dataset
 from resformer.data.manifest import read_manifest
 from resformer.data.masks import INFECTION_FOLDER, mask_of
-from resformer.evaluation.bootstrap import estimate_mean
+from resformer.evaluation.card import render_table
 from resformer.evaluation.faithfulness import (
     area_under_curve,
     replace_by_evidence,
     share_inside,
     structural_similarity,
 )
-from resformer.evaluation.markdown import render_table
-from resformer.evaluation.tables import format_estimate
+from resformer.evaluation.metrics import estimate_mean
+from resformer.evaluation.report import format_estimate
 from resformer.explanation import class_evidence, scale_evidence
 from resformer.images import decode_image
-from resformer.inference import Predictor, compute_logits
 from resformer.model import IdentityMappingResFormer
+from resformer.predict import Predictor, compute_logits
 from resformer.transforms import resize_pixels, to_input
 
 logger = logging.getLogger(__name__)

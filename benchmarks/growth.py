@@ -35,11 +35,11 @@ from benchmarks.common import (
     time_together,
 )
 from benchmarks.service import OURS, fill_form, put_load, run_server
+from resformer.backends import choose_backend
 from resformer.checkpoint import load_checkpoint, save_checkpoint
-from resformer.evaluation.markdown import render_table
-from resformer.evaluation.style import COLOURS, GUIDE_COLOUR, new_figure
-from resformer.runtime.backend import choose_backend
-from resformer.runtime.export import add_graph
+from resformer.evaluation.card import render_table
+from resformer.evaluation.plots import COLOURS, GUIDE_COLOUR, new_figure
+from resformer.export import add_graph
 from resformer.transforms import InputSpec
 
 SIDES = (128, 192, 256, 384, 512, 768, 1024)

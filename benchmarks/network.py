@@ -45,11 +45,10 @@ from benchmarks.common import (
     save_bars,
     time_together,
 )
+from resformer.backends import fold_batch_norm, open_session
 from resformer.checkpoint import load_checkpoint
-from resformer.evaluation.markdown import render_table
-from resformer.runtime.export import quiet_exporter
-from resformer.runtime.folding import fold_batch_norm
-from resformer.runtime.onnx_runtime import open_session
+from resformer.evaluation.card import render_table
+from resformer.export import quiet_exporter
 from resformer.transforms import InputSpec, to_input
 
 logger = logging.getLogger(__name__)

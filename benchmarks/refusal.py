@@ -21,25 +21,24 @@ from scipy.stats import binomtest
 
 from benchmarks.common import build_data_parser, publish
 from resformer.checkpoint import Checkpoint, load_checkpoint
-from resformer.data.archive import open_dataset
-from resformer.data.duplicates import group_duplicates
-from resformer.data.fingerprint import fingerprint
+from resformer.data.duplicates import fingerprint, group_duplicates
+from resformer.data.find import open_dataset
 from resformer.data.manifest import read_manifest
-from resformer.evaluation.markdown import render_table
+from resformer.evaluation.card import render_table
 from resformer.gate.alterations import ALTERATIONS
 from resformer.gate.drawings import DRAWINGS
-from resformer.gate.fit import fit_gate
-from resformer.gate.gate import Gate
-from resformer.gate.outliers import find_outliers, read_outliers
-from resformer.gate.pixels import object_to_pixels
-from resformer.gate.samples import (
+from resformer.gate.fit import (
     Blocks,
     Describer,
     GateConfig,
     GateSamples,
     collect_samples,
+    find_outliers,
+    fit_gate,
+    read_outliers,
 )
-from resformer.training.workspace import Workspace
+from resformer.gate.gate import Gate, object_to_pixels
+from resformer.training.films import Workspace
 
 Pixels = NDArray[np.uint8]
 # By table and row, how many pictures were refused, and of how many.

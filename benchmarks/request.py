@@ -30,12 +30,12 @@ from benchmarks.common import (
     time_together,
 )
 from benchmarks.service import fill_form
+from resformer.backends import Backend, choose_backend
 from resformer.checkpoint import Checkpoint
-from resformer.evaluation.markdown import render_table
-from resformer.evaluation.style import COLOURS, new_figure
-from resformer.gate.pixels import object_to_pixels
+from resformer.evaluation.card import render_table
+from resformer.evaluation.plots import COLOURS, new_figure
+from resformer.gate.gate import object_to_pixels
 from resformer.images import decode_image, encode_preview
-from resformer.runtime.backend import Backend, choose_backend
 from resformer.transforms import resize_pixels
 from tests.web.posting import CONTENT_TYPE
 from web import WebConfig, create_app

@@ -35,8 +35,8 @@ from benchmarks.common import (
     encode_film,
     publish,
 )
-from resformer.evaluation.markdown import render_table
-from resformer.evaluation.style import draw_line, new_figure
+from resformer.evaluation.card import render_table
+from resformer.evaluation.plots import draw_line, new_figure
 from tests.web.posting import CONTENT_TYPE, form
 from tests.web.serving import RunningApp, run_command
 

@@ -36,7 +36,7 @@ import numpy as np
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from benchmarks.common import build_parser, publish, resident_bytes
-from resformer.evaluation.markdown import render_table
+from resformer.evaluation.card import render_table
 from tests.data_sets import encode
 from tests.dicom_files import radiograph, write, write_frame
 from tests.image_files import png_chunk, png_header

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks import growth, network, request, service, training
 from benchmarks.common import FOLDER, Summary, SummaryRow, describe_machine, publish
-from resformer.evaluation.markdown import render_table, replace_block
+from resformer.evaluation.card import render_table, replace_block
 
 BENCHMARKS: Mapping[str, Callable[[Sequence[str]], Summary]] = {
     "request": request.main,

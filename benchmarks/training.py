@@ -41,20 +41,17 @@ from benchmarks.common import (
 from benchmarks.network import OURS, build_baseline
 from resformer.allocator import keep_memory
 from resformer.checkpoint import Checkpoint, load_checkpoint
-from resformer.data.augment import CACHE_MARGIN, FilmAugmentation
-from resformer.data.background import BackgroundReplacement
+from resformer.data.augment import CACHE_MARGIN, STRENGTHS, FilmAugmentation
 from resformer.data.dataset import FilmDataset
 from resformer.data.masks import RegionMasks
-from resformer.data.strengths import STRENGTHS
-from resformer.data.style import StyleExchange
-from resformer.evaluation.lineage import list_stages
-from resformer.evaluation.markdown import render_table
+from resformer.data.surroundings import BackgroundReplacement, StyleExchange
+from resformer.evaluation.card import render_table
+from resformer.evaluation.report import list_stages
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
-from resformer.training.builders import build_learner, build_loader, build_loss
 from resformer.training.config import TrainingConfig
 from resformer.training.distributed import ProcessGroup, join_processes
-from resformer.training.engine import Learner, train_epoch
-from resformer.training.optimisation import choose_precision
+from resformer.training.learner import Learner, build_learner, build_loader, build_loss, train_epoch
+from resformer.training.optim import choose_precision
 from resformer.transforms import InputSpec
 from tests.phantom import draw_chest_phantom
 

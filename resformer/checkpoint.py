@@ -1,4 +1,8 @@
-"""The checkpoint: one file with the weights and everything that is needed to use them rightly.
+"""Versions of what a checkpoint was made with.
+
+The network as an ONNX graph, as a checkpoint carries it.
+
+The checkpoint: one file with the weights and everything that is needed to use them rightly.
 
 Class names in the order of the logits, input size, normalisation and calibration travel with the
 weights, so that an application cannot disagree with the training. Read with ``weights_only=True``:
@@ -7,24 +11,85 @@ a checkpoint from a stranger cannot run code.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import os
 import pickle
+import platform
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from resformer.abstention.abstention import Abstention, AbstentionError
-from resformer.gate.gate import Gate
-from resformer.gate.subspace import GateError
+from resformer import __version__
+from resformer.abstention import Abstention, AbstentionError
+from resformer.gate.gate import Gate, GateError
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
-from resformer.runtime.graph import NetworkGraph, fingerprint
 from resformer.transforms import InputSpec
-from resformer.versions import library_versions
+
+_RECORDED_PACKAGES = ("torch", "numpy", "pillow", "albumentations")
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of Python, of this package and of the libraries that shape a result."""
+    versions = {"python": platform.python_version(), "resformer": __version__}
+    for package in _RECORDED_PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+@dataclass(frozen=True)
+class NetworkGraph:
+    """An ONNX file in memory and what it was made from.
+
+    Attributes:
+        content: the bytes of the file, weights included.
+        source: fingerprint of what it was exported from, of :func:`fingerprint`.
+    """
+
+    content: bytes
+    source: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a tensor and a text, fit for a checkpoint."""
+        return {
+            "content": torch.frombuffer(bytearray(self.content), dtype=torch.uint8),
+            "source": self.source,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> NetworkGraph:
+        """Rebuild a graph from :meth:`to_dict`.
+
+        Raises:
+            ValueError: if a part is missing or of a wrong kind.
+        """
+        content, source = values.get("content"), values.get("source")
+        if not (isinstance(content, Tensor) and content.dtype == torch.uint8):
+            raise ValueError("the graph holds no bytes")
+        if not isinstance(source, str):
+            raise ValueError("the graph does not say what it was made from")
+        return cls(content.numpy().tobytes(), source)
+
+
+def fingerprint(input_spec: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of the numbers in a graph: those of the preprocessing and the weights."""
+    digest = hashlib.sha256(json.dumps(input_spec, sort_keys=True).encode())
+    for name in sorted(state_dict):
+        tensor = state_dict[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
 
 FORMAT = "resformer-checkpoint-1"
 # What a checkpoint may be without, as one of a time before is.

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from resformer.images import IMAGE_SUFFIXES, ImageError, decode_image
-from resformer.inference import Prediction, Predictor
+from resformer.predict import Prediction, Predictor
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from resformer.abstention.abstention import Abstention
+from resformer.abstention import Abstention
 from resformer.checkpoint import load_checkpoint, save_checkpoint
 
 LEAST_CONFIDENCE, GREATEST_DISTANCE = 1.0, 1234.5

@@ -13,10 +13,9 @@ from pathlib import Path
 import torch
 
 from resformer.model import ResFormerConfig
-from resformer.training.builders import build_learner, build_loader, build_loss
 from resformer.training.distributed import join_processes
-from resformer.training.engine import train_epoch
-from resformer.training.workspace import Workspace
+from resformer.training.films import Workspace
+from resformer.training.learner import build_learner, build_loader, build_loss, train_epoch
 from resformer.transforms import InputSpec
 from tests.training_setup import TINY_TRAINING, split_by_number
 

@@ -10,10 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from resformer.abstention.abstention import Abstention, AbstentionError, Doubt
-from resformer.abstention.fit import (
-    AbstentionConfig,
-)
+from resformer.abstention import Abstention, AbstentionConfig, AbstentionError, Doubt
 from resformer.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -22,11 +19,11 @@ from resformer.checkpoint import (
     save_atomically,
     save_checkpoint,
 )
-from resformer.inference import Predictor
+from resformer.export import add_graph
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
-from resformer.runtime.export import add_graph
-from resformer.training.gating import add_abstention
-from resformer.training.workspace import Workspace
+from resformer.predict import Predictor
+from resformer.training.films import Workspace
+from resformer.training.finish import add_abstention
 from resformer.transforms import InputSpec, to_input
 from tests.conftest import CLASS_NAMES
 from tests.phantom import draw_chest_phantom

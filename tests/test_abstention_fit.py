@@ -8,12 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from resformer.abstention.fit import (
-    AbstentionConfig,
-    FilmFeatures,
-    choose_thresholds,
-    fit_abstention,
-)
+from resformer.abstention import AbstentionConfig, FilmFeatures, choose_thresholds, fit_abstention
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from benchmarks.ablations import VARIANTS, main
 from resformer.cli import main as run_command
 from resformer.data.manifest import write_manifest
 from resformer.data.masks import INFECTION_FOLDER, LUNGS_FOLDER
-from resformer.evaluation.card.details import render_ablations
-from resformer.evaluation.repetitions import read_ablations
+from resformer.evaluation.card import render_ablations
+from resformer.evaluation.report import read_ablations
 from resformer.layers import EMPT, IMTM
 from resformer.layers.simam import SimAM
 from resformer.model import IdentityMappingResFormer, ResFormerConfig

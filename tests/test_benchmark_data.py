@@ -20,11 +20,10 @@ from resformer.data.manifest import write_manifest
 from resformer.evaluation.faithfulness import share_inside
 from resformer.explanation import evidence_map
 from resformer.gate.drawings import DRAWINGS
-from resformer.gate.fit import fit_gate
+from resformer.gate.fit import Blocks, GateConfig, GateSamples, fit_gate
 from resformer.gate.gate import Gate
-from resformer.gate.samples import Blocks, GateConfig, GateSamples
-from resformer.inference import Predictor
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
+from resformer.predict import Predictor
 from resformer.transforms import InputSpec, to_input
 from tests.conftest import CLASS_NAMES
 from tests.phantom import draw_chest_phantom

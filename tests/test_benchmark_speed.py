@@ -19,8 +19,8 @@ from benchmarks.common import Summary, SummaryRow, draw_film, encode_film, time_
 from benchmarks.plain_service import create_app as create_plain_app
 from resformer.checkpoint import load_checkpoint, save_checkpoint
 from resformer.images import decode_image
-from resformer.inference import Predictor
 from resformer.model import IdentityMappingResFormer
+from resformer.predict import Predictor
 from tests.web.gating import write_gated_checkpoint
 from tests.web.serving import serve_checkpoint
 

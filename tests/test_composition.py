@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from resformer.data.composition import describe_manifest
-from resformer.data.manifest import Manifest, ManifestRow
+from resformer.data.manifest import Manifest, ManifestRow, describe_manifest
 from resformer.evaluation.answers import Answers
-from resformer.evaluation.markdown import replace_block
-from resformer.evaluation.subgroups import evaluate_sources
+from resformer.evaluation.card import replace_block
+from resformer.evaluation.external import evaluate_sources
 
 
 def row(path: str, group: int, split: str, digest: str) -> ManifestRow:

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from resformer.data.archive import extract_images, open_dataset
-from resformer.data.discovery import find_images
-from resformer.data.errors import DatasetError
+from resformer.data.find import DatasetError, extract_images, find_images, open_dataset
 
 
 def _pack(path: Path, *names: str, content: bytes = b"pixels") -> Path:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from resformer.data.augment import FilmAugmentation
-from resformer.data.strengths import STRENGTHS, AugmentationConfig
+from resformer.data.augment import STRENGTHS, AugmentationConfig, FilmAugmentation
 
 
 @pytest.mark.parametrize("strength", STRENGTHS)

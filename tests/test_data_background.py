@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from resformer.data.augment import FilmAugmentation
-from resformer.data.background import BackgroundReplacement, blend, soften
+from resformer.data.augment import STRENGTHS, FilmAugmentation
 from resformer.data.dataset import FilmDataset, share_of_region
-from resformer.data.manifest import Manifest, build_manifest
+from resformer.data.find import JoinedRoot
+from resformer.data.manifest import Manifest, ManifestRow, build_manifest
 from resformer.data.masks import RegionMasks, cache_masks
-from resformer.data.records import ManifestRow
-from resformer.data.roots import JoinedRoot
-from resformer.data.strengths import STRENGTHS
+from resformer.data.surroundings import BackgroundReplacement, blend, soften
 from resformer.images import ImageError
 from resformer.transforms import InputSpec
 from tests.data_sets import draw_texture, encode, write_data_set

@@ -9,9 +9,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from resformer.data.background import LungConcealment
 from resformer.data.dataset import NO_CLASS, FilmDataset
 from resformer.data.masks import RegionMasks
+from resformer.data.surroundings import LungConcealment
 from resformer.training.losses import FilmBatch, TrainingLoss
 from resformer.transforms import InputSpec
 from tests.data_sets import draw_texture

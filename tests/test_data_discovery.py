@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from resformer.data.discovery import find_images, locate_root
-from resformer.data.errors import DatasetError
+from resformer.data.find import DatasetError, find_images, locate_root
 
 
 def _touch(root: Path, *paths: str) -> Path:

@@ -14,9 +14,9 @@ from resformer.data.duplicates import (
     DUPLICATE_CORRELATION,
     aligned_correlation,
     candidate_pairs,
+    fingerprint,
     group_duplicates,
 )
-from resformer.data.fingerprint import fingerprint
 from tests.data_sets import draw_texture, encode
 
 Pixels = NDArray[np.uint8]

@@ -11,12 +11,9 @@ import pytest
 
 from resformer.checkpoint import load_checkpoint
 from resformer.cli import main
-from resformer.data.archive import open_datasets
-from resformer.data.cache import cache_films
-from resformer.data.discovery import find_images
-from resformer.data.errors import DatasetError
+from resformer.data.find import DatasetError, JoinedRoot, find_images, open_datasets
 from resformer.data.manifest import Manifest, build_manifest, read_manifest, write_manifest
-from resformer.data.roots import JoinedRoot
+from resformer.data.masks import cache_films
 from tests.conftest import CLASS_NAMES
 from tests.data_sets import draw_texture, encode, write_data_set
 from tests.phantom import draw_chest_phantom

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from resformer.data.errors import DatasetError
+from resformer.data.find import DatasetError
 from resformer.data.manifest import (
     Manifest,
     build_manifest,

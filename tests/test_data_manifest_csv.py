@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from resformer.data.errors import DatasetError
+from resformer.data.find import DatasetError
 from resformer.data.manifest import (
     Manifest,
     ManifestRow,

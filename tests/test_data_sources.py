@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from resformer.data.records import ManifestRow
-from resformer.data.sources import source_of, source_weights
+from resformer.data.manifest import ManifestRow, source_of, source_weights
 
 
 @pytest.mark.parametrize(

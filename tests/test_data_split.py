@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resformer.data.errors import DatasetError
+from resformer.data.find import DatasetError
 from resformer.data.split import SPLITS, assign_splits
 
 FRACTIONS = (0.70, 0.15, 0.15)

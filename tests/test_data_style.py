@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from resformer.data.style import (
+from resformer.data.surroundings import (
     StyleExchange,
     cumulated_levels,
     match_sharpness,

@@ -4,8 +4,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from resformer.data.discovery import ImageIndex, find_images
-from resformer.data.summary import ClassSummary, summarise_classes
+from resformer.data.find import ClassSummary, ImageIndex, find_images, summarise_classes
 from tests.conftest import CLASS_NAMES
 
 

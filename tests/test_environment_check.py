@@ -81,7 +81,7 @@ def test_the_device_is_named() -> None:
 
 def test_packages_that_do_not_load_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.setitem(sys.modules, "resformer.inference", None)
+    monkeypatch.setitem(sys.modules, "resformer.predict", None)
     assert "PyTorch does not load" in check_device().found
     assert "--force-reinstall" in check_device().remedy
     assert check_model(Path("any.pth")).remedy == "mend the packages above first"

@@ -3,11 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from resformer.evaluation.calibration import (
-    HIGHEST_TEMPERATURE,
-    LOWEST_TEMPERATURE,
-    fit_temperature,
-)
+from resformer.evaluation.metrics import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE, fit_temperature
 
 # Three of four are class 0, just as a softmax of (0.75, 0.25) says.
 CALIBRATED = np.log(np.array([[0.75, 0.25]] * 4))

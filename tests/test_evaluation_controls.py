@@ -14,8 +14,8 @@ from scipy.ndimage import gaussian_filter
 
 from resformer.checkpoint import Checkpoint
 from resformer.evaluation.controls import CONTROLS, EXCHANGED, FOREIGN, NEED_LUNGS, run_controls
-from resformer.inference import Prediction, Predictor
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
+from resformer.predict import Prediction, Predictor
 from resformer.transforms import InputSpec
 from tests.conftest import CLASS_NAMES
 from tests.phantom import draw_chest_phantom

@@ -14,13 +14,13 @@ from PIL import Image
 
 from resformer.checkpoint import Checkpoint, save_checkpoint
 from resformer.cli import main
-from resformer.data.errors import DatasetError
+from resformer.data.find import DatasetError
 from resformer.data.manifest import write_manifest
 from resformer.evaluation.answers import Answers, collect_answers
 from resformer.evaluation.external import ExternalFilm, evaluate_external, read_labels
-from resformer.gate.result import GateResult
-from resformer.inference import Prediction
+from resformer.gate.gate import GateResult
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
+from resformer.predict import Prediction
 from resformer.transforms import InputSpec
 from tests.conftest import CLASS_NAMES
 from tests.phantom import draw_chest_phantom

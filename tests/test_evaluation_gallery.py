@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.container import BarContainer
 
-from resformer.evaluation.gallery import plot_films, plot_probabilities
+from resformer.evaluation.plots import plot_films, plot_probabilities
 
 
 def film(value: int, side: int = 4) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:

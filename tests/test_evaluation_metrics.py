@@ -9,9 +9,8 @@ import pytest
 from scipy.stats import norm
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support, roc_auc_score
 
-from resformer.evaluation import bootstrap
-from resformer.evaluation.metrics import evaluate_predictions
-from resformer.evaluation.scores import class_scores, confidence_bins
+from resformer.evaluation import metrics as bootstrap
+from resformer.evaluation.metrics import class_scores, confidence_bins, evaluate_predictions
 
 NAMES = ("A", "B", "C")
 LABELS = np.array([0, 0, 0, 1, 1, 2])

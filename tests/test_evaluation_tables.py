@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from resformer.evaluation.metrics import evaluate_predictions
-from resformer.evaluation.tables import (
+from resformer.evaluation.report import (
     Mistake,
     class_table,
     format_estimate,

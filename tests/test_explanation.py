@@ -16,11 +16,16 @@ from PIL import Image
 from scipy.ndimage import correlate1d
 from torch import Tensor, nn
 
-from resformer.explanation import class_evidence, encode_overlay, evidence_map, scale_evidence
-from resformer.explanation.colours import inferno
+from resformer.explanation import (
+    class_evidence,
+    encode_overlay,
+    evidence_map,
+    inferno,
+    scale_evidence,
+)
 from resformer.images import encode_preview, preview_size
-from resformer.inference import Predictor
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
+from resformer.predict import Predictor
 from resformer.transforms import InputSpec, to_input
 from tests.phantom import draw_chest_phantom
 

@@ -11,7 +11,7 @@ from PIL import Image
 from resformer.cli import main
 from resformer.folders import FolderSummary, predict_folder
 from resformer.images import decode_image
-from resformer.inference import Predictor
+from resformer.predict import Predictor
 from tests.abstaining import write_abstaining_checkpoint
 from tests.phantom import draw_chest_phantom
 

@@ -19,10 +19,8 @@ from resformer.checkpoint import (
     save_atomically,
     save_checkpoint,
 )
-from resformer.gate.gate import Gate, describe
-from resformer.gate.pixels import object_to_pixels
-from resformer.gate.subspace import GateError, Subspace
-from resformer.inference import Predictor, compute_logits
+from resformer.gate.gate import Gate, GateError, Subspace, describe, object_to_pixels
+from resformer.predict import Predictor, compute_logits
 from resformer.transforms import to_input
 from tests.phantom import draw_chest_phantom
 

@@ -10,19 +10,23 @@ import pytest
 import torch
 from PIL import Image
 
-from resformer.checkpoint import load_checkpoint, save_checkpoint
+from resformer import export
+from resformer.checkpoint import NetworkGraph, load_checkpoint, save_checkpoint
 from resformer.cli import main
-from resformer.data.manifest_csv import write_manifest
-from resformer.gate.alterations import ALTERATIONS
+from resformer.data.manifest import write_manifest
+from resformer.gate.alterations import ALTERATIONS, FilmVariation
 from resformer.gate.drawings import DRAWINGS
-from resformer.gate.films import FilmVariation
-from resformer.gate.fit import fit_gate
-from resformer.gate.outliers import find_outliers, read_outliers
-from resformer.gate.samples import Describer, GateConfig, GateSamples, collect_samples
-from resformer.inference import Predictor
-from resformer.runtime import export
-from resformer.runtime.graph import NetworkGraph
-from resformer.training import gating
+from resformer.gate.fit import (
+    Describer,
+    GateConfig,
+    GateSamples,
+    collect_samples,
+    find_outliers,
+    fit_gate,
+    read_outliers,
+)
+from resformer.predict import Predictor
+from resformer.training import finish as gating
 from tests.phantom import draw_chest_phantom
 from tests.training_setup import split_by_number
 

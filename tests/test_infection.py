@@ -14,9 +14,9 @@ from resformer.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from resformer.layers import average_inside
 from resformer.model import HEALTHY_WEIGHT, IdentityMappingResFormer, ResFormerConfig
 from resformer.training.config import TrainingConfig
+from resformer.training.films import Workspace
 from resformer.training.losses import FilmBatch, TrainingLoss, region_loss
-from resformer.training.run import train
-from resformer.training.workspace import Workspace
+from resformer.training.train import train
 from resformer.transforms import InputSpec
 from tests.conftest import CLASS_NAMES
 from tests.lung_films import draw_lungs, fix_regions, write_masked_films

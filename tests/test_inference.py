@@ -12,7 +12,7 @@ import torch
 
 from resformer.checkpoint import load_checkpoint
 from resformer.devices import choose_device
-from resformer.inference import Prediction, Predictor
+from resformer.predict import Prediction, Predictor
 from resformer.transforms import to_input
 from tests.phantom import draw_chest_phantom
 

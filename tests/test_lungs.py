@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from resformer.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from resformer.evaluation.lungs import dice_of_lungs, predict_lungs
+from resformer.evaluation.answers import dice_of_lungs, predict_lungs
 from resformer.layers import average_inside
 from resformer.layers.lung_head import OUTSIDE_WEIGHT
 from resformer.model import IdentityMappingResFormer, ResFormerConfig

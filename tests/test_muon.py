@@ -11,8 +11,7 @@ from torch.optim import AdamW, Muon
 
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.training.config import TrainingConfig
-from resformer.training.muon import MuonWithAdamW, is_matrix
-from resformer.training.optimisation import build_optimizer, build_scheduler
+from resformer.training.optim import MuonWithAdamW, build_optimizer, build_scheduler, is_matrix
 
 MUON = TrainingConfig(optimizer="muon", muon_learning_rate=0.01, muon_weight_decay=0.1, epochs=4)
 

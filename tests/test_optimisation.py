@@ -11,7 +11,7 @@ from torch import nn
 
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.training.config import TrainingConfig
-from resformer.training.optimisation import (
+from resformer.training.optim import (
     WeightAverage,
     build_optimizer,
     build_scheduler,

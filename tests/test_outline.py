@@ -10,8 +10,8 @@ import pytest
 
 from resformer.checkpoint import Checkpoint
 from resformer.explanation import trace_lungs
-from resformer.inference import Predictor
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
+from resformer.predict import Predictor
 from resformer.transforms import InputSpec
 from tests.conftest import CLASS_NAMES
 from tests.phantom import draw_chest_phantom

@@ -12,12 +12,14 @@ import pytest
 from benchmarks.speed import collect, quote
 from resformer.checkpoint import Checkpoint, load_checkpoint
 from resformer.cli.report import CARD_NAME, FIGURES_MARK, JSON_NAME
-from resformer.evaluation.card import render_card, render_figures
-from resformer.evaluation.card.tables import show_origin
-from resformer.evaluation.markdown import replace_block
-from resformer.evaluation.repetitions import read_ablations
-from resformer.evaluation.study import describe_model, keep_in
-from resformer.evaluation.tables import class_table, overall_table
+from resformer.evaluation.card import render_card, render_figures, replace_block, show_origin
+from resformer.evaluation.report import (
+    class_table,
+    describe_model,
+    keep_in,
+    overall_table,
+    read_ablations,
+)
 from web.config import describe_settings
 from web.contract.errors import CODES
 

@@ -14,9 +14,8 @@ import torch
 
 from resformer.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from resformer.cli import main
-from resformer.evaluation.card import render_card, render_figures
+from resformer.evaluation.card import render_card, render_figures, replace_block
 from resformer.evaluation.controls import CONTROLS, NEED_LUNGS
-from resformer.evaluation.markdown import replace_block
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.transforms import InputSpec
 from tests.conftest import CLASS_NAMES

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import torch
 
-from resformer.abstention.abstention import Abstention
+from resformer.abstention import Abstention
 from resformer.checkpoint import load_checkpoint
-from resformer.evaluation.card.details import render_recipe
-from resformer.evaluation.card.tables import show_earlier, show_minutes
-from resformer.evaluation.lineage import list_stages
-from resformer.evaluation.study import describe_model
+from resformer.evaluation.card import render_recipe, show_earlier, show_minutes
+from resformer.evaluation.report import describe_model, list_stages
 from tests.report_setup import tell_of_a_training
 
 

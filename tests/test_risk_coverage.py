@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from resformer.evaluation.answers import Answers
-from resformer.evaluation.risk_coverage import evaluate_abstention, plot_risk_coverage, risk_curve
-from resformer.evaluation.shares import estimate_share
+from resformer.evaluation.answers import (
+    Answers,
+    evaluate_abstention,
+    plot_risk_coverage,
+    risk_curve,
+)
+from resformer.evaluation.metrics import estimate_share
 
 LABELS = np.array([0, 1, 0, 1])
 # Confidence 0.9 right, 0.8 wrong, 0.7 right, 0.6 wrong.

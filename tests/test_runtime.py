@@ -12,14 +12,12 @@ import onnx
 import pytest
 import torch
 
-from resformer.abstention.abstention import Abstention
+from resformer.abstention import Abstention
+from resformer.backends import NetworkOutputs, choose_backend, fold_batch_norm, run_network
 from resformer.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
-from resformer.inference import Predictor
+from resformer.export import StretchAndNormalise, add_graph
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
-from resformer.runtime.backend import choose_backend
-from resformer.runtime.export import StretchAndNormalise, add_graph
-from resformer.runtime.folding import fold_batch_norm
-from resformer.runtime.outputs import NetworkOutputs, run_network
+from resformer.predict import Predictor
 from resformer.transforms import InputSpec, normalise_pixels, to_input
 from tests.conftest import CLASS_NAMES
 from tests.phantom import draw_chest_phantom

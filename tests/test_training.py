@@ -19,10 +19,9 @@ from resformer.checkpoint import (
 )
 from resformer.data.manifest import Manifest
 from resformer.model import ResFormerConfig
-from resformer.training.engine import train_epoch
-from resformer.training.epochs import STATE_NAME
-from resformer.training.run import train
+from resformer.training.learner import train_epoch
 from resformer.training.state import Progress
+from resformer.training.train import STATE_NAME, train
 from tests.training_setup import TINY_TRAINING, split_by_number, train_a_trial
 
 
@@ -130,7 +129,7 @@ def test_an_interrupted_training_resumes_to_the_same_result(
             raise KeyboardInterrupt  # after the weights moved and before anything was written
         return figures
 
-    monkeypatch.setattr("resformer.training.epochs.train_epoch", interrupted)
+    monkeypatch.setattr("resformer.training.train.train_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(
             image_folder,

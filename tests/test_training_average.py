@@ -12,13 +12,11 @@ import torch
 from resformer.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from resformer.cli import main
 from resformer.data.manifest import write_manifest
-from resformer.evaluation.card.details import render_recipe
-from resformer.evaluation.card.tables import show_origin
-from resformer.evaluation.lineage import list_stages
-from resformer.evaluation.study import describe_model
+from resformer.evaluation.card import render_recipe, show_origin
+from resformer.evaluation.report import describe_model, list_stages
 from resformer.model import ResFormerConfig
-from resformer.training.averaging import average_trainings, average_weights
-from resformer.training.workspace import Workspace
+from resformer.training.films import Workspace
+from resformer.training.finish import average_trainings, average_weights
 from tests.training_setup import TINY_TRAINING, split_by_number, train_a_trial
 
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from resformer.data.dataset import FilmDataset
+from resformer.evaluation.answers import predict_lungs
 from resformer.evaluation.controls import CONTROLS, FOREIGN, change_films, choose_donors
-from resformer.evaluation.lungs import predict_lungs
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
-from resformer.training import epochs
-from resformer.training.run import train
-from resformer.training.validation import make_foreign
-from resformer.training.workspace import Workspace
+from resformer.training import train as epochs
+from resformer.training.films import Workspace
+from resformer.training.learner import make_foreign
+from resformer.training.train import train
 from resformer.transforms import InputSpec
 from tests.lung_films import write_masked_films
 from tests.training_setup import LUNG_TRAINING, split_by_number

@@ -12,9 +12,9 @@ import torch
 from resformer.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from resformer.cli import main
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
-from resformer.training import epochs
+from resformer.training import train as epochs
 from resformer.training.config import TrainingConfig
-from resformer.training.engine import train_epoch
+from resformer.training.learner import train_epoch
 from resformer.training.state import read_initial
 from tests.conftest import CLASS_NAMES
 from tests.training_setup import TINY_TRAINING, train_a_trial

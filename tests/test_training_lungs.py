@@ -15,10 +15,10 @@ from resformer.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from resformer.cli import main
 from resformer.data.manifest import Manifest
 from resformer.model import ResFormerConfig
-from resformer.training.engine import train_epoch
+from resformer.training.films import Workspace
+from resformer.training.learner import train_epoch
 from resformer.training.lungs import learn_lungs, take_lungs
-from resformer.training.run import train
-from resformer.training.workspace import Workspace
+from resformer.training.train import train
 from resformer.transforms import InputSpec
 from tests.lung_films import write_masked_films
 from tests.training_setup import LUNG_TRAINING, split_by_number
@@ -93,7 +93,7 @@ def test_stopped_in_either_stage_it_reaches_the_same_result(
             raise KeyboardInterrupt
         return figures
 
-    for module in ("lungs", "epochs"):
+    for module in ("lungs", "train"):
         monkeypatch.setattr(f"resformer.training.{module}.train_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         _train(masked_folder, manifest, tmp_path, tiny_config)

@@ -13,10 +13,9 @@ from torch import nn
 from resformer.checkpoint import Checkpoint
 from resformer.data.dataset import FilmDataset
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
-from resformer.training.epochs import STATE_NAME
-from resformer.training.normalisation import measure_normalisation
-from resformer.training.run import train
+from resformer.training.finish import measure_normalisation
 from resformer.training.state import read_initial
+from resformer.training.train import STATE_NAME, train
 from resformer.transforms import InputSpec
 from tests.phantom import draw_chest_phantom
 from tests.training_setup import TINY_TRAINING, split_by_number

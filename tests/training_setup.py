@@ -11,7 +11,7 @@ from resformer.checkpoint import Checkpoint
 from resformer.data.manifest import Manifest, ManifestRow
 from resformer.model import ResFormerConfig
 from resformer.training.config import TrainingConfig
-from resformer.training.run import train
+from resformer.training.train import train
 from tests.conftest import CLASS_NAMES
 
 TINY_TRAINING = TrainingConfig(

@@ -6,7 +6,7 @@ import base64
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from resformer.gate.result import GateResult
+from resformer.gate.gate import GateResult
 from resformer.images import decode_image, encode_preview
 from web.config import WebConfig
 from web.errors import ApiError
@@ -14,7 +14,7 @@ from web.options import AnswerOptions
 from web.service import ModelService
 
 if TYPE_CHECKING:
-    from resformer.inference import Prediction
+    from resformer.predict import Prediction
 
 NOT_A_FILM = "not_a_chest_xray"
 UNCERTAIN = "uncertain"

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from PIL import Image
 
-from resformer.data.discovery import is_hidden
+from resformer.data.find import is_hidden
 from web.service import StartError
 from web.work_queue import BusyError
 

@@ -9,7 +9,7 @@ import numpy as np
 from flask import Blueprint, Response, render_template
 
 from resformer import __version__
-from resformer.evaluation.card.tables import AREAS
+from resformer.evaluation.card import AREAS
 from resformer.images import IMAGE_SUFFIXES
 from web import charts
 from web.config import WebConfig
@@ -87,7 +87,7 @@ def create_blueprint(config: WebConfig, service: ModelService) -> Blueprint:
 def _colour_scale() -> list[str]:
     """Return colours along the map of evidence, from the least to the most."""
     # With the package comes PyTorch, which a forking server does without.
-    from resformer.explanation.colours import inferno
+    from resformer.explanation import inferno
 
     levels = np.linspace(0, 255, 9).astype(np.uint8)
     return [f"#{bytes(colour).hex()}" for colour in inferno(levels)]

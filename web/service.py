@@ -17,7 +17,7 @@ from web.micro_batch import MicroBatcher
 
 if TYPE_CHECKING:
     from resformer.checkpoint import Checkpoint
-    from resformer.inference import Prediction, Predictor
+    from resformer.predict import Prediction, Predictor
 
 MODEL_NAME = "Identity-Mapping ResFormer"
 
@@ -52,8 +52,8 @@ class ModelService:
 
     Args:
         model_path: the checkpoint.
-        device: as for `resformer.inference.Predictor`.
-        backend: as for `resformer.inference.Predictor`.
+        device: as for `resformer.predict.Predictor`.
+        backend: as for `resformer.predict.Predictor`.
     """
 
     def __init__(self, model_path: Path, device: str = "auto", backend: str = "auto") -> None:
@@ -71,7 +71,7 @@ class ModelService:
             StartError: if there is no usable checkpoint or device.
         """
         # PyTorch takes a second to import: `--help` and a forking server do without it.
-        from resformer.inference import Predictor
+        from resformer.predict import Predictor
 
         try:
             predictor = Predictor.from_file(self._model_path, self._device, self._backend)

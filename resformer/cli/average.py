@@ -42,12 +42,12 @@ def run(options: argparse.Namespace) -> int:
     """Average; the exit status."""
     from resformer.checkpoint import load_checkpoint, save_checkpoint
     from resformer.cli.train import summarise
-    from resformer.data.archive import open_datasets
+    from resformer.data.find import open_datasets
     from resformer.data.manifest import read_manifest
-    from resformer.gate.outliers import find_outliers
-    from resformer.runtime.export import add_graph_if_possible
-    from resformer.training.averaging import average_trainings
-    from resformer.training.workspace import Workspace
+    from resformer.export import add_graph_if_possible
+    from resformer.gate.fit import find_outliers
+    from resformer.training.films import Workspace
+    from resformer.training.finish import average_trainings
 
     checkpoints = [load_checkpoint(path) for path in options.checkpoints]
     outliers = find_outliers(options.outliers) if options.outliers else {}

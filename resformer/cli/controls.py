@@ -43,12 +43,12 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Examine; the exit status."""
-    from resformer.data.archive import open_dataset
+    from resformer.data.find import open_dataset
     from resformer.data.manifest import read_manifest
     from resformer.evaluation.controls import run_controls
     from resformer.evaluation.report import write_json
-    from resformer.inference import Predictor
-    from resformer.training.workspace import Workspace
+    from resformer.predict import Predictor
+    from resformer.training.films import Workspace
 
     predictor = Predictor.from_file(options.model, options.device)
     outliner = Predictor.from_file(options.outliner or options.model, options.device)

@@ -38,13 +38,12 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate; the exit status."""
-    from resformer.data.archive import open_dataset
-    from resformer.data.discovery import find_images
+    from resformer.data.find import find_images, open_dataset
     from resformer.data.manifest import read_manifest
-    from resformer.evaluation.films import classify_films
+    from resformer.evaluation.answers import classify_films
     from resformer.evaluation.metrics import evaluate_predictions
     from resformer.evaluation.report import write_report
-    from resformer.inference import Predictor
+    from resformer.predict import Predictor
 
     predictor = Predictor.from_file(options.model, options.device, options.backend)
     with open_dataset(options.data) as root:

@@ -31,7 +31,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
 def run(options: argparse.Namespace) -> int:
     """Export; the exit status."""
     from resformer.checkpoint import load_checkpoint, save_checkpoint
-    from resformer.runtime.export import add_graph
+    from resformer.export import add_graph
 
     checkpoint = add_graph(load_checkpoint(options.model))
     out = options.out or options.model

@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     """Evaluate; the exit status."""
     from resformer.evaluation.external import examine_folder
     from resformer.evaluation.report import write_json
-    from resformer.inference import Predictor
+    from resformer.predict import Predictor
 
     predictor = Predictor.from_file(options.model, options.device)
     report = examine_folder(predictor, options.data, progress=True)

@@ -45,15 +45,13 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
 def run(options: argparse.Namespace) -> int:
     """Fit; the exit status."""
     from resformer.checkpoint import load_checkpoint, save_checkpoint
-    from resformer.data.archive import open_datasets
-    from resformer.data.manifest import build_manifest
-    from resformer.data.manifest_csv import read_manifest
+    from resformer.data.find import open_datasets
+    from resformer.data.manifest import build_manifest, read_manifest
     from resformer.devices import choose_device
-    from resformer.gate.outliers import find_outliers
-    from resformer.gate.samples import GateConfig
-    from resformer.runtime.export import add_graph_if_possible
-    from resformer.training.gating import add_abstention, add_gate
-    from resformer.training.workspace import Workspace
+    from resformer.export import add_graph_if_possible
+    from resformer.gate.fit import GateConfig, find_outliers
+    from resformer.training.films import Workspace
+    from resformer.training.finish import add_abstention, add_gate
 
     checkpoint = load_checkpoint(options.model)
     outliers = find_outliers(options.outliers) if options.outliers else {}

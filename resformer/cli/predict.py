@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from resformer.cli.options import add_model_option, add_runtime_options
 
 if TYPE_CHECKING:
-    from resformer.inference import Predictor
+    from resformer.predict import Predictor
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         ValueError: if --out is given with anything but one folder, or a folder without --out.
     """
-    from resformer.inference import Predictor
+    from resformer.predict import Predictor
 
     folders = [path for path in options.files if path.is_dir()]
     if options.out and (len(options.files) != 1 or not folders):

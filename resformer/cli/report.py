@@ -13,7 +13,7 @@ from resformer.cli.options import add_model_option, add_runtime_options
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from resformer.inference import Predictor
+    from resformer.predict import Predictor
 
 logger = logging.getLogger(__name__)
 
@@ -74,12 +74,9 @@ def run(options: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from resformer.checkpoint import save_checkpoint
-    from resformer.evaluation.card import render_card, render_figures
-    from resformer.evaluation.lineage import list_stages
-    from resformer.evaluation.markdown import replace_block
-    from resformer.evaluation.report import save_figures, write_json
-    from resformer.evaluation.study import keep_in
-    from resformer.inference import Predictor
+    from resformer.evaluation.card import render_card, render_figures, replace_block
+    from resformer.evaluation.report import keep_in, list_stages, save_figures, write_json
+    from resformer.predict import Predictor
 
     readme = options.out / README_NAME
     text = readme.read_text(encoding="utf-8") if readme.is_file() else None
@@ -110,11 +107,16 @@ def run(options: argparse.Namespace) -> int:
 def _measure(
     options: argparse.Namespace, predictor: Predictor
 ) -> tuple[dict[str, Any], dict[str, Figure]]:
-    from resformer.data.archive import open_dataset
+    from resformer.data.find import open_dataset
     from resformer.data.manifest import read_manifest
     from resformer.evaluation.external import examine_folder
-    from resformer.evaluation.repetitions import compare_seeds, read_ablations
-    from resformer.evaluation.study import assemble, measure_controls, measure_split
+    from resformer.evaluation.report import (
+        assemble,
+        compare_seeds,
+        measure_controls,
+        measure_split,
+        read_ablations,
+    )
 
     seeds = compare_seeds(options.seed_models)
     ablations = read_ablations(options.ablations) if options.ablations else None
@@ -136,7 +138,7 @@ def _measure(
 
 
 def _find_outliner(options: argparse.Namespace, predictor: Predictor) -> Predictor | None:
-    from resformer.inference import Predictor
+    from resformer.predict import Predictor
 
     if options.outliner:
         return Predictor.from_file(options.outliner, options.device)

@@ -17,8 +17,8 @@ from resformer.cli.options import (
 from resformer.training.config import TrainingConfig
 
 if TYPE_CHECKING:
+    from resformer.data.find import DataRoot
     from resformer.data.manifest import Manifest
-    from resformer.data.roots import DataRoot
 
 logger = logging.getLogger(__name__)
 
@@ -79,13 +79,13 @@ def run(options: argparse.Namespace) -> int:
     """Train; the exit status."""
     from resformer.allocator import keep_memory
     from resformer.checkpoint import save_checkpoint
-    from resformer.data.archive import open_datasets
+    from resformer.data.find import open_datasets
     from resformer.devices import choose_device
     from resformer.evaluation.report import write_training_report
-    from resformer.runtime.export import add_graph_if_possible
+    from resformer.export import add_graph_if_possible
     from resformer.training.distributed import join_processes
-    from resformer.training.run import train
     from resformer.training.state import read_initial
+    from resformer.training.train import train
 
     config = config_from_options(TrainingConfig, options)
     keep_memory()

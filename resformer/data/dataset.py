@@ -19,10 +19,9 @@ from torch.nn.functional import avg_pool2d
 from torch.utils.data import Dataset, DistributedSampler, Sampler, TensorDataset
 
 from resformer.data.augment import Augmentation
-from resformer.data.background import BackgroundReplacement, LungConcealment
 from resformer.data.manifest import ManifestRow
 from resformer.data.masks import RegionMasks
-from resformer.data.style import StyleExchange
+from resformer.data.surroundings import BackgroundReplacement, LungConcealment, StyleExchange
 from resformer.model import LUNG_CELL
 from resformer.transforms import InputSpec, resize_pixels, to_input
 
@@ -70,7 +69,7 @@ class FilmDataset(Dataset[Film]):
     """Decoded films with their classes.
 
     Args:
-        films: ``(N, H, W)`` uint8, as :func:`resformer.data.cache.cache_films` gives them.
+        films: ``(N, H, W)`` uint8, as :func:`resformer.data.masks.cache_films` gives them.
         labels: class index of each film, ``(N,)``.
         spec: what the network expects.
         augmentation: varies a film in training; none in evaluation.

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from resformer.data.errors import DatasetError
+from resformer.data.find import DatasetError
 
 SPLITS = ("train", "validation", "test")
 Fractions = tuple[float, float, float]

@@ -17,12 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from resformer.data.background import blend, soften
-from resformer.data.style import cumulated_levels, match_sharpness, match_tone, measure_sharpness
-from resformer.evaluation.films import answer_pixels
-from resformer.evaluation.lungs import predict_lungs
+from resformer.data.surroundings import (
+    blend,
+    cumulated_levels,
+    match_sharpness,
+    match_tone,
+    measure_sharpness,
+    soften,
+)
+from resformer.evaluation.answers import answer_pixels, predict_lungs
 from resformer.evaluation.metrics import evaluate_predictions
-from resformer.inference import Predictor
+from resformer.predict import Predictor
 from resformer.transforms import resize_pixels
 
 Pixels = NDArray[np.uint8]

@@ -1,7 +1,14 @@
-"""Pictures of an evaluation: history, confusion matrix, ROC curves, reliability.
+"""The look that the evaluation's pictures share.
+
+Colours are those of Okabe and Ito (2008), which people with any common colour vision can tell
+apart; line styles repeat the distinction for print in grey.
+
+Pictures of an evaluation: history, confusion matrix, ROC curves, reliability.
 
 Every function returns a `matplotlib.figure.Figure` that no global state holds, so it works in
 threads, servers and notebooks.
+
+Films side by side, and the answer for one film, as figures.
 """
 
 from __future__ import annotations
@@ -13,15 +20,65 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
-from resformer.evaluation.checks import check_predictions
-from resformer.evaluation.metrics import CALIBRATION_BINS
-from resformer.evaluation.scores import calibration_error, confidence_bins, roc_auc
-from resformer.evaluation.shares import estimate_share
-from resformer.evaluation.style import COLOURS, GUIDE_COLOUR, draw_line, new_figure
+from resformer.evaluation.metrics import (
+    CALIBRATION_BINS,
+    calibration_error,
+    check_predictions,
+    confidence_bins,
+    estimate_share,
+    roc_auc,
+)
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+GUIDE_COLOUR = "#767676"
+_GRID_COLOUR = "#E3E3E3"
+_LINE_STYLES = ("-", "--", "-.", ":")
+
+
+def new_figure(
+    width: float,
+    height: float,
+    *,
+    rows: int = 1,
+    columns: int = 1,
+    height_ratios: Sequence[float] | None = None,
+    sharex: bool = False,
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure of `width` by `height` inches and its panels, row by row."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=sharex, height_ratios=height_ratios)
+    panels = list(grid.ravel())
+    for axes in panels:
+        axes.grid(color=_GRID_COLOUR, linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, panels
+
+
+def draw_line(
+    axes: Axes,
+    index: int,
+    x: Sequence[float] | npt.NDArray[np.float64],
+    y: Sequence[float] | npt.NDArray[np.float64],
+    label: str | None = None,
+) -> None:
+    """Draw a series in the colour and line style of its index; one point alone as a dot."""
+    axes.plot(
+        x,
+        y,
+        color=COLOURS[index % len(COLOURS)],
+        linestyle=_LINE_STYLES[index % len(_LINE_STYLES)],
+        marker="o" if len(x) == 1 else None,
+        linewidth=2,
+        label=label,
+    )
+
 
 _LOSSES = {"train_loss": "Training", "validation_loss": "Validation"}
 _SCORES = {"validation_accuracy": "Accuracy", "validation_macro_f1": "Macro F1"}
@@ -145,4 +202,61 @@ def plot_reliability(labels: npt.NDArray[Any], probabilities: npt.NDArray[Any]) 
     centres = (np.arange(CALIBRATION_BINS) + 0.5) / CALIBRATION_BINS
     histogram.bar(centres, counts, width=0.9 / CALIBRATION_BINS, color=COLOURS[0])
     histogram.set(xlabel="Confidence in the predicted class", ylabel="Images", xlim=(0.0, 1.01))
+    return figure
+
+
+_CELL_INCHES = 2.4
+_TITLE_INCHES = 0.3
+
+
+def plot_films(
+    films: Sequence[NDArray[np.uint8]], titles: Sequence[str], *, columns: int = 4
+) -> Figure:
+    """Draw films in rows, each under its title, black at 0 and white at 255.
+
+    Args:
+        films: ``(H, W)`` each, of any sizes.
+        titles: one for each film; a line break makes a second line.
+        columns: films in a row.
+
+    Raises:
+        ValueError: no film, or not one title for each.
+    """
+    if not films or len(films) != len(titles):
+        raise ValueError(
+            f"give one title for each film, and a film at least: {len(films)} films, "
+            f"{len(titles)} titles"
+        )
+    columns = min(columns, len(films))
+    rows = -(-len(films) // columns)
+    lines = 1 + max(title.count("\n") for title in titles)
+    height = rows * (_CELL_INCHES + lines * _TITLE_INCHES)
+    figure, panels = new_figure(columns * _CELL_INCHES, height, rows=rows, columns=columns)
+    for axes in panels:
+        axes.set_axis_off()
+    for axes, film, title in zip(panels, films, titles, strict=False):
+        axes.imshow(film, cmap="gray", vmin=0, vmax=255)
+        axes.set_title(title, fontsize=9)
+    return figure
+
+
+def plot_probabilities(probabilities: Mapping[str, float]) -> Figure:
+    """Draw a bar for the probability of each class, the first on top, the highest in colour.
+
+    Args:
+        probabilities: by class name, as :class:`resformer.predict.Prediction` holds them.
+
+    Raises:
+        ValueError: if there is no class.
+    """
+    if not probabilities:
+        raise ValueError("there is no class to draw: give a probability for each")
+    names, values = list(probabilities), list(probabilities.values())
+    colours = [COLOURS[0] if value == max(values) else "#B0B0B0" for value in values]
+    figure, (axes,) = new_figure(7, 1.0 + 0.45 * len(names))
+    bars = axes.barh(names, values, color=colours)
+    axes.bar_label(bars, [f"{value:.1%}" for value in values], padding=4)
+    axes.invert_yaxis()
+    axes.set(xlim=(0, 1.12), xticks=np.linspace(0, 1, 6), xlabel="Probability")
+    axes.grid(visible=False, axis="y")
     return figure

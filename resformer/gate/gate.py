@@ -1,4 +1,10 @@
-"""The gate: does this picture look like the films that the network was trained on?
+"""What the gate says of one picture.
+
+What can be said against a picture before any network sees it.
+
+How films vary in one block of features, and how far from that a picture is.
+
+The gate: does this picture look like the films that the network was trained on?
 
 Lee et al. (A simple unified framework for detecting out-of-distribution samples, NeurIPS 2018)
 weigh Mahalanobis distances of the features of several depths by a logistic regression. So does the
@@ -13,13 +19,140 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from resformer.gate.result import GateResult
-from resformer.gate.subspace import GateError, Subspace
-from resformer.parts import reading
+from resformer.validation import reading, require_finite
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """The gate's answer.
+
+    Attributes:
+        score: likeness to an upright frontal chest X-ray, from 0 to 1.
+        threshold: lowest score that is accepted.
+        reason: why the picture is refused, a sentence for people; empty if it is accepted.
+    """
+
+    score: float
+    threshold: float
+    reason: str
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the picture looks like a film that the network was trained for."""
+        return not self.reason
+
+
+# Below this side no rib is to be seen.
+MIN_SIDE = 64
+# The narrowest and the widest films of the public data are within 0.5 and 1.7.
+MAX_ASPECT = 2.5
+# Grey levels between the percentiles 1 and 99; a dark film of a bad scan still has 30.
+MIN_CONTRAST = 10
+_LOOKED_AT = 128
+
+
+def object_to_pixels(pixels: NDArray[np.uint8]) -> str:
+    """Return why a decoded picture ``(H, W)`` cannot be a film, a sentence; empty if it can."""
+    height, width = pixels.shape
+    if min(height, width) < MIN_SIDE:
+        return f"It is {width} x {height} pixels small; {MIN_SIDE} a side are the least."
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        return f"It is {width} x {height} pixels: too long and narrow for a chest X-ray."
+    sample = pixels[:: 1 + height // _LOOKED_AT, :: 1 + width // _LOOKED_AT]
+    levels = np.cumsum(np.bincount(sample.ravel(), minlength=256)) / sample.size
+    low, high = np.searchsorted(levels, (0.01, 0.99))
+    if high - low < MIN_CONTRAST:
+        return "It is blank: there is no contrast in it."
+    return ""
+
+
+# Positions further out than this many standard deviations on average are pulled in, so that one
+# block cannot outvote the others.
+_SQUASH = 3.0
+# Features that hardly vary over films must not decide by their noise.
+LEAST_SCALE = 1e-3
+_LEAST_VARIANCE = 1e-4
+
+
+def principal_directions(covariance: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Return the directions in which films vary most, leaving out where they hardly do.
+
+    Args:
+        covariance: of features, ``(D, D)`` float64.
+        most: most directions.
+
+    Returns:
+        orthonormal directions ``(D, P)``, and the variances along them ``(P,)``, greatest first.
+    """
+    variances, directions = torch.linalg.eigh(covariance)
+    kept = int((variances > _LEAST_VARIANCE * variances[-1]).sum().clamp(max=most))
+    return directions[:, -kept:].flip(1), variances[-kept:].flip(0)
+
+
+class GateError(ValueError):
+    """The parts of a gate contradict each other; the message says which."""
+
+
+@dataclass(frozen=True)
+class Subspace:
+    """The directions in which the films of one block vary.
+
+    Attributes:
+        mean: of each feature over films, ``(D,)``.
+        scale: standard deviation of each feature over films, ``(D,)``.
+        basis: orthonormal principal directions of the scaled features, ``(D, P)``.
+        deviation: standard deviation of the films along each direction, ``(P,)``.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    basis: Tensor
+    deviation: Tensor
+
+    def __post_init__(self) -> None:
+        """Refuse tensors that do not fit each other."""
+        require_finite("gate", self.to_dict(), GateError)
+        length, directions = self.basis.shape
+        if self.mean.shape != (length,) or self.scale.shape != (length,):
+            raise GateError(
+                f"the gate's mean and scale do not fit its basis {(length, directions)}"
+            )
+        if self.deviation.shape != (directions,):
+            raise GateError(f"the gate's deviations do not fit its basis {(length, directions)}")
+        if (self.scale <= 0).any() or (self.deviation <= 0).any():
+            raise GateError("the gate's scales and deviations must be greater than 0")
+
+    def to_dict(self) -> dict[str, Tensor]:
+        """Return the tensors by name."""
+        return {
+            "mean": self.mean,
+            "scale": self.scale,
+            "basis": self.basis,
+            "deviation": self.deviation,
+        }
+
+    def evidence(self, block: Tensor) -> Tensor:
+        """Map features ``(B, D)`` to ``(B, P + 2)``.
+
+        Positions along the directions, pulled in where they are far out, and the logarithms of the
+        squared Mahalanobis distance within the directions and of the squared distance from them.
+        """
+        scaled = (block - self.mean) / self.scale
+        coordinates = scaled @ self.basis
+        squares = coordinates.square().sum(1, keepdim=True)
+        outside = scaled.square().sum(1, keepdim=True) - squares
+        positions = coordinates / self.deviation
+        distance = positions.square().sum(1, keepdim=True)
+        share = distance / (positions.shape[1] * _SQUASH**2)
+        logs = torch.cat([distance, outside], dim=1).clamp(min=1e-6).log()
+        return torch.cat([positions * torch.rsqrt(1 + share), logs], dim=1)
+
 
 INPUT_GRID = 16
 FEATURE_GRID = 4
@@ -97,7 +230,7 @@ class Gate:
 
         Args:
             blocks: of :func:`describe`, for B pictures.
-            objections: B sentences of :func:`resformer.gate.pixels.object_to_pixels`, or empty.
+            objections: B sentences of :func:`resformer.gate.gate.object_to_pixels`, or empty.
         """
         return [
             GateResult(

@@ -6,8 +6,7 @@ Everything that reads an image in this project (training, evaluation, command li
 
 from __future__ import annotations
 
-from resformer.images.decoding import IMAGE_SUFFIXES, decode_image
+from resformer.images.decode import IMAGE_SUFFIXES, decode_image, encode_preview, preview_size
 from resformer.images.errors import ImageError
-from resformer.images.preview import encode_preview, preview_size
 
 __all__ = ["IMAGE_SUFFIXES", "ImageError", "decode_image", "encode_preview", "preview_size"]

@@ -21,10 +21,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from resformer.images.deep_colour import deep_colour_to_grey, has_deep_colour
+from resformer.images.depth import deep_colour_to_grey, has_deep_colour, prepare_tiff, to_grey
 from resformer.images.errors import ImageError, check_size
-from resformer.images.grey import to_grey
-from resformer.images.tiff import prepare_tiff
 
 _READERS: dict[str, type[ImageFile.ImageFile]] = {
     "PNG": PngImagePlugin.PngImageFile,

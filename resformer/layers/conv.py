@@ -1,14 +1,30 @@
-"""Convolution, batch normalisation and activation: the unit every convolutional block is made of.
+"""Bilinear enlargement of feature maps.
+
+Convolution, batch normalisation and activation: the unit every convolutional block is made of.
 
 The convolution has no bias because the normalisation that follows has one; both fold into a
 single convolution at inference.
+
+Depthwise separable 3x3 convolution.
+
+Howard et al., "MobileNets", arXiv:1704.04861: a depthwise 3x3 filters each channel, a pointwise
+1x1 mixes them. Departure: normalisation and activation follow the pair once, not each half.
 """
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from resformer.layers.validation import require_positive
+from resformer.validation import require_positive
+
+
+def enlarge(x: Tensor, times: int) -> Tensor:
+    """Enlarge ``(B, C, H, W)`` bilinearly to ``(B, C, times * H, times * W)``.
+
+    By a factor and not to a size: an exported graph then keeps the layout of its convolutions.
+    """
+    return F.interpolate(x, scale_factor=float(times), mode="bilinear")
 
 
 class ConvNormAct(nn.Module):
@@ -59,3 +75,28 @@ class ConvNormAct(nn.Module):
         """Map ``(B, in_channels, H, W)`` to ``(B, out_channels, H / stride, W / stride)``."""
         normalised: Tensor = self.activation(self.norm(self.conv(x)))
         return normalised
+
+
+class DWConv3x3(nn.Module):
+    """Depthwise 3x3, then pointwise 1x1 with normalisation and activation.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+
+    Raises:
+        ValueError: if a number of channels is not positive.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        require_positive(in_channels=in_channels, out_channels=out_channels)
+        self.depthwise = nn.Conv2d(
+            in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False
+        )
+        self.pointwise = ConvNormAct(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, in_channels, H, W)`` to ``(B, out_channels, H, W)``."""
+        mixed: Tensor = self.pointwise(self.depthwise(x))
+        return mixed

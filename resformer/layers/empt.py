@@ -13,7 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from resformer.layers.attention import attend, map_rows
-from resformer.layers.validation import require_divisible, require_positive
+from resformer.validation import require_divisible, require_positive
 
 
 class SpatialReductionAttention(nn.Module):

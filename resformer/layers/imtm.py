@@ -16,8 +16,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from resformer.layers.attention import attend, map_rows
-from resformer.layers.resizing import enlarge
-from resformer.layers.validation import require_divisible, require_positive
+from resformer.layers.conv import enlarge
+from resformer.validation import require_divisible, require_positive
 
 
 class IMTM(nn.Module):

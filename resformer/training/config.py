@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from resformer.data.strengths import STRENGTHS
+from resformer.data.augment import STRENGTHS
 
 OPTIMIZERS = ("adamw", "muon")
 

@@ -20,18 +20,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from resformer.checkpoint import Checkpoint, read_content, save_atomically
-from resformer.data.cache import cache_arrays
 from resformer.data.dataset import EpochSampler
-from resformer.data.masks import RegionMasks
+from resformer.data.masks import RegionMasks, cache_arrays
 from resformer.devices import place_model
-from resformer.evaluation.lungs import dice_of_lungs, predict_lungs
+from resformer.evaluation.answers import dice_of_lungs, predict_lungs
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
-from resformer.training.builders import build_learner, build_loader, build_training_films
 from resformer.training.config import TrainingConfig
 from resformer.training.distributed import ProcessGroup
-from resformer.training.engine import train_epoch
+from resformer.training.films import Workspace
+from resformer.training.learner import (
+    build_learner,
+    build_loader,
+    build_training_films,
+    train_epoch,
+)
 from resformer.training.losses import TrainingLoss
-from resformer.training.workspace import Workspace
 from resformer.transforms import resize_pixels
 
 logger = logging.getLogger(__name__)

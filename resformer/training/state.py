@@ -18,7 +18,7 @@ from resformer.checkpoint import (
 )
 from resformer.model import ResFormerConfig
 from resformer.training.config import TrainingConfig
-from resformer.training.engine import Learner, unwrap
+from resformer.training.learner import Learner, unwrap
 from resformer.transforms import InputSpec
 
 FORMAT = "resformer-training-1"

@@ -8,8 +8,7 @@ from pathlib import Path
 import torch
 
 from resformer.checkpoint import load_checkpoint, save_checkpoint
-from resformer.gate.gate import FEATURE_GRID, INPUT_GRID, Gate
-from resformer.gate.subspace import Subspace
+from resformer.gate.gate import FEATURE_GRID, INPUT_GRID, Gate, Subspace
 
 ACCEPTED, REFUSED = 0.98201379, 0.01798621
 """The scores that such gates give."""

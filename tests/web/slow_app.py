@@ -10,7 +10,7 @@ import numpy as np
 from flask import Flask
 from numpy.typing import NDArray
 
-from resformer.inference import Prediction
+from resformer.predict import Prediction
 from web import WebConfig, create_app
 from web.logs import logging_config
 from web.server import serve

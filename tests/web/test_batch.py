@@ -13,7 +13,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from numpy.typing import NDArray
 
-from resformer.inference import Prediction
+from resformer.predict import Prediction
 from tests.web.conftest import encode
 from tests.web.posting import CONTENT_TYPE, form, post_batch, post_file
 from tests.web.test_health import figures

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flask.testing import FlaskClient
 
-from resformer.data.archive import open_datasets
+from resformer.data.find import open_datasets
 from resformer.data.manifest import build_manifest
 from resformer.images import decode_image
 from tests.data_sets import draw_texture, write_data_set

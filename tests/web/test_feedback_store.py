@@ -17,7 +17,7 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from resformer.data.discovery import find_images
+from resformer.data.find import find_images
 from resformer.images import decode_image
 from tests.web.kept_films import film, listing, stored
 from tests.web.serving import ROOT

@@ -15,7 +15,7 @@ from PIL import Image
 
 from resformer.explanation import encode_overlay, evidence_map
 from resformer.images import decode_image
-from resformer.inference import Predictor
+from resformer.predict import Predictor
 from tests.web.conftest import encode
 from tests.web.posting import post_batch, post_file
 from tests.web.test_refusals import check_refusal

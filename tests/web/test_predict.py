@@ -17,8 +17,8 @@ from PIL import Image
 import resformer
 from resformer.checkpoint import Checkpoint, save_checkpoint
 from resformer.images import decode_image
-from resformer.inference import Predictor
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
+from resformer.predict import Predictor
 from resformer.transforms import InputSpec
 from tests.web.conftest import encode
 from tests.web.posting import post_file

@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 from numpy.typing import NDArray
 from werkzeug.test import TestResponse
 
-from resformer.inference import Prediction
+from resformer.predict import Prediction
 from tests.web.conftest import encode
 from tests.web.posting import CONTENT_TYPE, multipart, post_file
 from web import WebConfig, create_app

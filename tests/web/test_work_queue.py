@@ -15,7 +15,7 @@ import pytest
 from flask.testing import FlaskClient
 from numpy.typing import NDArray
 
-from resformer.inference import Prediction
+from resformer.predict import Prediction
 from tests.web.conftest import encode
 from tests.web.posting import PATIENCE, post_file
 from web import WebConfig, create_app

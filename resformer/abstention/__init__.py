@@ -1,1 +1,0 @@
-"""Abstention: says of films for which the network's answer is not to be relied on."""

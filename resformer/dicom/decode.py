@@ -1,0 +1,51 @@
+"""From a DICOM file to the grey pixels that a radiologist would be shown."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resformer.dicom.codecs import read_stored_values
+from resformer.dicom.greyscale import read_greyscale, render
+from resformer.dicom.read import read_file, read_layout, refuse
+from resformer.images.errors import ImageError
+
+
+def decode_dicom(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
+    """Decodes the one grey radiograph of a DICOM file.
+
+    Modality LUT or rescale, VOI LUT or window, MONOCHROME1 and pixel padding are applied.
+    Uncompressed (either byte order, implicit or deflated too), RLE, JPEG of 8 bits, JPEG lossless,
+    JPEG-LS and JPEG 2000.
+
+    Args:
+        data: The whole file.
+        max_pixels: Bound on rows x columns, checked on the header before decoding.
+
+    Returns:
+        ``(H, W)`` uint8, 0 is black.
+
+    Raises:
+        ImageError: ``unsupported_dicom`` with the reason, or as `check_size`. Its text never
+            quotes the file.
+    """
+    # Its messages quote values, and names of patients are values.
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
+    try:
+        return _decode(data, max_pixels)
+    except ImageError:
+        raise
+    except MemoryError:
+        refusal = ImageError("The DICOM image needs too much memory.", code="image_too_large")
+    except Exception:  # pydicom and the decoders document no closed set of errors
+        refusal = refuse("it is damaged or incomplete")
+    raise refusal  # outside the handlers, so that no text that may quote the file is chained
+
+
+def _decode(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
+    file = read_file(data, inflated_limit=2 * max_pixels + (8 << 20))
+    layout = read_layout(file.header, max_pixels=max_pixels)
+    greyscale = read_greyscale(file.header, layout, little_endian=file.little_endian)
+    return render(read_stored_values(file, layout), layout, greyscale)
