@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from resformer.training.films import Workspace
 
 from resformer.abstention import Abstention, AbstentionConfig, AbstentionError, Doubt
 from resformer.checkpoint import (
@@ -22,7 +23,6 @@ from resformer.checkpoint import (
 from resformer.export import add_graph
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.predict import Predictor
-from resformer.training.films import Workspace
 from resformer.training.finish import add_abstention
 from resformer.transforms import InputSpec, to_input
 from tests.conftest import CLASS_NAMES

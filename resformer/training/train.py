@@ -411,7 +411,7 @@ def _build(
         return build_baseline(config.network, network.num_classes)
 
     learner = build_learner(
-        build_loss(config),
+        build_loss(run.network, config),
         len(loaders[config.input_size]),
         run.network,
         config,
