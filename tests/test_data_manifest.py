@@ -19,7 +19,6 @@ from resformer.data.manifest import (
     build_manifest,
     describe_manifest,
     read_manifest,
-    source_of,
     write_manifest,
 )
 from resformer.data.masks import cache_films
@@ -363,7 +362,7 @@ def test_train_reads_a_folder_and_an_archive_together(image_folder: Path, tmp_pa
     assert {(row.class_name, row.source) for row in joined} == {("Normal", "more")}
 
 
-def test_a_manifest_is_described_by_class_and_source() -> None:
+def test_the_films_groups_and_near_duplicates_of_a_manifest_are_counted() -> None:
     rows = (
         ManifestRow("A/A-1.png", "A", 0, "train", "a", "x"),
         ManifestRow("A/A-2.png", "A", 0, "train", "b", "y"),
@@ -372,23 +371,7 @@ def test_a_manifest_is_described_by_class_and_source() -> None:
         ManifestRow("B/B-RSNA-1.png", "B", 2, "test", "d", "x"),
         ManifestRow("B/B-RSNA-2.png", "B", 3, "test", "e", "x"),
     )
-    assert [source_of(row.path) for row in rows] == [
-        "other",
-        "other",
-        "QU",
-        "other",
-        "RSNA",
-        "RSNA",
-    ]
     assert describe_manifest(Manifest(("A", "B"), rows, ())) == {
-        "classes": {
-            "A": {
-                "films": {"train": 3, "validation": 1, "test": 0},
-                "sources": {"other": 3, "QU": 1},
-            },
-            "B": {"films": {"train": 0, "validation": 0, "test": 2}, "sources": {"RSNA": 2}},
-        },
-        "hospitals": {"x": {"A": 3, "B": 2}, "y": {"A": 1}},
         "films": {"train": 3, "validation": 1, "test": 2},
         "groups": {"train": 1, "validation": 1, "test": 2},
         "duplicate_groups": 1,

@@ -178,7 +178,7 @@ def test_a_report_touches_nothing_but_its_folder(
     arguments = report_arguments(model, image_folder, tmp_path / "given")
     del arguments[-2:]  # --out
     manifest = split_by_number(image_folder)
-    rows = tuple(replace(row, class_name=own[row.class_name]) for row in manifest.rows)
+    rows = tuple(replace(row, class_name=own[row.class_name], source="") for row in manifest.rows)
     given = replace(manifest, class_names=tuple(own.values()), rows=rows)
     write_manifest(given, tmp_path / "given" / "split.csv")
     assert main(arguments) == 0

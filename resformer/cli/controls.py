@@ -43,11 +43,11 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Examine; the exit status."""
+    from resformer.data.dataset import class_indices
     from resformer.data.find import open_dataset
     from resformer.data.manifest import read_manifest
     from resformer.data.masks import cache_films
     from resformer.evaluation.controls import outline_lungs, run_controls
-    from resformer.evaluation.predictions import index_classes
     from resformer.evaluation.report import check_classes, write_json
     from resformer.evaluation.tables import render_controls
     from resformer.predict import Predictor
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
         manifest = read_manifest(options.manifest, root)
         check_classes(predictor, manifest)
         rows = manifest.subset(options.split)
-        labels = index_classes([row.class_name for row in rows], predictor.class_names)
+        labels = class_indices(rows, predictor.class_names)
         size = predictor.checkpoint.input_spec.size
         films = cache_films(root, rows, size, Path(folder), progress=True)
         outlines = outline_lungs(outliner, films)

@@ -362,55 +362,18 @@ def _check_files(rows: Iterable[ManifestRow], root: DataRoot) -> None:
             )
 
 
-SOURCES = ("QU", "RSNA")
-OTHER_SOURCE = "other"
-
-
-def source_of(path: str) -> str:
-    """Return which part of the COVID-19 Radiography Database a film belongs to, by its name.
-
-    The database marks films of COVID-QU-Ex with ``-QU-`` and originals of the RSNA challenge with
-    ``-RSNA-``; the rest has a number alone. These are subgroups of a report; the hospital that a
-    film comes from is the ``source`` of its row.
-
-    Returns:
-        one of ``SOURCES`` or ``OTHER_SOURCE``.
-    """
-    parts = PurePosixPath(path).stem.split("-")
-    return next((source for source in SOURCES if source in parts[1:-1]), OTHER_SOURCE)
-
-
 def describe_manifest(manifest: Manifest) -> dict[str, Any]:
-    """Return the composition of a data set, as plain data.
+    """Return how many films, groups and near-duplicates a data set has, as plain data.
 
     Returns:
-        ``classes``: by class the number of films of each split, under ``films``, and of each
-        subgroup, under ``sources``; ``hospitals``: by source of the rows the number of films of
-        each class; ``films`` and ``groups``: their numbers by split;
-        ``duplicate_groups``: how many groups have more than one film, ``duplicate_films``: how many
-        films these have, ``largest_group``: the most films of one, ``equal_files``: how many films
-        repeat another one byte by byte.
+        ``films`` and ``groups``: their numbers by split; ``duplicate_groups``: how many groups have
+        more than one film, ``duplicate_films``: how many films these have, ``largest_group``: the
+        most films of one, ``equal_files``: how many films repeat another one byte by byte.
     """
     sizes = Counter(row.group for row in manifest.rows)
     shared = [size for size in sizes.values() if size > 1]
     subsets = {split: manifest.subset(split) for split in SPLITS}
     return {
-        "classes": {
-            name: {
-                "films": {
-                    split: sum(row.class_name == name for row in rows)
-                    for split, rows in subsets.items()
-                },
-                "sources": dict(
-                    Counter(source_of(row.path) for row in manifest.rows if row.class_name == name)
-                ),
-            }
-            for name in manifest.class_names
-        },
-        "hospitals": {
-            source: dict(Counter(row.class_name for row in manifest.rows if row.source == source))
-            for source in sorted({row.source for row in manifest.rows})
-        },
         "films": {split: len(rows) for split, rows in subsets.items()},
         "groups": {split: len({row.group for row in rows}) for split, rows in subsets.items()},
         "duplicate_groups": len(shared),

@@ -168,26 +168,18 @@ def classify_films(
     Raises:
         ValueError: if a class is not among the checkpoint's, or no film can be read.
     """
-    labels = index_classes([name for _, name in items], predictor.class_names)
+    names = list(predictor.class_names)
+    unknown = sorted({name for _, name in items} - set(names))
+    if unknown:
+        raise ValueError(
+            f"the checkpoint knows {', '.join(names)}, not {', '.join(unknown)}: evaluate it on "
+            "folders of those names"
+        )
+    labels = np.array([names.index(name) for _, name in items], dtype=np.int64)
     read, predictions = predict_files(
         predictor, root, [path for path, _ in items], progress=progress
     )
     return labels[read], predictions.probabilities
-
-
-def index_classes(names: Sequence[str], class_names: Sequence[str]) -> NDArray[np.int64]:
-    """Return the index of each name among the checkpoint's classes, ``(N,)``.
-
-    Raises:
-        ValueError: if one is not among them.
-    """
-    unknown = sorted(set(names) - set(class_names))
-    if unknown:
-        raise ValueError(
-            f"the checkpoint knows {', '.join(class_names)}, not {', '.join(unknown)}: "
-            "evaluate it on folders of those names"
-        )
-    return np.array([list(class_names).index(name) for name in names], dtype=np.int64)
 
 
 def evaluate_abstention(labels: NDArray[Any], predictions: Predictions) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 
 from resformer.backends import choose_backend
 from resformer.checkpoint import Checkpoint, load_checkpoint
+from resformer.data.dataset import class_indices
 from resformer.data.find import DataRoot
 from resformer.data.manifest import Manifest, describe_manifest
 from resformer.data.masks import cache_films
@@ -36,7 +37,6 @@ from resformer.evaluation.plots import (
 )
 from resformer.evaluation.predictions import (
     evaluate_abstention,
-    index_classes,
     pool_features,
     predict_files,
 )
@@ -118,7 +118,7 @@ def measure(
     every = manifest.subset("test")
     read, found = predict_files(predictor, root, [row.path for row in every], progress=progress)
     rows = [every[index] for index in read]
-    labels = index_classes([row.class_name for row in rows], names)
+    labels = class_indices(rows, names)
     test = evaluate_predictions(labels, found.probabilities, names, bootstrap=bootstrap)
 
     size = predictor.checkpoint.input_spec.size

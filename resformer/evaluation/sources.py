@@ -22,6 +22,7 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from resformer.data.dataset import class_indices
 from resformer.data.labels import contradicts
 from resformer.data.manifest import Manifest, ManifestRow
 from resformer.data.split import SPLITS
@@ -33,7 +34,7 @@ from resformer.evaluation.metrics import (
     estimate_share,
     roc_auc,
 )
-from resformer.evaluation.predictions import Predictions, index_classes
+from resformer.evaluation.predictions import Predictions
 
 HEALTHY_CLASS = "Normal"
 
@@ -147,7 +148,7 @@ def evaluate_within_sources(
         ValueError: if there is not one prediction for each film.
     """
     _check_length(rows, predictions)
-    labels = index_classes([row.class_name for row in rows], class_names)
+    labels = class_indices(rows, class_names)
     sources = np.array([name_source(row) for row in rows])
     probabilities = predictions.probabilities
     calibration: dict[str, Any] = {}
