@@ -124,7 +124,9 @@ def test_films_in_plain_class_folders_have_no_masks(tmp_path: Path) -> None:
 
 
 def test_a_film_brings_its_lungs_and_its_weight(films: Pixels) -> None:
-    masks = RegionMasks(np.stack([_block(80), _block(80) * 0]), np.array([1, 0], np.float32), "digest")
+    masks = RegionMasks(
+        np.stack([_block(80), _block(80) * 0]), np.array([1, 0], np.float32), "digest"
+    )
     weights = np.array([0.5, 2.0])
     spec = InputSpec(size=64)
     dataset = FilmDataset(films[:2], np.array([1, 0]), spec, masks=[masks], weights=weights)

@@ -51,6 +51,7 @@ def test_kaggle_layout_leaves_the_masks_alone(
         *("COVID/images/b.png", "COVID/masks/b.png", "COVID/infection masks/b.png"),
         *("COVID/beside.png", "Viral Pneumonia/images/a.jpg", "COVID.metadata.xlsx"),
         *("labels.csv", "readings.csv", "notes.txt", "COVID/images/Thumbs.db", "stray.png"),
+        *("images/a.png", "masks/a.png"),
     )
     with caplog.at_level(logging.INFO):
         index = find_images(tmp_path)
@@ -65,6 +66,8 @@ def test_kaggle_layout_leaves_the_masks_alone(
     assert index.left_out == (
         ("COVID.metadata.xlsx", no_image),
         ("COVID/images/Thumbs.db", no_image),
+        ("images", "folders of images without a class"),
+        ("masks", "folders of masks outside the class folders"),
         ("notes.txt", no_image),
         ("stray.png", "images outside the class folders"),
     )

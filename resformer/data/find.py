@@ -285,6 +285,8 @@ class _Listing:
                 self.left_out.append((path.name, "folders of the system"))
             elif path.name == IMAGES_FOLDER and path.is_dir():
                 self.left_out.append((path.name, "folders of images without a class"))
+            elif _is_mask_folder(path.name) and path.is_dir():
+                self.left_out.append((path.name, "folders of masks outside the class folders"))
             elif is_image(path):
                 self.left_out.append((path.name, "images outside the class folders"))
             elif not (path.is_dir() or is_hidden(path.name) or path.name in TABLES):
