@@ -108,6 +108,7 @@ def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
     (root / "a" / "linked").symlink_to(tmp_path / "elsewhere")
     (root / "a" / "same").symlink_to(tmp_path / "elsewhere")
     (root / "a" / "loop").symlink_to(root / "a")
+    (root / "a" / "whole").symlink_to(root)
     (root / "a" / "self").symlink_to(root / "a" / "self")
     (root / "a" / "gone.png").symlink_to(root / "absent.png")
     (root / "c").symlink_to(tmp_path / "elsewhere")
@@ -116,7 +117,7 @@ def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
     assert found == ["a/0.png", "a/linked/1.png", "a/linked/2.png"]
     assert ("c/1.png", "c") in index.items
     twice = [path for path, reason in index.left_out if "read already" in reason]
-    assert twice == ["a/loop", "a/same"]
+    assert twice == ["a/loop", "a/same", "a/whole"]
     assert [p for p, reason in index.left_out if reason == "files that are no image"] == [
         "a/gone.png",
         "a/self",
