@@ -41,7 +41,7 @@ _RECORDED_PACKAGES = ("torch", "numpy", "pillow", "albumentations")
 _TEMPERATURES = (1e-3, 1e3)
 _LONGEST_NAME = 200
 # Far beyond any training's history: lists that hold each other would never end.
-_MOST_VALUES, _DEEPEST = 2_000_000, 32
+_MOST_VALUES, _DEEPEST = 500_000, 32
 
 
 class CheckpointError(ValueError):
