@@ -23,6 +23,7 @@ from tests.phantom import draw_chest_phantom
 
 ROOT = Path(__file__).parent.parent
 QUICK = (
+    *("--recipe", "bare", "--start-size", "0"),
     *("--batch-size", "8", "--input-size", "64", "--workers", "0"),
     *("--device", "cpu", "--precision", "float32"),
 )

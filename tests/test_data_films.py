@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
@@ -29,7 +27,6 @@ from resformer.data.surroundings import (
     spectrum_rings,
 )
 from resformer.images import ImageError
-from resformer.training.losses import FilmBatch, TrainingLoss
 from resformer.transforms import InputSpec
 from tests.data_sets import draw_texture, encode, write_data_set
 from tests.phantom import draw_chest_phantom
@@ -123,19 +120,21 @@ def test_films_in_plain_class_folders_have_no_masks(tmp_path: Path) -> None:
     assert not cache_masks(root, rows, 64, tmp_path / "cache").known.any()
 
 
-def test_a_film_brings_its_lungs_and_its_weight(films: Pixels) -> None:
-    masks = RegionMasks(np.stack([_block(80), _block(80) * 0]), np.array([1, 0], np.float32), "digest")
-    weights = np.array([0.5, 2.0])
+def test_a_film_brings_its_lungs_and_what_its_source_says(films: Pixels) -> None:
+    blocks = np.stack([_block(80), _block(80) * 0])
+    masks = RegionMasks(blocks, np.array([1, 0], np.float32), "digest")
+    priors = np.log(np.array([[0.2, 0.8], [0.5, 0.5]], np.float32))
     spec = InputSpec(size=64)
-    dataset = FilmDataset(films[:2], np.array([1, 0]), spec, masks=[masks], weights=weights)
+    dataset = FilmDataset(films[:2], np.array([1, 0]), spec, masks=[masks], priors=priors)
     known, unknown = dataset[0, 0], dataset[0, 1]
-    assert (known.label, known.known.tolist(), known.weight) == (1, [1.0], 0.5)
+    assert (known.label, known.known.tolist()) == (1, [1.0])
+    assert known.prior.tolist() == priors[0].tolist()
     assert known.regions.shape == (1, 16, 16)
     assert known.regions[0, :7, :7].min() == 1
     assert known.regions[0, 9:].max() == 0
     assert (unknown.known.item(), unknown.regions.max().item()) == (0.0, 0.0)
     some = dataset.subset(np.array([1]))
-    assert (len(some), some[0, 0].weight) == (1, 2.0)
+    assert (len(some), some[0, 0].prior.tolist()) == (1, priors[1].tolist())
 
 
 def test_a_share_of_lung_is_an_average_over_the_heads_grid() -> None:
@@ -283,29 +282,6 @@ def test_a_film_without_lungs_brings_neither_class_nor_regions(
     )
     made = [dataset[epoch, 0] for epoch in range(20)]
     assert {(film.label, film.known.item()) for film in made} == {(3, 1.0), (NO_CLASS, 0.0)}
-
-
-def _batch(labels: list[int]) -> FilmBatch:
-    count = len(labels)
-    nothing = torch.zeros(count, 1, 16, 16)
-    images = torch.zeros(count, 1, 64, 64)
-    return FilmBatch(images, torch.tensor(labels), nothing, nothing[..., 0, 0], torch.ones(count))
-
-
-def test_a_film_without_class_shall_make_all_classes_as_probable() -> None:
-    loss = TrainingLoss(torch.tensor([0.5, 1.0, 2.0, 4.0]), label_smoothing=0.05)
-    even, sure = torch.zeros(1, 4), torch.tensor([[5.0, 0, 0, 0]])
-    assert loss(even, _batch([NO_CLASS])).item() == pytest.approx(math.log(4))
-    assert loss(sure, _batch([NO_CLASS])) > loss(even, _batch([NO_CLASS]))
-
-
-def test_films_with_and_without_class_are_averaged_by_their_weights() -> None:
-    logits, weights = torch.tensor([[1.0, 2, 3, 4], [4, 1, 1, 0]]), torch.tensor([0.5, 1, 2, 4])
-    loss = TrainingLoss(weights)
-    of_class = loss(logits[:1], _batch([3])).item()
-    of_none = loss(logits[1:], _batch([NO_CLASS])).item()
-    both = loss(logits, _batch([3, NO_CLASS])).item()
-    assert both == pytest.approx((4 * of_class + 1 * of_none) / 5)
 
 
 def _strengths(film: Pixels) -> NDArray[np.float64]:

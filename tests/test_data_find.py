@@ -51,6 +51,7 @@ def test_kaggle_layout_leaves_the_masks_alone(
         *("COVID/images/b.png", "COVID/masks/b.png", "COVID/infection masks/b.png"),
         *("COVID/beside.png", "Viral Pneumonia/images/a.jpg", "COVID.metadata.xlsx"),
         *("labels.csv", "readings.csv", "notes.txt", "COVID/images/Thumbs.db", "stray.png"),
+        *("images/a.png", "masks/a.png"),
     )
     with caplog.at_level(logging.INFO):
         index = find_images(tmp_path)
@@ -65,6 +66,8 @@ def test_kaggle_layout_leaves_the_masks_alone(
     assert index.left_out == (
         ("COVID.metadata.xlsx", no_image),
         ("COVID/images/Thumbs.db", no_image),
+        ("images", "folders of images without a class"),
+        ("masks", "folders of masks outside the class folders"),
         ("notes.txt", no_image),
         ("stray.png", "images outside the class folders"),
     )
@@ -105,6 +108,7 @@ def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
     (root / "a" / "linked").symlink_to(tmp_path / "elsewhere")
     (root / "a" / "same").symlink_to(tmp_path / "elsewhere")
     (root / "a" / "loop").symlink_to(root / "a")
+    (root / "a" / "whole").symlink_to(root)
     (root / "a" / "self").symlink_to(root / "a" / "self")
     (root / "a" / "gone.png").symlink_to(root / "absent.png")
     (root / "c").symlink_to(tmp_path / "elsewhere")
@@ -113,7 +117,7 @@ def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
     assert found == ["a/0.png", "a/linked/1.png", "a/linked/2.png"]
     assert ("c/1.png", "c") in index.items
     twice = [path for path, reason in index.left_out if "read already" in reason]
-    assert twice == ["a/loop", "a/same"]
+    assert twice == ["a/loop", "a/same", "a/whole"]
     assert [p for p, reason in index.left_out if reason == "files that are no image"] == [
         "a/gone.png",
         "a/self",

@@ -117,6 +117,7 @@ def test_contradicted_films_are_tested_and_not_trained_on(
     assert f"{message} (18 COVID read as Negative)" in caplog.text
     others = [row.split for row in manifest.rows if row.class_name == "COVID" and not row.reading]
     assert [others.count(split) for split in ("train", "validation", "test")] == [16, 2, 2]
+    assert build_manifest(root, earlier=manifest, seed=3) == manifest
     rows += [f"COVID/images/COVID-{n:03d}.png,Atypical\n" for n in range(20, 40)]
     write_table(root, "".join(["file,reading\n", *rows]), "readings.csv")
     with pytest.raises(DatasetError, match=r"readings contradict all films of 'COVID' in train"):

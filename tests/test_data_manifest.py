@@ -84,15 +84,15 @@ def test_unreadable_images_are_named_and_left_out(
 ) -> None:
     (root / "COVID/images/COVID-003.png").write_bytes(b"not an image")
     for number in range(7):
-        (root / "Normal" / "images" / f"empty-{number}.jpg").touch()
+        (root / "Normal" / "images" / f"empty\n{number}.jpg").touch()
     manifest = build_manifest(root)
     assert len(manifest.rows) == 19
     assert manifest.unreadable[0][0] == "COVID/images/COVID-003.png"
-    assert manifest.unreadable[1] == ("Normal/images/empty-0.jpg", "The file is empty.")
+    assert manifest.unreadable[1] == ("Normal/images/empty\n0.jpg", "The file is empty.")
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert "left out 8 unreadable images: COVID/images/COVID-003.png: " in record.message
-    assert record.message.endswith("empty-3.jpg: The file is empty.; and 3 more")
+    assert record.message.endswith("empty\\n3.jpg: The file is empty.; and 3 more")
 
 
 def test_a_class_without_a_readable_image_is_refused(root: Path) -> None:

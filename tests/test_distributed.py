@@ -87,7 +87,7 @@ def main(images: Path, notes: Path) -> None:
             data.training_films()
         group.from_main(None)
         loader = build_loader(build_training_films(data, TINY_TRAINING), TINY_TRAINING, group)
-        loss = build_loss(TINY_TRAINING)
+        loss = build_loss(network, TINY_TRAINING)
         learner = build_learner(loss, len(loader), network, TINY_TRAINING, group)
         begin_epoch(0, loader, TINY_TRAINING, group)
         train_one_epoch(learner, loader, group, label="epoch", progress=False)

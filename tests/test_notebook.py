@@ -18,7 +18,7 @@ from resformer.cli.train import MANIFEST_NAME
 from resformer.evaluation.lineage import list_stages
 from resformer.evaluation.tables import class_table, overall_table
 from resformer.model import ResFormerConfig
-from resformer.training.train import STATE_NAME
+from resformer.training.state import STATE_NAME
 from tests import notebook_runner
 from tests.conftest import CLASS_NAMES
 from tests.notebook_privacy import FILMS_TAG, cells_tagged, find_private

@@ -43,7 +43,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Fit; the exit status."""
+    """Fit. Return the exit status."""
     from resformer.checkpoint import load_checkpoint, save_checkpoint
     from resformer.data.find import open_datasets
     from resformer.data.manifest import build_manifest, read_manifest

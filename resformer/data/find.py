@@ -19,6 +19,7 @@ import errno
 import hashlib
 import logging
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -222,8 +223,10 @@ def summarise(texts: Iterable[str]) -> str:
     """Join the first few of many texts and count the others."""
     listed = list(texts)
     more = [f"and {len(listed) - _NAMED} more"] if len(listed) > _NAMED else []
-    # Names of files need not be valid Unicode, and a log is.
-    return "; ".join(listed[:_NAMED] + more).encode("utf-8", "backslashreplace").decode()
+    text = "; ".join(listed[:_NAMED] + more)
+    # Names of files may hold line feeds and what is no valid Unicode; a line of a log may not.
+    text = re.sub("[\x00-\x1f\x7f]", lambda match: ascii(match[0])[1:-1], text)
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _has_image_name(name: str) -> bool:
@@ -235,7 +238,7 @@ def _begins_like_an_image(head: bytes) -> bool:
 
 
 def _is_mask_folder(name: str) -> bool:
-    return "mask" in name.lower()
+    return not {"mask", "masks"}.isdisjoint(re.split("[^a-z]+", name.lower()))
 
 
 def _class_folders(root: Path) -> list[Path]:
@@ -285,6 +288,8 @@ class _Listing:
                 self.left_out.append((path.name, "folders of the system"))
             elif path.name == IMAGES_FOLDER and path.is_dir():
                 self.left_out.append((path.name, "folders of images without a class"))
+            elif _is_mask_folder(path.name) and path.is_dir():
+                self.left_out.append((path.name, "folders of masks outside the class folders"))
             elif is_image(path):
                 self.left_out.append((path.name, "images outside the class folders"))
             elif not (path.is_dir() or is_hidden(path.name) or path.name in TABLES):
@@ -293,7 +298,7 @@ class _Listing:
     def _list_class(self, class_folder: str) -> list[str]:
         """Return the images at any depth below a class folder, but for masks."""
         images: list[str] = []
-        waiting, seen = [class_folder], set[str]()
+        waiting, seen = [class_folder], {os.path.realpath(self.root)}
         while waiting:
             folder = waiting.pop()
             # A link may lead back to a folder above it, or two links to one folder.

@@ -160,7 +160,7 @@ def build_manifest(
         groups,
         # Films that may be left out are drawn apart, so that they do not make the others fewer.
         strata=[repr(stratum) for stratum in zip(sources, classes, contradicted, strict=True)],
-        earlier=_earlier_splits(films, earlier),
+        earlier=_earlier_splits(films, contradicted, earlier),
         seed=seed,
     )
     rows = tuple(
@@ -176,16 +176,24 @@ def build_manifest(
     )
 
 
-def _earlier_splits(films: Sequence[ScannedFilm], earlier: Manifest | None) -> list[str]:
-    """Return the earlier split of each film; empty for a new one."""
+def _earlier_splits(
+    films: Sequence[ScannedFilm], contradicted: Sequence[bool], earlier: Manifest | None
+) -> list[str]:
+    """Return the earlier split of each film; empty for a new one.
+
+    A contradicted film that is new may have been left out of the earlier manifest: it is given to
+    train, to be left out again, or the test split would grow each time.
+    """
     if earlier is None:
         return [""] * len(films)
     # A film may have been stored anew in another format: its name is the same then.
     by_name = {name_without_suffix(row.path): row.split for row in earlier.rows}
     by_content = {row.sha256: row.split for row in earlier.rows}
     return [
-        by_content.get(film.sha256) or by_name.get(name_without_suffix(film.path), "")
-        for film in films
+        by_content.get(film.sha256)
+        or by_name.get(name_without_suffix(film.path))
+        or ("train" if is_contradicted else "")
+        for film, is_contradicted in zip(films, contradicted, strict=True)
     ]
 
 

@@ -107,6 +107,10 @@ def _fill(
     progress: bool,
 ) -> None:
     arrays = open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        # To write into a hole of the file on a full disk would end the process without a word.
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
     def store(index: int) -> None:
         arrays[index] = load(index)

@@ -6,6 +6,7 @@ Everything that is slow is computed once into the run's folder and found again.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
+from resformer.checkpoint import Checkpoint
 from resformer.data.augment import CACHE_MARGIN, STRENGTHS, FilmAugmentation
 from resformer.data.dataset import EpochSampler, Film, FilmDataset, class_indices
 from resformer.data.find import DataRoot
@@ -30,10 +32,13 @@ from resformer.data.masks import (
     cache_masks,
 )
 from resformer.data.surroundings import BackgroundReplacement, LungConcealment, StyleExchange
-from resformer.training.config import TrainingConfig
+from resformer.model import ResFormerConfig
+from resformer.training.config import RECOMMENDED, TrainingConfig
 from resformer.training.distributed import ProcessGroup
 from resformer.training.sources import log_priors, sources_of
 from resformer.transforms import InputSpec
+
+logger = logging.getLogger(__name__)
 
 FilmLoader = DataLoader[Film]
 
@@ -190,3 +195,56 @@ def build_loader(films: FilmDataset, config: TrainingConfig, group: ProcessGroup
         # Without its own generator the loader would draw from the one that dropout draws from.
         generator=torch.Generator().manual_seed(config.seed),
     )
+
+
+def take_heads(config: TrainingConfig, network: ResFormerConfig) -> TrainingConfig:
+    """Return the configuration with the heads that the initial network has."""
+    if not network.lung_head:
+        return config.without_lungs()
+    return replace(config, lung_head=True, infection_head=network.infection_head)
+
+
+def fit_to_data(
+    config: TrainingConfig,
+    data: TrainingData,
+    drawn_by: Checkpoint | None,
+    initial: Checkpoint | None,
+    *,
+    quiet: bool,
+) -> TrainingConfig:
+    """Leave out what the data cannot teach, and say so.
+
+    Args:
+        config: as it is wanted.
+        data: the films.
+        drawn_by: network that draws the lungs where there are no masks, if there is one.
+        initial: network that is trained further, which keeps its heads.
+        quiet: whether to keep what is left out to oneself.
+
+    Raises:
+        ValueError: if a healthy class is named that is none.
+    """
+
+    def say(message: str) -> None:
+        if not quiet:
+            logger.warning("%s", message)
+
+    if not config.lung_head:
+        return config
+    if not data.lungs("train").known.any():
+        if drawn_by is None:
+            say(
+                "NO LUNGS: no training film has a lung mask (<Class>/masks/<name>.png) and no "
+                "outliner was found (--outliner): the network is trained WITHOUT a lung head, and "
+                "may read the class off what surrounds the lungs"
+            )
+            return config.without_lungs()
+        say("no training film has a lung mask: another network draws the lungs (--outliner)")
+    names = data.manifest.class_names
+    if config.healthy_class == RECOMMENDED.healthy_class and config.healthy_class not in names:
+        say(f"there is no class {config.healthy_class!r}: no film counts as free of infection")
+        config = replace(config, healthy_class="")
+    if config.infection_head and not initial and not data.infection("train", "").known.any():
+        say("no training film has an infection mask or a box: no infection head is trained")
+        config = replace(config, infection_head=False)
+    return config

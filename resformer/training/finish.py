@@ -6,13 +6,14 @@ Gate and abstention can be fitted again later, by ``python -m resformer fit-gate
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from tqdm import tqdm
 
 from resformer.abstention import AbstentionConfig, FilmFeatures, fit_abstention
@@ -22,8 +23,11 @@ from resformer.evaluation.metrics import evaluate_predictions
 from resformer.evaluation.predictions import predict_films
 from resformer.gate.fit import Describer, GateConfig, collect_samples, fit_gate, read_outliers
 from resformer.predict import Predictor
+from resformer.training.baselines import ModuleBackend
 from resformer.training.calibration import fit_calibration
+from resformer.training.config import TrainingConfig
 from resformer.training.data import TrainingData
+from resformer.training.state import Progress
 from resformer.transforms import resize_pixels
 
 _BATCH_SIZE = 64
@@ -164,3 +168,42 @@ def add_abstention(
     num_classes = len(checkpoint.class_names)
     fitted = fit_abstention(training, validation, num_classes, config or AbstentionConfig())
     return replace(checkpoint, abstention=fitted)
+
+
+def finish_baseline(
+    model: nn.Module,
+    reached: Progress,
+    data: TrainingData,
+    config: TrainingConfig,
+    device: torch.device,
+    *,
+    trial: bool,
+) -> dict[str, Any]:
+    """Calibrate the best weights of a baseline and report on them, as is done with ours.
+
+    Returns:
+        ``metrics`` by split, ``config``, ``best_epoch``, ``history`` and ``parameters``, as plain
+        data.
+    """
+    model.load_state_dict(reached.best_weights)
+    backend, names = ModuleBackend(model, data.spec, device), data.manifest.class_names
+    splits = ("validation",) if trial else ("validation", "test")
+    films = {split: data.evaluation_films(split) for split in splits}
+    logits = {
+        split: compute_logits(backend, films[split].films, data.spec.size) for split in splits
+    }
+    fitted = fit_calibration(
+        logits["validation"], films["validation"].labels, data.sources("validation")
+    )
+    return {
+        "metrics": {
+            split: evaluate_predictions(
+                films[split].labels, fitted.probabilities(logits[split]), names, seed=config.seed
+            )
+            for split in splits
+        },
+        "config": asdict(config),
+        "best_epoch": reached.best_epoch,
+        "history": reached.history,
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+    }

@@ -81,11 +81,11 @@ def unwrap(model: nn.Module) -> nn.Module:
     return inner
 
 
-def build_loss(config: TrainingConfig) -> TrainingLoss:
+def build_loss(network: ResFormerConfig, config: TrainingConfig) -> TrainingLoss:
     """Build the loss of the classes, and of the lungs where the network predicts them."""
     return TrainingLoss(
         label_smoothing=config.label_smoothing,
-        lung_loss=config.lung_loss if config.lung_head else 0.0,
+        lung_loss=config.lung_loss if network.lung_head else 0.0,
     )
 
 

@@ -14,7 +14,6 @@ The best epoch is chosen on the validation films, within one source at a time
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -33,20 +32,18 @@ from resformer.data.manifest import Manifest
 from resformer.data.masks import RegionMasks
 from resformer.data.split import SPLITS
 from resformer.devices import choose_device
-from resformer.evaluation.metrics import evaluate_predictions
-from resformer.evaluation.plots import plot_history
-from resformer.evaluation.report import save_figures, write_json
 from resformer.gate.fit import GateConfig, find_outliers
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.training.baselines import ModuleBackend, build_baseline
-from resformer.training.calibration import fit_calibration
-from resformer.training.config import OURS, RECOMMENDED, TrainingConfig
+from resformer.training.config import OURS, TrainingConfig
 from resformer.training.data import (
     FilmLoader,
     TrainingData,
     build_augmentation,
     build_loader,
     build_training_films,
+    fit_to_data,
+    take_heads,
 )
 from resformer.training.distributed import ProcessGroup, join_processes
 from resformer.training.finish import (
@@ -55,6 +52,13 @@ from resformer.training.finish import (
     calibrate,
     compute_logits,
     evaluate,
+    finish_baseline,
+)
+from resformer.training.history import (
+    check_tensorboard,
+    describe_epoch,
+    open_tensorboard,
+    show_history,
 )
 from resformer.training.learner import (
     Learner,
@@ -83,7 +87,7 @@ from resformer.training.state import (
 from resformer.transforms import InputSpec
 
 if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+    pass
 
 logger = logging.getLogger(__name__)
 
@@ -165,11 +169,11 @@ def train(
     if config.network != OURS:
         raise ValueError(f"{config.network} cannot be served: train it by train_baseline")
     unwanted = find_outliers(outliers) if outliers else {}
-    _check_tensorboard(tensorboard)
+    check_tensorboard(tensorboard)
     if initial:
         _check_initial(initial, model_config, manifest)
         model_config = initial.model_config
-        config = _take_heads(config, model_config)
+        config = take_heads(config, model_config)
     with (
         join_processes(choose_device(config.device)) as group,
         lock_run_folder(folder, is_main=group.is_main),
@@ -177,7 +181,7 @@ def train(
         check_run_folder(folder, resume=resume)
         data = _prepare(root, manifest, config, folder, group, progress=progress)
         drawn_by = initial or _find_outliner(outliner, config, data)
-        config = _fit_to_data(config, data, drawn_by, initial, quiet=not group.is_main)
+        config = fit_to_data(config, data, drawn_by, initial, quiet=not group.is_main)
         network = replace(
             model_config or ResFormerConfig(),
             num_classes=len(manifest.class_names),
@@ -233,7 +237,7 @@ def train_baseline(
     """
     if config.network == OURS:
         raise ValueError(f"{OURS} is no baseline: train it by train")
-    _check_tensorboard(tensorboard)
+    check_tensorboard(tensorboard)
     with (
         join_processes(choose_device(config.device)) as group,
         lock_run_folder(folder, is_main=group.is_main),
@@ -249,7 +253,10 @@ def train_baseline(
 
         _run_epochs(run, learner, loaders, reached, tensorboard=tensorboard)
 
-        report = _finish_baseline(run, reached, trial=trial) if group.is_main else None
+        report = None
+        if group.is_main:
+            model = build_baseline(config.network, network.num_classes)
+            report = finish_baseline(model, reached, data, config, group.device, trial=trial)
         report = group.from_main(report)
     if report is None:
         raise RuntimeError("the main process sent no report")
@@ -257,11 +264,6 @@ def train_baseline(
 
 
 # Prepare
-
-
-def _check_tensorboard(wanted: bool) -> None:
-    if wanted and importlib.util.find_spec("tensorboard") is None:
-        raise ValueError("--tensorboard needs the package tensorboard: pip install tensorboard")
 
 
 def _check_initial(
@@ -277,13 +279,6 @@ def _check_initial(
             f"the initial weights know {', '.join(initial.class_names)}, the films are of "
             f"{', '.join(manifest.class_names)}: train these without initial weights"
         )
-
-
-def _take_heads(config: TrainingConfig, network: ResFormerConfig) -> TrainingConfig:
-    """Return the configuration with the heads that the initial network has."""
-    if not network.lung_head:
-        return config.without_lungs()
-    return replace(config, lung_head=True, infection_head=network.infection_head)
 
 
 def _prepare(
@@ -313,52 +308,6 @@ def _find_outliner(
     if not config.lung_head or data.lungs("train").known.any():
         return None
     return load_outliner(path)
-
-
-def _fit_to_data(
-    config: TrainingConfig,
-    data: TrainingData,
-    drawn_by: Checkpoint | None,
-    initial: Checkpoint | None,
-    *,
-    quiet: bool,
-) -> TrainingConfig:
-    """Leave out what the data cannot teach, and say so.
-
-    Args:
-        config: as it is wanted.
-        data: the films.
-        drawn_by: network that draws the lungs where there are no masks, if there is one.
-        initial: network that is trained further, which keeps its heads.
-        quiet: whether to keep what is left out to oneself.
-
-    Raises:
-        ValueError: if a healthy class is named that is none.
-    """
-
-    def say(message: str) -> None:
-        if not quiet:
-            logger.warning("%s", message)
-
-    if not config.lung_head:
-        return config
-    if not data.lungs("train").known.any():
-        if drawn_by is None:
-            say(
-                "NO LUNGS: no training film has a lung mask (<Class>/masks/<name>.png) and no "
-                "outliner was found (--outliner): the network is trained WITHOUT a lung head, and "
-                "may read the class off what surrounds the lungs"
-            )
-            return config.without_lungs()
-        say("no training film has a lung mask: another network draws the lungs (--outliner)")
-    names = data.manifest.class_names
-    if config.healthy_class == RECOMMENDED.healthy_class and config.healthy_class not in names:
-        say(f"there is no class {config.healthy_class!r}: no film counts as free of infection")
-        config = replace(config, healthy_class="")
-    if config.infection_head and not initial and not data.infection("train", "").known.any():
-        say("no training film has an infection mask or a box: no infection head is trained")
-        config = replace(config, infection_head=False)
-    return config
 
 
 # Lungs
@@ -411,7 +360,7 @@ def _build(
         return build_baseline(config.network, network.num_classes)
 
     learner = build_learner(
-        build_loss(config),
+        build_loss(run.network, config),
         len(loaders[config.input_size]),
         run.network,
         config,
@@ -433,7 +382,7 @@ def _run_epochs(
     """Train until all epochs are done or validation stops improving; ``reached`` is updated."""
     data, config, group = run.data, run.config, run.group
     state, names = data.folder / STATE_NAME, data.manifest.class_names
-    writer = _open_tensorboard(data.folder, reached) if tensorboard and group.is_main else None
+    writer = open_tensorboard(data.folder, reached) if tensorboard and group.is_main else None
     if group.is_main and not reached.history:
         save_state(state, learner, reached, config, names, run.digest)
     while not group.from_main(reached.is_over(config)):
@@ -449,9 +398,9 @@ def _run_epochs(
             figures |= validate(run.backend(learner), data)
             figures |= {"input_size": size, "total_seconds": time.perf_counter() - start}
             reached.record(figures, learner.averaged_weights(), config)
-            logger.info("%s: %s", label, _describe_epoch(reached, config))
+            logger.info("%s: %s", label, describe_epoch(reached, config))
             save_state(state, learner, reached, config, names, run.digest)
-            _show_history(reached, data.folder, writer)
+            show_history(reached, data.folder, writer)
         else:
             reached.history.append(figures)
     if writer:
@@ -481,45 +430,6 @@ def validate(backend: Backend, data: TrainingData) -> dict[str, Any]:
         "score": score,
         "sources": by_source,
     }
-
-
-def _describe_epoch(reached: Progress, config: TrainingConfig) -> str:
-    figures = reached.history[-1]
-    minutes = reached.seconds_left(config) / 60
-    shown = {
-        "loss": figures["train_loss"],
-        "validation loss": figures["validation_loss"],
-        "accuracy": figures["validation_accuracy"],
-        "macro-F1": figures["validation_macro_f1"],
-        figures["score"]: figures["validation_score"],
-    }
-    best = f"best {reached.best_score:.4f} in epoch {reached.best_epoch}"
-    return (
-        ", ".join(f"{name} {value:.4f}" for name, value in shown.items())
-        + f" ({best if reached.best_epoch else 'not yet at the size that is served'})"
-        + f"; {minutes:.0f} min left"
-    )
-
-
-def _show_history(reached: Progress, folder: Path, writer: SummaryWriter | None) -> None:
-    """Write the history and its curves anew, and the last epoch for TensorBoard."""
-    write_json(reached.history, folder / "history.json")
-    save_figures({"history": plot_history(reached.history)}, folder)
-    if writer:
-        figures = reached.history[-1]
-        for name, value in figures.items():
-            if isinstance(value, float):
-                writer.add_scalar(name, value, figures["epoch"])
-        for source, found in figures["sources"].items():
-            for pair, auc in found["auc"].items():
-                writer.add_scalar(f"AUC {source or 'all'}/{pair}", auc, figures["epoch"])
-        writer.flush()
-
-
-def _open_tensorboard(folder: Path, reached: Progress) -> SummaryWriter:
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(folder / "tensorboard"), purge_step=len(reached.history) + 1)
 
 
 # Finish
@@ -556,34 +466,3 @@ def _finish(
     gate = GateConfig(seed=config.seed)
     checkpoint = add_gate(checkpoint, data, outliers, device, gate, run.progress)
     return add_abstention(checkpoint, data, device, progress=run.progress)
-
-
-def _finish_baseline(run: Run, reached: Progress, *, trial: bool) -> dict[str, Any]:
-    """Calibrate the best weights of a baseline and report on them, in the same way."""
-    data, names = run.data, run.data.manifest.class_names
-    model = build_baseline(run.config.network, len(names))
-    model.load_state_dict(reached.best_weights)
-    backend = ModuleBackend(model, data.spec, run.group.device)
-    splits = ("validation",) if trial else ("validation", "test")
-    films = {split: data.evaluation_films(split) for split in splits}
-    logits = {
-        split: compute_logits(backend, films[split].films, data.spec.size) for split in splits
-    }
-    fitted = fit_calibration(
-        logits["validation"], films["validation"].labels, data.sources("validation")
-    )
-    return {
-        "metrics": {
-            split: evaluate_predictions(
-                films[split].labels,
-                fitted.probabilities(logits[split]),
-                names,
-                seed=run.config.seed,
-            )
-            for split in splits
-        },
-        "config": asdict(run.config),
-        "best_epoch": reached.best_epoch,
-        "history": reached.history,
-        "parameters": sum(weight.numel() for weight in model.parameters()),
-    }
