@@ -17,13 +17,13 @@ class ImageError(ValueError):
     """
 
     def __init__(self, message: str, *, code: str) -> None:
-        """Keeps the message for a person and the code for a program."""
+        """Keep the message for a person and the code for a program."""
         super().__init__(message)
         self.code = code
 
 
 def check_size(width: int, height: int, *, max_pixels: int, min_side: int = 16) -> None:
-    """Refuses a size, taken from a header, before memory is spent on its pixels.
+    """Refuse a size, taken from a header, before memory is spent on its pixels.
 
     Raises:
         ImageError: ``image_too_large`` above ``max_pixels``, ``unreadable_image`` where a
