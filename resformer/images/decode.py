@@ -44,6 +44,7 @@ from resformer.images.errors import ImageError, check_size
 IMAGE_SUFFIXES: frozenset[str] = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 )
+DICOM_SUFFIXES: frozenset[str] = frozenset({".dcm", ".dicom", ".dic", ".ima"})
 MIN_SIDE = 64
 """Shortest side in pixels; below it no rib is to be seen, and the gate refuses the picture."""
 
