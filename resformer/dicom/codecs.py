@@ -175,7 +175,7 @@ def _read_codestream(
         frame = _find_jpeg2000(frame)
         header, data_start = _read_jpeg2000_header(frame)
     else:
-        header, data_start = _read_jpeg_header(frame)
+        header, data_start, frame = _read_jpeg_header(frame)
     if (header.width, header.height, header.components) != (layout.columns, layout.rows, 1):
         raise refuse("its header and its compressed image differ in size or colour")
     if not 8 <= header.precision <= 16:
@@ -200,12 +200,17 @@ _JPEG_START = b"\xff\xd8"
 _MARKER = re.compile(rb"\xff+([^\xff])", re.DOTALL)  # any number of fill bytes may stand before it
 _START_OF_SCAN = 0xDA
 _FRAME_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
+_METADATA = frozenset({*range(0xE0, 0xF0), 0xFE})
 _MAX_SEGMENTS = 10_000
 _MAX_SCANS = 64
 
 
-def _read_jpeg_header(frame: bytes) -> tuple[FrameHeader, int]:
-    """Read the frame header of a JPEG or JPEG-LS codestream, and where its first scan begins.
+def _read_jpeg_header(frame: bytes) -> tuple[FrameHeader, int, bytes]:
+    """Read the frame header of a JPEG or JPEG-LS codestream.
+
+    Returns:
+        The header, where the first scan begins, and the codestream that this refers to: without
+        fill bytes and metadata, for which Pillow takes a time that grows with their square.
 
     Raises:
         ValueError: There is none, or the frame repeats its passes beyond reason.
@@ -216,17 +221,22 @@ def _read_jpeg_header(frame: bytes) -> tuple[FrameHeader, int]:
         raise ValueError("too many scans")
     header: FrameHeader | None = None
     position = len(_JPEG_START)
+    kept = [_JPEG_START]
     for _ in range(_MAX_SEGMENTS):
         found = _MARKER.match(frame, position)
         if found is None:
             break
         marker, position = found[1][0], found.end()
         if marker == _START_OF_SCAN and header is not None:
-            return header, position
+            data_start = sum(map(len, kept))
+            return header, data_start, b"".join([*kept, b"\xff", frame[position - 1 :]])
         if marker in _FRAME_MARKERS and header is None:
             precision, height, width, count = struct.unpack_from(">BHHB", frame, position + 2)
             header = FrameHeader(width, height, count, precision)
-        position += struct.unpack_from(">H", frame, position)[0]
+        end = position + struct.unpack_from(">H", frame, position)[0]
+        if marker not in _METADATA:
+            kept.append(b"\xff" + frame[position - 1 : end])
+        position = end
     raise ValueError("no frame header, or too much before it")
 
 
@@ -377,10 +387,10 @@ def _decode_frame(frame: bytes, syntax: UID, header: FrameHeader) -> NDArray[np.
     try:
         # A busy machine may take longer than the processor time that is allowed.
         done = subprocess.run(
-            command, input=frame, capture_output=True, timeout=4 * seconds, check=False
+            command, input=frame, capture_output=True, timeout=10 * seconds, check=False
         )
     except subprocess.TimeoutExpired:
-        raise _unavailable(f"no answer within {4 * seconds} seconds") from None
+        raise _unavailable(f"no answer within {10 * seconds} seconds") from None
     except (OSError, subprocess.SubprocessError) as error:
         raise _unavailable(str(error)) from None
     if not done.stdout.startswith(READY):  # nothing of the film was read yet, or can be quoted

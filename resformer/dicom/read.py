@@ -14,7 +14,7 @@ import math
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -104,13 +104,7 @@ def read_file(data: bytes, *, inflated_limit: int) -> DicomFile:
     encoding = _encoding_of(syntax, data, start)
     finder = _PixelDataFinder()
     file = _BoundedFile(data, start)
-    dataset = read_dataset(
-        file,
-        encoding.implicit_vr,
-        encoding.little_endian,
-        stop_when=finder,
-        specific_tags=[tag_for_keyword(keyword) or 0 for keyword in _KEYWORDS],
-    )
+    dataset = _parse(file, encoding, finder, [tag_for_keyword(name) or 0 for name in _KEYWORDS])
     if finder.tag in _FLOAT_PIXELS:
         raise refuse("its pixels are fractions, not whole numbers")
     if not finder.tag:
@@ -128,13 +122,8 @@ def read_file(data: bytes, *, inflated_limit: int) -> DicomFile:
 def _read_meta(data: bytes) -> tuple[str, int]:
     """Return the transfer syntax and where the data set begins."""
     file = _BoundedFile(data, PREAMBLE_LENGTH + len(MAGIC) if has_preamble(data) else 0)
-    meta = read_dataset(
-        file,
-        is_implicit_VR=False,
-        is_little_endian=True,
-        stop_when=lambda tag, vr, length: tag >> 16 != 2,
-        specific_tags=[_TRANSFER_SYNTAX],
-    )
+    explicit = Encoding(implicit_vr=False, little_endian=True)
+    meta = _parse(file, explicit, lambda tag, *_: tag >> 16 != 2, [_TRANSFER_SYNTAX])
     return Header(meta).text("TransferSyntaxUID"), file.tell()
 
 
@@ -163,11 +152,39 @@ class _BoundedFile(io.BytesIO):
         self.seek(start)
         self._reads = 0
 
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether more was asked for than is allowed."""
+        return self._reads > _MAX_READS
+
     def read(self, size: int | None = -1, /) -> bytes:
         self._reads += 1
-        if self._reads > _MAX_READS:
-            raise refuse("it holds too many elements before its image")
+        if self.is_exhausted:
+            raise EOFError
         return super().read(size)
+
+
+def _parse(
+    file: _BoundedFile,
+    encoding: Encoding,
+    stop_when: Callable[[BaseTag, str | None, int], bool],
+    tags: list[BaseTag | int],
+) -> Dataset:
+    dataset = Dataset()
+    try:
+        dataset = read_dataset(
+            file,
+            encoding.implicit_vr,
+            encoding.little_endian,
+            stop_when=stop_when,
+            specific_tags=tags,
+        )
+    except Exception:  # which kind it is by now is pydicom's affair
+        if not file.is_exhausted:
+            raise
+    if file.is_exhausted:
+        raise refuse("it holds too many elements before its image")
+    return dataset
 
 
 class _PixelDataFinder:
@@ -396,7 +413,7 @@ def _check_modality(modality: str, storage_class: str) -> None:
 
 def _check_photometric(header: Header) -> None:
     photometric = header.text("PhotometricInterpretation")
-    if header.integer("SamplesPerPixel", 1) > 1 or photometric.startswith(_COLOUR):
+    if header.integer("SamplesPerPixel", 1) in {3, 4} or photometric.startswith(_COLOUR):
         raise refuse("it is a colour image, and radiographs are grey")
     if not photometric.startswith("MONOCHROME"):
         raise refuse(

@@ -28,8 +28,8 @@ DEPTHS = (8, 10, 12, 14, 16)
 _LOW_PERCENT, _HIGH_PERCENT = 1.0, 99.0
 # Fewer levels than this between the percentiles, and the network sees steps of over four levels.
 _FEWEST_LEVELS = 64
-# The network's percentiles are those of the resized film, which differ a little from these.
-_MARGIN = 0.25
+# How far beyond the percentiles, in parts of the range between them, the values of a film may lie.
+_MARGIN = 0.5
 _BAND = 64
 
 Entry = TypeVar("Entry", bound=np.generic)
@@ -40,10 +40,10 @@ def scale_to_uint8(values: NDArray[Any]) -> NDArray[np.uint8]:
 
     Detectors deliver 10 to 14 bits inside 16-bit files. So whole numbers are divided by the
     largest value of the smallest depth out of 8, 10, 12, 14 and 16 bits that holds the image's
-    maximum: brightness is kept, and a dark film stays dark, while enough levels remain (see
-    `grey_levels`). Negative values are first shifted so that the minimum becomes 0. Whole numbers
-    beyond 16 bits and fractions have no such natural range and are stretched from their minimum
-    to their maximum, or between their percentiles where that would leave too few levels.
+    maximum: brightness is kept, and a dark film stays dark. Negative values are first shifted so
+    that the minimum becomes 0. Whole numbers beyond 16 bits and fractions have no such natural
+    range and are stretched from their minimum to their maximum. Where that would leave too few
+    levels, values far from the others do not count (see `grey_levels`).
 
     Args:
         values: ``(H, W)`` of any integer or floating dtype; uint8 is returned as it is.
@@ -65,8 +65,13 @@ def scale_to_uint8(values: NDArray[Any]) -> NDArray[np.uint8]:
     if offset:
         values = values.astype(np.int64) - offset
     size = 1 << smallest_depth(high - offset)
-    brightness = np.arange(size) / (size - 1)
-    return look_up(grey_levels(brightness, histogram(values, size)), values)
+    numbers = np.arange(size, dtype=np.float64)
+    counts = histogram(values, size)
+    brightness = numbers / (size - 1)
+    if _wastes_levels(brightness, counts):
+        _, largest = _usual_range(numbers, counts)
+        brightness = np.minimum(numbers / ((1 << smallest_depth(int(largest))) - 1), 1.0)
+    return look_up(grey_levels(brightness, counts), values)
 
 
 def smallest_depth(largest: int) -> int:
@@ -86,8 +91,8 @@ def grey_levels(brightness: NDArray[np.float64], counts: NDArray[np.int64]) -> N
     """Return the 8-bit level of each possible value of a film.
 
     The level is the brightness rounded to 8 bits, unless that would merge values into fewer than
-    64 levels between the film's percentiles. Then the range from a little below the lower
-    percentile to a little above the upper one is stretched over all levels.
+    64 levels between the film's percentiles. Then the range of the values that occur, without
+    those far from the others, is stretched over all levels.
 
     Args:
         brightness: ``(N,)``, 0 is black and 1 is white.
@@ -96,17 +101,10 @@ def grey_levels(brightness: NDArray[np.float64], counts: NDArray[np.int64]) -> N
     Returns:
         ``(N,)`` uint8.
     """
-    linear = np.rint(brightness * 255.0).astype(np.uint8)
-    low, high = percentiles(brightness, counts)
-    if low == high or (high - low) * 255.0 >= _FEWEST_LEVELS:
-        return linear
-    between = (counts > 0) & (brightness >= low) & (brightness <= high)
-    if len(np.unique(linear[between])) == len(np.unique(brightness[between])):
-        return linear  # no two values share a level, so that nothing is to be gained
-    present = brightness[counts > 0]
-    start, end = _widen(low, high, present.min(), present.max())
-    stretched = np.clip((brightness - start) / (end - start), 0.0, 1.0)
-    return np.rint(stretched * 255.0).astype(np.uint8)
+    if _wastes_levels(brightness, counts):
+        start, end = _usual_range(brightness, counts)
+        brightness = np.clip((brightness - start) / (end - start), 0.0, 1.0)
+    return np.rint(brightness * 255.0).astype(np.uint8)
 
 
 def percentiles(values: NDArray[np.float64], counts: NDArray[np.int64]) -> tuple[float, float]:
@@ -129,10 +127,25 @@ def percentiles(values: NDArray[np.float64], counts: NDArray[np.int64]) -> tuple
     return float(low), float(high)
 
 
-def _widen(low: float, high: float, minimum: float, maximum: float) -> tuple[float, float]:
-    """Widen the range between the percentiles by a margin, but not beyond what occurs."""
+def _wastes_levels(brightness: NDArray[np.float64], counts: NDArray[np.int64]) -> bool:
+    low, high = percentiles(brightness, counts)
+    if low == high or (high - low) * 255.0 >= _FEWEST_LEVELS:
+        return False
+    between = np.unique(brightness[(counts > 0) & (brightness >= low) & (brightness <= high)])
+    return len(np.unique(np.rint(between * 255.0))) < len(between)
+
+
+def _usual_range(values: NDArray[np.float64], counts: NDArray[np.int64]) -> tuple[float, float]:
+    """Return the least and the largest value that occurs, without those far from the others."""
+    return _trim(values[counts > 0], *percentiles(values, counts))
+
+
+def _trim(values: NDArray[np.float64], low: float, high: float) -> tuple[float, float]:
     margin = _MARGIN * (high - low)
-    return max(low - margin, minimum), min(high + margin, maximum)
+    return (
+        float(values.min(where=values >= low - margin, initial=low)),
+        float(values.max(where=values <= high + margin, initial=high)),
+    )
 
 
 def look_up(table: NDArray[Entry], indices: NDArray[np.integer[Any]]) -> NDArray[Entry]:
@@ -160,7 +173,7 @@ def _stretch(values: NDArray[Any]) -> NDArray[np.uint8]:
     numbers = values.astype(np.float64)
     low, high = np.percentile(numbers, (_LOW_PERCENT, _HIGH_PERCENT))
     if 0.0 < (high - low) * 255.0 < _FEWEST_LEVELS * (end - start):
-        start, end = _widen(low, high, start, end)
+        start, end = _trim(numbers, low, high)
     numbers -= start
     numbers *= 255.0 / (end - start)
     return np.rint(np.clip(numbers, 0.0, 255.0)).astype(np.uint8)
