@@ -94,7 +94,7 @@ def test_a_scale_that_is_too_wide_costs_the_network_nothing(name: str) -> None:
     spec = InputSpec()
     faulty, sound = (to_input(decode_image(data), spec) for data in FAULTY[name])
     grey_levels = (faulty - sound).abs() * spec.std * 255
-    assert grey_levels.quantile(0.999) <= 2
+    assert grey_levels.quantile(0.99) <= 2
     assert grey_levels.max() < 3  # at the faulty pixel, or where the roundings of both add up
 
 
