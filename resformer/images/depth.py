@@ -25,7 +25,7 @@ from resformer.images.errors import ImageError, check_size
 
 DEPTHS = (8, 10, 12, 14, 16)
 # Those between which the network's input is stretched.
-_LOW_PERCENT, _HIGH_PERCENT = 1.0, 99.0
+_PERCENTILES = (1.0, 99.0)
 # Fewer levels than this between the percentiles, and the network sees steps of over four levels.
 _FEWEST_LEVELS = 64
 # How far beyond the percentiles, in parts of the range between them, the values of a film may lie.
@@ -125,7 +125,7 @@ def percentiles(values: NDArray[np.float64], counts: NDArray[np.int64]) -> tuple
     total = int(cumulative[-1])
     if total == 0:
         return 0.0, 0.0
-    ranks = np.array([_LOW_PERCENT, _HIGH_PERCENT]) / 100.0 * (total - 1)
+    ranks = np.array(_PERCENTILES) / 100.0 * (total - 1)
     low, high = values[order[np.searchsorted(cumulative, ranks, side="right")]]
     return float(low), float(high)
 
@@ -158,7 +158,7 @@ def _usual_range(values: NDArray[np.float64], counts: NDArray[np.int64]) -> tupl
     return _trim(values[counts > 0], *percentiles(values, counts))
 
 
-def _trim(values: NDArray[np.float64], low: float, high: float) -> tuple[float, float]:
+def _trim(values: NDArray[Any], low: float, high: float) -> tuple[float, float]:
     margin = _MARGIN * (high - low)
     return (
         float(values.min(where=values >= low - margin, initial=low)),
@@ -188,13 +188,15 @@ def _stretch(values: NDArray[Any]) -> NDArray[np.uint8]:
         )
     if start == end:
         return np.zeros(values.shape, dtype=np.uint8)
-    numbers = values.astype(np.float64)
-    low, high = np.percentile(numbers, (_LOW_PERCENT, _HIGH_PERCENT))
+    low, high = map(float, np.percentile(values, _PERCENTILES, method="nearest"))
     if 0.0 < (high - low) * 255.0 < _FEWEST_LEVELS * (end - start):
-        start, end = _trim(numbers, low, high)
-    numbers -= start
-    numbers *= 255.0 / (end - start)
-    return np.rint(np.clip(numbers, 0.0, 255.0)).astype(np.uint8)
+        start, end = _trim(values, low, high)
+    scaled = np.empty(values.shape, dtype=np.uint8)
+    for top in range(0, len(values), _BAND):
+        band = values[top : top + _BAND].astype(np.float64)
+        levels = (band - start) * (255.0 / (end - start))
+        scaled[top : top + _BAND] = np.rint(np.clip(levels, 0.0, 255.0))
+    return scaled
 
 
 class Tag(IntEnum):
