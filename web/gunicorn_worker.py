@@ -17,10 +17,9 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
 
 from resformer.allocator import share_heaps
-from web.config import WebConfig
-from web.metrics import SHARED_FOLDER
+from web.config import StartError, WebConfig
+from web.monitoring import SHARED_FOLDER
 from web.server import Server
-from web.service import StartError
 
 
 class WaitressWorker(Worker):  # type: ignore[misc]
