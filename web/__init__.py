@@ -49,14 +49,7 @@ def create_app(config: WebConfig | None = None, service: ModelService | None = N
         MAX_FORM_PARTS=MAX_FORM_PARTS,
     )
     metrics = monitoring.Metrics()
-    pipeline = Pipeline(
-        service.predict,
-        concurrency=config.concurrency,
-        queue_size=config.queue_size,
-        time_limit=config.time_limit,
-        max_pixels=config.max_pixels,
-        observe=metrics.batch_size.observe,
-    )
+    pipeline = Pipeline(service.predict, config, metrics.batch_size.observe)
     monitoring.observe_requests(app, metrics)
     security.register(app, config)
     errors.register(app, config)

@@ -7,8 +7,8 @@ grow with the load by themselves. The files of one request are decoded first and
 the network together.
 
 Memory is bounded by the number of decoders, not by the number of those who wait: `concurrency`
-images are being decoded, as many of the largest size may wait for the network (or several times
-more of a usual size), and one request at a time gathers a batch.
+images are being decoded, one more than that of the largest size may wait for the network (or many
+times more of a usual size), and one request at a time gathers a batch.
 """
 
 from __future__ import annotations
@@ -20,55 +20,55 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from web.config import WebConfig
 from web.errors import ApiError
+
+if TYPE_CHECKING:
+    from resformer.inference import Prediction
 
 LARGEST_BATCH = 32
 
-Pixels = NDArray[np.uint8]
-Result = TypeVar("Result")
-Rest = TypeVar("Rest")
 T = TypeVar("T")
-Compute = Callable[[Sequence[Pixels]], Sequence[Result]]
+Pixels = NDArray[np.uint8]
+Predict = Callable[[Sequence[Pixels]], Sequence["Prediction"]]
 # Reads an image: its pixels, and what else the request keeps of it.
-Decode = Callable[[], tuple[Pixels, Rest]]
+Decode = Callable[[], tuple[Pixels, T]]
 
 
-class Batcher(Generic[Result]):
+class Batcher:
     """One thread that runs the network on everything that waits.
 
     Args:
-        compute: from images to as many results in their order.
-        max_pixels: how many may wait or be computed; who brings more waits.
+        predict: from images to as many predictions in their order.
+        max_pixels: how many may wait or be in the network; who brings more waits for room.
         observe: told the size of every batch.
     """
 
-    def __init__(
-        self, compute: Compute[Result], max_pixels: int, observe: Callable[[int], None]
-    ) -> None:
-        self._compute = compute
+    def __init__(self, predict: Predict, max_pixels: int, observe: Callable[[int], None]) -> None:
+        self._predict = predict
         self._max_pixels = max_pixels
         self._observe = observe
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="network")
         self._changed = threading.Condition()
-        self._waiting: deque[tuple[Pixels, Future[Result]]] = deque()
+        self._waiting: deque[tuple[Pixels, Future[Prediction]]] = deque()
         self._pixels = 0
 
-    def submit(self, images: Sequence[Pixels], seconds: float) -> list[Future[Result]]:
-        """Let images run together, with all others that wait; wait for room for some time.
+    def submit(self, images: Sequence[Pixels], seconds: float) -> list[Future[Prediction]]:
+        """Let images run together, with all others that wait.
 
         Raises:
-            ApiError: `timeout`, if there was no room in time.
+            ApiError: `timeout`, if there was no room for so many seconds.
         """
         size = sum(image.size for image in images)
-        futures: list[Future[Result]] = [Future() for _ in images]
+        futures: list[Future[Prediction]] = [Future() for _ in images]
         with self._changed:
             if not self._changed.wait_for(
-                lambda: not self._pixels or self._pixels + size <= self._max_pixels, seconds
+                lambda: self._pixels + size <= self._max_pixels, seconds
             ):
                 raise ApiError("timeout")
             self._pixels += size
@@ -78,64 +78,51 @@ class Batcher(Generic[Result]):
 
     def _run(self) -> None:
         with self._changed:
-            taken = [self._waiting.popleft() for _ in range(min(LARGEST_BATCH, len(self._waiting)))]
+            count = min(LARGEST_BATCH, len(self._waiting))
+            batch = [self._waiting.popleft() for _ in range(count)]
             if self._waiting:
                 self._thread.submit(self._run)
-        self._answer([item for item in taken if item[1].set_running_or_notify_cancel()])
+        self._answer([item for item in batch if item[1].set_running_or_notify_cancel()])
         with self._changed:
-            self._pixels -= sum(image.size for image, _ in taken)
+            self._pixels -= sum(image.size for image, _ in batch)
             self._changed.notify_all()
 
-    def _answer(self, batch: Sequence[tuple[Pixels, Future[Result]]]) -> None:
+    def _answer(self, batch: Sequence[tuple[Pixels, Future[Prediction]]]) -> None:
         """Answer all; if that fails, each alone, so that none spoils the others."""
         if not batch:
             return
         try:
-            results = self._compute([image for image, _ in batch])
-            self._observe(len(batch))
+            predictions = self._predict([image for image, _ in batch])
         except Exception as error:
-            if len(batch) > 1:
+            if len(batch) == 1:
+                batch[0][1].set_exception(error)
+            else:
                 for item in batch:
                     self._answer([item])
-            else:
-                batch[0][1].set_exception(error)
             return
-        for (_, future), result in zip(batch, results, strict=True):
-            future.set_result(result)
+        self._observe(len(batch))
+        for (_, future), prediction in zip(batch, predictions, strict=True):
+            future.set_result(prediction)
 
 
-class Pipeline(Generic[Result]):
+class Pipeline:
     """The bounded way of every request through decoders and network.
 
     Args:
-        compute: as for `Batcher`.
-        concurrency: images that are decoded at the same time.
-        queue_size: requests that may wait, beside as many as there are decoders.
-        time_limit: seconds from the arrival of a request to its answer.
-        max_pixels: of the largest image.
+        predict: as for `Batcher`.
+        config: how many may decode and wait, for how long, and how large images are.
         observe: as for `Batcher`.
     """
 
-    def __init__(
-        self,
-        compute: Compute[Result],
-        *,
-        concurrency: int,
-        queue_size: int,
-        time_limit: float,
-        max_pixels: int,
-        observe: Callable[[int], None],
-    ) -> None:
-        self.concurrency = concurrency
-        self.max_pixels = max_pixels
-        self.decoders = ThreadPoolExecutor(concurrency, thread_name_prefix="decode")
-        self.batcher = Batcher(compute, concurrency * max_pixels, observe)
+    def __init__(self, predict: Predict, config: WebConfig, observe: Callable[[int], None]) -> None:
+        self.config = config
+        self.decoders = ThreadPoolExecutor(config.concurrency, thread_name_prefix="decode")
+        self.batcher = Batcher(predict, (config.concurrency + 1) * config.max_pixels, observe)
         self.gathering = threading.Lock()
-        self._places = threading.BoundedSemaphore(concurrency + queue_size)
-        self._time_limit = time_limit
+        self._places = threading.BoundedSemaphore(config.concurrency + config.queue_size)
 
     @contextmanager
-    def enter(self) -> Iterator[Turn[Result]]:
+    def enter(self) -> Iterator[Turn]:
         """Take a place in the queue until the block ends.
 
         Work that exceeds the time limit cannot be interrupted: it keeps the place until it ends,
@@ -146,7 +133,7 @@ class Pipeline(Generic[Result]):
         """
         if not self._places.acquire(blocking=False):
             raise ApiError("busy")
-        turn = Turn(self, time.monotonic() + self._time_limit)
+        turn = Turn(self)
         try:
             yield turn
         finally:
@@ -159,26 +146,26 @@ class Pipeline(Generic[Result]):
             self._places.release()
 
 
-class Turn(Generic[Result]):
+class Turn:
     """What a request does with its place and its time.
 
     Whatever takes time raises `ApiError` with the code `timeout` when the time is over; work that
     has not begun by then never does.
     """
 
-    def __init__(self, pipeline: Pipeline[Result], end: float) -> None:
+    def __init__(self, pipeline: Pipeline) -> None:
         self.unfinished: set[Future[Any]] = set()
         self._pipeline = pipeline
-        self._end = end
+        self._end = time.monotonic() + pipeline.config.time_limit
 
     def run(self, work: Callable[[], T]) -> T:
         """Let a decoder's thread do some work."""
         return self._wait(self._begin(work))
 
-    def classify(self, decode: Decode[Rest]) -> tuple[Rest, Result]:
+    def classify(self, decode: Decode[T]) -> tuple[T, Prediction]:
         """Decode one image and let it run with all others that wait."""
 
-        def work() -> tuple[Rest, Future[Result]]:
+        def work() -> tuple[T, Future[Prediction]]:
             pixels, rest = decode()
             # In this thread: a decoder that waits for room decodes nothing meanwhile.
             (future,) = self._submit([pixels])
@@ -188,46 +175,52 @@ class Turn(Generic[Result]):
         return rest, self._wait(future)
 
     def classify_all(
-        self, decodes: Iterable[Decode[Rest]]
-    ) -> Iterator[tuple[Rest, Result] | Exception]:
-        """Decode images and let them run in batches; each has its result or its own error."""
+        self, decodes: Iterable[Decode[T]]
+    ) -> Iterator[tuple[T, Prediction] | Exception]:
+        """Decode images and let them run in batches; yield the result or the error of each."""
         remaining = deque(decodes)
         while remaining:
-            for outcome in self._classify_some(remaining):
-                yield _attempt(partial(self._finish, outcome))
+            count = len(remaining)
+            try:
+                batch = self._begin_batch(remaining)
+            except ApiError as error:  # it was not its turn in time
+                yield from [error] * count
+                return
+            for outcome in batch:
+                if isinstance(outcome, Exception):
+                    yield outcome
+                    continue
+                rest, future = outcome
+                result = _attempt(partial(self._wait, future))
+                yield result if isinstance(result, Exception) else (rest, result)
 
-    def _classify_some(
-        self, remaining: deque[Decode[Rest]]
-    ) -> list[tuple[Rest, Future[Result]] | Exception]:
-        """Take as many of the images as make a batch; only one request at a time does."""
+    def _begin_batch(
+        self, remaining: deque[Decode[T]]
+    ) -> list[tuple[T, Future[Prediction]] | Exception]:
+        """Decode as many of the images as make a batch; one request at a time does."""
         lock = self._pipeline.gathering
         if not lock.acquire(timeout=self._seconds_left()):
-            late: list[tuple[Rest, Future[Result]] | Exception] = []
-            late += [ApiError("timeout") for _ in remaining]
-            remaining.clear()
-            return late
+            raise ApiError("timeout")
         try:
-            decoded = self._decode_some(remaining)
+            decoded = self._decode_batch(remaining)
             images = [outcome[0] for outcome in decoded if not isinstance(outcome, Exception)]
             futures = iter(self._submit(images) if images else [])
             return [
                 outcome if isinstance(outcome, Exception) else (outcome[1], next(futures))
                 for outcome in decoded
             ]
-        except ApiError as error:  # no room for the batch in time
-            return [outcome if isinstance(outcome, Exception) else error for outcome in decoded]
         finally:
             lock.release()
 
-    def _decode_some(self, remaining: deque[Decode[Rest]]) -> list[tuple[Pixels, Rest] | Exception]:
-        outcomes: list[tuple[Pixels, Rest] | Exception] = []
-        decoding: deque[Future[tuple[Pixels, Rest]]] = deque()
-        room = self._pipeline.max_pixels
+    def _decode_batch(self, remaining: deque[Decode[T]]) -> list[tuple[Pixels, T] | Exception]:
+        config, room = self._pipeline.config, self._pipeline.config.max_pixels
+        outcomes: list[tuple[Pixels, T] | Exception] = []
+        decoding: deque[Future[tuple[Pixels, T]]] = deque()
         while True:
             while (
                 remaining
                 and room > 0
-                and len(decoding) < self._pipeline.concurrency
+                and len(decoding) < config.concurrency
                 and len(outcomes) + len(decoding) < LARGEST_BATCH
             ):
                 decoding.append(self._begin(remaining.popleft()))
@@ -237,12 +230,6 @@ class Turn(Generic[Result]):
             outcomes.append(outcome)
             room -= 0 if isinstance(outcome, Exception) else outcome[0].size
 
-    def _finish(self, outcome: tuple[Rest, Future[Result]] | Exception) -> tuple[Rest, Result]:
-        if isinstance(outcome, Exception):
-            raise outcome
-        rest, future = outcome
-        return rest, self._wait(future)
-
     def _begin(self, work: Callable[[], T]) -> Future[T]:
         def begin() -> T:
             if not self._seconds_left():
@@ -251,7 +238,7 @@ class Turn(Generic[Result]):
 
         return self._watch(self._pipeline.decoders.submit(begin))
 
-    def _submit(self, images: Sequence[Pixels]) -> list[Future[Result]]:
+    def _submit(self, images: Sequence[Pixels]) -> list[Future[Prediction]]:
         futures = self._pipeline.batcher.submit(images, self._seconds_left())
         return [self._watch(future) for future in futures]
 

@@ -15,7 +15,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -41,9 +40,7 @@ _BLOCK = 4096
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
-def create_blueprint(
-    config: WebConfig, service: ModelService, pipeline: Pipeline[Any]
-) -> Blueprint:
+def create_blueprint(config: WebConfig, service: ModelService, pipeline: Pipeline) -> Blueprint:
     """Return the route that keeps an image.
 
     Raises:

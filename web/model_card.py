@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from resformer.evaluation.card.tables import AREAS
@@ -111,100 +110,56 @@ def _shade(matrix: list[list[int]]) -> list[list[tuple[int, float | None, int]]]
     ]
 
 
-@dataclass(frozen=True)
-class Tick:
-    """A labelled position on an axis."""
-
-    position: float
-    label: str
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A line through `points`, as SVG's `polyline` takes them."""
-
-    name: str
-    points: str
-
-
-@dataclass(frozen=True)
-class LineChart:
-    """Curves over epochs in a box of `CHART_WIDTH` x `CHART_HEIGHT`.
-
-    Attributes:
-        title: what is drawn.
-        curves: one for each name that has values.
-        epochs: ticks of the horizontal axis.
-        values: ticks of the vertical axis.
-        mark: horizontal position of the epoch that was kept, or None.
-    """
-
-    title: str
-    curves: tuple[Curve, ...]
-    epochs: tuple[Tick, ...]
-    values: tuple[Tick, ...]
-    mark: float | None
-
-
 def draw_history(
     history: Sequence[Mapping[str, Any]],
     title: str,
     keys: Mapping[str, str],
     best_epoch: int | None = None,
-) -> LineChart | None:
-    """Place the curves of a training; None where there is no curve to draw.
+) -> dict[str, Any] | None:
+    """Place the curves of a training in a box of `CHART_WIDTH` x `CHART_HEIGHT`.
 
     Args:
         history: one entry for each epoch, in order.
         title: of the chart.
         keys: the entries' keys by the names of the curves.
         best_epoch: the epoch that was kept, from 1.
+
+    Returns:
+        `curves`, points of an SVG's `polyline` by name; `epochs` and `values`, the labels of the
+        ticks by their position; `mark`, the position of the best epoch. None without any curve.
     """
-    series = {name: [_number(entry.get(key)) for entry in history] for name, key in keys.items()}
-    known = [value for values in series.values() for value in values if value is not None]
-    if len(history) < 2 or not known:
+    series = {
+        name: [
+            (epoch, value)
+            for epoch, entry in enumerate(history, start=1)
+            if isinstance(value := entry.get(key), int | float) and math.isfinite(value)
+        ]
+        for name, key in keys.items()
+    }
+    known = [value for points in series.values() for _, value in points]
+    last = len(history)
+    if last < 2 or not known:
         return None
     steps = _nice_steps(min(known), max(known))
-    horizontal = _Axis(1, len(history), _LEFT, CHART_WIDTH - _RIGHT)
-    vertical = _Axis(steps[0], steps[-1], CHART_HEIGHT - _BOTTOM, _TOP)
-    curves = tuple(
-        Curve(name, _join(values, horizontal, vertical)) for name, values in series.items()
-    )
-    return LineChart(
-        title=title,
-        curves=tuple(curve for curve in curves if curve.points),
-        epochs=tuple(
-            Tick(horizontal.place(epoch), str(epoch))
-            for epoch in sorted({1, (len(history) + 1) // 2, len(history)})
-        ),
-        values=tuple(Tick(vertical.place(step), f"{step:g}") for step in steps),
-        mark=horizontal.place(best_epoch) if best_epoch else None,
-    )
 
+    def across(epoch: float) -> float:
+        return round(_LEFT + (epoch - 1) / (last - 1) * (CHART_WIDTH - _RIGHT - _LEFT), 1)
 
-@dataclass(frozen=True)
-class _Axis:
-    low: float
-    high: float
-    start: float
-    end: float
+    def up(value: float) -> float:
+        share = (value - steps[0]) / (steps[-1] - steps[0])
+        return round(CHART_HEIGHT - _BOTTOM - share * (CHART_HEIGHT - _BOTTOM - _TOP), 1)
 
-    def place(self, value: float) -> float:
-        share = (value - self.low) / (self.high - self.low)
-        return round(self.start + share * (self.end - self.start), 1)
-
-
-def _number(value: Any) -> float | None:
-    is_number = isinstance(value, int | float) and math.isfinite(value)
-    return float(value) if is_number else None
-
-
-def _join(values: Sequence[float | None], horizontal: _Axis, vertical: _Axis) -> str:
-    return " ".join(
-        f"{horizontal.place(epoch)},{vertical.place(value)}"
-        for epoch, value in enumerate(values, start=1)
-        if value is not None
-    )
+    return {
+        "title": title,
+        "curves": {
+            name: " ".join(f"{across(epoch)},{up(value)}" for epoch, value in points)
+            for name, points in series.items()
+            if points
+        },
+        "epochs": {across(epoch): str(epoch) for epoch in sorted({1, (last + 1) // 2, last})},
+        "values": {up(step): f"{step:g}" for step in steps},
+        "mark": across(best_epoch) if best_epoch else None,
+    }
 
 
 def _nice_steps(low: float, high: float) -> list[float]:

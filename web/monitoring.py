@@ -44,26 +44,26 @@ class Metrics:
         self.requests = Counter(
             "resformer_requests",
             "Requests by address and status.",
-            ("endpoint", "status"),
+            ["endpoint", "status"],
             registry=registry,
         )
         self.request_seconds = Histogram(
             "resformer_request_seconds",
             "Seconds from a received request to its answer.",
-            ("endpoint",),
+            ["endpoint"],
             buckets=_SECONDS,
             registry=registry,
         )
         self.predictions = Counter(
             "resformer_predictions",
             "Answered images by the most probable class.",
-            ("class_name",),
+            ["class_name"],
             registry=registry,
         )
         self.refusals = Counter(
             "resformer_refusals",
             "Refused requests and files by the code of the error.",
-            ("code",),
+            ["code"],
             registry=registry,
         )
         self.batch_size = Histogram(

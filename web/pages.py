@@ -13,8 +13,9 @@ from markupsafe import Markup, escape
 from resformer import __version__
 from resformer.images import IMAGE_SUFFIXES
 from web.config import WebConfig
+from web.errors import CODES
 from web.model_card import build_card, view_card
-from web.openapi import build_document, documented_codes
+from web.openapi import build_document
 from web.service import ModelService
 
 # A browser offers only these; files of other names can be dropped.
@@ -102,7 +103,10 @@ def _view_document(document: dict[str, Any]) -> dict[str, Any]:
             for path, methods in document["paths"].items()
             for method, operation in methods.items()
         ],
-        "refusals": [(e.status, c, e.meaning) for c, e in documented_codes(document).items()],
+        "refusals": [
+            (CODES[code].status, code, CODES[code].meaning)
+            for code in schemas["Error"]["properties"]["code"]["enum"]
+        ],
         "schemas": [
             {
                 "name": name,

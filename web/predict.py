@@ -42,7 +42,7 @@ class _Kept:
 def create_blueprint(
     config: WebConfig,
     service: ModelService,
-    pipeline: Pipeline[inference.Prediction],
+    pipeline: Pipeline,
     metrics: Metrics,
 ) -> Blueprint:
     """Return the routes that programs and the page's own script call."""
@@ -69,7 +69,7 @@ def create_blueprint(
         kept: _Kept,
         prediction: inference.Prediction,
         options: Options,
-        turn: Turn[inference.Prediction],
+        turn: Turn,
     ) -> dict[str, Any]:
         explanation = None
         if prediction.gate and not prediction.gate.accepted and not options.force:
