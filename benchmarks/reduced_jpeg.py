@@ -65,6 +65,6 @@ def compare_reduced(service: ModelService, data: bytes, divisor: int) -> tuple[i
     size = service.checkpoint.input_spec.size
     whole, reduced = decode_image(data), decode_reduced(data, divisor)
     one, other = (resize_pixels(pixels, size).astype(int) for pixels in (whole, reduced))
-    before, after = (film.probabilities for film in service.predict([whole, reduced]))
+    before, after = (service.predict([film])[0].probabilities for film in (whole, reduced))
     moved = max(abs(before[name] - after[name]) for name in before)
     return int(np.abs(one - other).max()), moved

@@ -22,7 +22,7 @@ from benchmarks.start import time_start
 from benchmarks.timing import Timing
 from resformer.images import decode_image
 from resformer.runtime.backend import choose_backend
-from tests.web.gating import write_gated_checkpoint
+from tests.web.checkpoints import write_gated_checkpoint
 from tests.web.serving import serve_in_thread
 from web import WebConfig, create_app
 from web.service import ModelService

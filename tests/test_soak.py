@@ -12,7 +12,7 @@ from benchmarks.soak_client import Outcome, send_all
 from benchmarks.soak_memory import resident_bytes, watch_memory
 from benchmarks.soak_report import find_faults, render
 from benchmarks.soak_traffic import Message, bad_messages, good_messages
-from tests.web.gating import write_gated_checkpoint
+from tests.web.checkpoints import write_gated_checkpoint
 from tests.web.serving import serve_in_thread
 from web import WebConfig, create_app
 

@@ -1,23 +1,36 @@
-"""`POST /feedback`: what is kept, under which class, and what is refused."""
+"""`POST /feedback`: off by default; what is kept, under which class, and what is refused."""
 
 from __future__ import annotations
 
 import base64
 import dataclasses
+import io
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from flask.testing import FlaskClient
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
+from resformer.checkpoint import Checkpoint, save_checkpoint
 from resformer.data.archive import open_datasets
 from resformer.data.manifest import build_manifest
 from resformer.images import decode_image
+from resformer.model import IdentityMappingResFormer, ResFormerConfig
+from resformer.transforms import InputSpec
 from tests.data_sets import draw_texture, write_data_set
 from tests.data_sets import encode as encode_pixels
-from tests.web.conftest import encode
-from tests.web.giving import give, kept, refusal
-from tests.web.posting import post_file
+from tests.dicom_files import radiograph, write
+from tests.phantom import draw_chest_phantom
+from tests.web.posting import encode
+from tests.web.posting import SECRET, give, kept, post_file, refusal
+from tests.web.serving import ROOT
 from web import WebConfig, create_app
 from web.service import ModelService, StartError
 
@@ -131,3 +144,178 @@ def test_what_was_given_is_trained_on_with_the_rest(
         read = {decode_image((root / row.path).read_bytes()).tobytes() for row in given}
     assert read == {draw_texture(seed).tobytes() for seed in (700, 701, 702)}
     assert len(manifest.rows) == 13
+
+
+def test_nothing_else_of_the_upload_is_kept(
+    giver: FlaskClient, giving_config: WebConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    info = PngInfo()
+    info.add_text("Description", SECRET)
+    buffer = io.BytesIO()
+    Image.fromarray(draw_chest_phantom(96)).save(buffer, "PNG", pnginfo=info)
+    values = np.random.default_rng(0).integers(0, 4096, (48, 64)).astype("u2")
+    dicom = write(radiograph(values, bits_stored=12, PatientName=SECRET, PatientComments=SECRET))
+    with caplog.at_level("DEBUG"):
+        for data in (buffer.getvalue(), dicom):
+            assert SECRET.encode() in data
+            assert give(giver, data, "Normal").status_code == 200
+    assert len(kept(giving_config.uploads_path)) == 2
+    for path in kept(giving_config.uploads_path):
+        assert SECRET not in str(path)
+        assert SECRET.encode() not in path.read_bytes()
+        with Image.open(path) as image:
+            assert (image.mode, image.info) == ("L", {})
+    assert SECRET not in caplog.text
+
+
+def test_classes_of_any_name_stay_in_the_folder(
+    giving_config: WebConfig, tiny_config: ResFormerConfig, tmp_path: Path
+) -> None:
+    names = ("../../escaped", "/etc/cron.d", "a\0b", ".lock")
+    weights = IdentityMappingResFormer(tiny_config).state_dict()
+    model = tmp_path / "odd.pth"
+    save_checkpoint(Checkpoint(tiny_config, names, InputSpec(size=64), weights), model)
+    torch.manual_seed(0)
+    client = create_app(dataclasses.replace(giving_config, model_path=model)).test_client()
+    for side, name in enumerate(names, 96):
+        document = {"image": base64.b64encode(encode(side)).decode(), "class": name}
+        assert client.post("/feedback", json=document).get_json()["class"] == name
+    assert len(kept(giving_config.uploads_path)) == 4
+    assert {path.parent.parent for path in kept(giving_config.uploads_path)} == {
+        giving_config.uploads_path
+    }
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["odd.pth", "uploads"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site", "Origin": "http://localhost"},
+        {"Origin": "https://elsewhere.example"},
+        {"Origin": "http://localhost:8080"},
+        {"Origin": "null"},
+    ],
+)
+def test_pages_of_other_sites_can_give_nothing(
+    giver: FlaskClient, giving_config: WebConfig, headers: dict[str, str]
+) -> None:
+    address = "/feedback?class=COVID"
+    response = giver.post(address, data=encode(), content_type="image/png", headers=headers)
+    assert refusal(response) == (403, "cross_origin")
+    assert kept(giving_config.uploads_path) == []
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "same-origin", "Origin": "https://behind-a-proxy.example"},
+        {"Sec-Fetch-Site": "none"},
+        {"Origin": "http://localhost"},
+        {},
+    ],
+)
+def test_the_own_page_and_programs_can_give(giver: FlaskClient, headers: dict[str, str]) -> None:
+    address = "/feedback?class=COVID"
+    response = giver.post(address, data=encode(), content_type="image/png", headers=headers)
+    assert response.status_code == 200
+
+
+def test_it_is_documented_only_where_it_is(client: FlaskClient, giver: FlaskClient) -> None:
+    off, on = (c.get("/openapi.json").get_json() for c in (client, giver))
+    assert "/feedback" not in off["paths"]
+    assert set(on["paths"]) == {*off["paths"], "/feedback"}
+    codes = set(on["components"]["schemas"]["Error"]["properties"]["code"]["enum"])
+    assert codes - set(off["components"]["schemas"]["Error"]["properties"]["code"]["enum"]) == {
+        *("cross_origin", "storage_full")
+    }
+    assert {"Error403", "Error507"} == {*on["components"]["responses"]} - {
+        *off["components"]["responses"]
+    }
+    assert "kept" not in off["info"]["description"]
+    assert "except the pixels" in on["info"]["description"]
+    assert "/feedback" not in client.get("/docs").get_data(as_text=True)
+    assert "<code>/feedback</code>" in giver.get("/docs").get_data(as_text=True)
+
+
+def test_the_page_says_that_it_keeps_images_before_any_is_sent(
+    client: FlaskClient, giver: FlaskClient
+) -> None:
+    on, off = (" ".join(c.get("/").get_data(as_text=True).split()) for c in (giver, client))
+    assert "This server collects images for training." in on
+    assert on.index("This server collects images") < on.index('type="file"')
+    assert "It is not stored." not in on
+    assert "Neither the image nor its name is stored" not in on
+    assert '<option value="Viral Pneumonia">Viral Pneumonia</option>' in on
+    assert "collects images" not in off
+    assert "It is not stored." in off
+    assert "feedback" not in off.replace("js/feedback.js", "")
+
+
+def test_it_is_off_by_default(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    assert WebConfig().keep_feedback is False
+    config = WebConfig(tiny_checkpoint, "cpu", uploads_path=tmp_path / "uploads")
+    client = create_app(config).test_client()
+    assert refusal(give(client, encode(), "COVID")) == (404, "not_found")
+    assert refusal(client.post("/feedback?class=COVID", data=b"x")) == (404, "not_found")
+    assert list(tmp_path.iterdir()) == []
+
+
+WATCHED = """
+import io, json, os, sys
+from pathlib import Path
+from tests.web.posting import encode
+from tests.web.posting import CONTENT_TYPE, form, post_file
+from web import WebConfig, create_app
+
+written = []
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+CHANGES = {"os.mkdir", "os.rename", "os.link", "os.symlink", "os.truncate", "os.chmod"}
+
+def watch(event, arguments):
+    if event == "open" and not isinstance(arguments[0], int) and arguments[2] & WRITES:
+        written.append(str(arguments[0]))
+    elif event in CHANGES and not isinstance(arguments[0], int):
+        written.append(str(arguments[0]))
+
+client = create_app(WebConfig(Path(sys.argv[1]), "cpu", uploads_path=Path(sys.argv[2]),
+                              keep_feedback=sys.argv[3] == "1")).test_client()
+film = encode()
+post_file(client, film)  # whatever is imported late is imported now
+sys.addaudithook(watch)
+statuses = [
+    post_file(client, film).status_code,
+    post_file(client, film[:200]).status_code,
+    client.post("/predict?class=COVID", data=film, content_type="image/png").status_code,
+    client.post("/feedback?class=COVID", data=film, content_type="image/png").status_code,
+]
+print(json.dumps([statuses, written]))
+"""
+
+
+@pytest.mark.parametrize("switched_on", [False, True])
+def test_no_file_is_written_but_what_the_operator_wants(
+    tiny_checkpoint: Path, tmp_path: Path, switched_on: bool
+) -> None:
+    """Python itself reports every file that is opened for writing, made or moved."""
+    folder = tmp_path / "uploads"
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED, str(tiny_checkpoint), str(folder), str(int(switched_on))],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    statuses, written = json.loads(done.stdout)
+    if switched_on:
+        assert statuses == [200, 400, 200, 200]
+        assert {Path(path) for path in written} == {
+            *(folder, folder / ".lock", folder / ".incoming", folder / "COVID")
+        }
+        assert len(kept(folder)) == 1
+    else:
+        assert statuses == [200, 400, 200, 404]
+        assert written == []
+        assert list(tmp_path.iterdir()) == []

@@ -15,15 +15,36 @@ from pathlib import Path
 import numpy as np
 import pytest
 from filelock import FileLock
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
+from web.feedback_store import FeedbackStore, StorageFullError, class_folder
+from web.work_queue import BusyError
 
 from resformer.data.discovery import find_images
 from resformer.images import decode_image
-from tests.web.kept_films import film, listing, stored
 from tests.web.serving import ROOT
-from web.feedback_store import FeedbackStore, StorageFullError
 from web.service import StartError
-from web.work_queue import BusyError
+
+
+def film(seed: int, height: int = 32, width: int = 40) -> NDArray[np.uint8]:
+    """Pixels that are surely another image for another seed; one block as a file."""
+    return np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
+
+
+def listing(folder: Path) -> dict[str, int]:
+    """The class folders with the number of their files; nothing else may be there."""
+    files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    assert {path.as_posix() for path in files if len(path.parts) != 2} <= {".lock"}
+    folders = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    return {name: sum(path.parts[0] == name for path in files) for name in folders}
+
+
+def stored(folder: Path) -> Path:
+    (path,) = folder.glob("*/*")
+    return path
+
 
 BLOCK = 4096
 
@@ -193,3 +214,36 @@ def test_training_reads_what_was_kept(folder: Path, store: FeedbackStore) -> Non
     index = find_images(folder)
     assert index.class_names == ("COVID", "Viral Pneumonia")
     assert [name for _, name in index.items] == ["COVID", "COVID", "Viral Pneumonia"]
+
+
+@pytest.mark.parametrize(
+    "name", ["COVID", "Viral Pneumonia", "COVID-19", "_other", "Größe", "肺炎", "a.b", "100 %"]
+)
+def test_a_class_that_can_be_a_folder_is_its_own_folder(name: str) -> None:
+    assert class_folder(name) == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", ".", "..", "../Normal", "/etc", "a/b", "a\\b", "C:", "..\\..", ".hidden", "__MACOSX"),
+        *("a\0b", "a\nb", "end.", "end ", "NUL", "com1.png", "x" * 300, "é" * 150, "\udce9", "*?"),
+    ],
+)
+def test_any_other_class_gets_a_folder_that_leads_nowhere_else(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "uploads"
+    FeedbackStore(folder, max_bytes=2**20, patience=60).keep(film(1), name)
+    (made,) = listing(folder)
+    assert made != name
+    assert made.isascii()
+    assert stored(folder).parent.parent == folder
+
+
+@given(st.lists(st.text(max_size=20), min_size=2, max_size=2, unique=True))
+def test_no_two_classes_share_a_folder_and_none_leaves_it(names: list[str]) -> None:
+    first, second = (class_folder(name) for name in names)
+    assert first != second
+    for name in (first, second):
+        assert Path(name).name == name
+        assert not name.startswith(".")
+        assert (Path("/uploads") / name).resolve().parent == Path("/uploads")

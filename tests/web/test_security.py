@@ -1,4 +1,4 @@
-"""The API key and the rate limit: off by default, and kind to those without."""
+"""The API key, the rate limit and the security headers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from tests.web.conftest import encode
+from tests.web.posting import encode
 from tests.web.posting import post_file
 from web import WebConfig, create_app
 from web.service import StartError

@@ -1,4 +1,4 @@
-"""`GET /model` tells what the checkpoint tells of itself; `/about` shows it to people."""
+"""The pages as the server sends them: self-contained, honest, and true to the checkpoint."""
 
 from __future__ import annotations
 
@@ -11,16 +11,103 @@ from pathlib import Path
 import numpy as np
 import pytest
 from flask.testing import FlaskClient
+from web.charts import HEIGHT, WIDTH, LineChart, draw_history
 
 from resformer import __version__
 from resformer.checkpoint import load_checkpoint, save_checkpoint
 from resformer.evaluation.answers import Answers
 from resformer.evaluation.external import ExternalFilm, evaluate_external
 from resformer.evaluation.metrics import evaluate_predictions
+from resformer.images import IMAGE_SUFFIXES
 from tests.conftest import CLASS_NAMES
-from tests.web.telling import LABELS, PROBABILITIES, TRAINING, write_telling_checkpoint
+from tests.web.checkpoints import LABELS, PROBABILITIES, TRAINING, write_telling_checkpoint
+from tests.web.serving import ROOT
 from web import WebConfig, create_app
+from web.pages import display_name
 from web.service import ModelService
+
+
+@pytest.fixture
+def page(client: FlaskClient) -> str:
+    return client.get("/").get_data(as_text=True)
+
+
+def test_page_names_the_classes_of_the_checkpoint_as_people_read_them(page: str) -> None:
+    names = re.findall(r'class="bar-name">([^<]+)<', page)
+    assert names == ["COVID", "Lung Opacity", "Normal", "Viral Pneumonia"]
+
+
+def test_display_name_only_turns_underscores_into_spaces() -> None:
+    assert display_name("Lung_Opacity") == "Lung Opacity"
+    assert display_name("COVID-19") == "COVID-19"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Research tool, not a medical device",
+        "Not a diagnosis.",
+        "even for a picture that is no chest X-ray",
+        "What it cannot do",
+        "estimate</h2>",
+        "up to 1&nbsp;MB",
+    ],
+)
+def test_page_says_what_people_must_know(page: str, words: str) -> None:
+    assert words in re.sub(r"\s+", " ", page)
+
+
+def test_file_chooser_offers_every_format(page: str) -> None:
+    found = re.search(r'accept="([^"]*)"', page)
+    assert found
+    assert set(found[1].split(",")) == IMAGE_SUFFIXES | {".dcm", ".dicom", "application/dicom"}
+
+
+def test_page_is_self_contained_and_free_of_inline_code(page: str) -> None:
+    assert re.findall(r"<script(?![^>]*\bsrc=)", page) == []
+    assert re.findall(r"<style|\sstyle=|\son[a-z]+=|javascript:", page) == []
+    addresses = re.findall(r'(?:src|href|action)="([^"]+)"', page)
+    assert addresses
+    assert [a for a in addresses if not re.match(r"/(static/|about$|docs$|$)|#", a)] == []
+
+
+def test_everything_the_page_needs_is_there(client: FlaskClient, page: str) -> None:
+    for address in set(re.findall(r'(?:src|href)="(/static/[^"]+)"', page)):
+        with client.get(address) as response:
+            assert response.status_code == 200, address
+
+
+def test_no_file_of_the_page_points_elsewhere() -> None:
+    for path in (ROOT / "static").rglob("*"):
+        if path.is_file():
+            text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
+            assert not re.search(r"https?://|//cdn|@import|eval\(|innerHTML", text), path
+
+
+@pytest.mark.parametrize("address", ["/", "/no", "/predict", "/static/js/main.js"])
+def test_every_answer_carries_the_security_headers(client: FlaskClient, address: str) -> None:
+    with client.get(address) as response:
+        headers = response.headers
+    policy = dict(part.split(" ", 1) for part in headers["Content-Security-Policy"].split("; "))
+    assert policy["default-src"] == "'none'"
+    assert policy["script-src"] == policy["style-src"] == "'self'"
+    assert policy["frame-ancestors"] == "'none'"
+    assert "unsafe" not in headers["Content-Security-Policy"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["X-Frame-Options"] == "DENY"
+    assert "Set-Cookie" not in headers
+
+
+def test_answers_about_an_image_are_not_cached(client: FlaskClient) -> None:
+    assert client.post("/predict").headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    "address", ["/static/", "/static/../app.py", "/static/%2e%2e/app.py", "/uploads/", "/app.py"]
+)
+def test_nothing_but_the_files_under_static_is_served(client: FlaskClient, address: str) -> None:
+    assert client.get(address).status_code == 404
 
 
 @pytest.fixture(scope="module")
@@ -215,3 +302,110 @@ def test_what_trainings_have_in_common_is_told_once(told: Path, tmp_path: Path) 
         {**first, "averaged": False},
         *({"config": {"seed": k}, "history": [], "averaged": True} for k in (0, 1)),
     ]
+
+
+def draw(values: list[float | None], best: int | None = None) -> LineChart | None:
+    history = [{"loss": value} for value in values]
+    return draw_history(history, "Loss", {"Training": "loss"}, best)
+
+
+def test_a_curve_runs_over_its_axes() -> None:
+    chart = draw([1.0, 0.5, 0.0], best=3)
+    assert chart
+    places = [tuple(map(float, p.split(","))) for p in chart.curves[0].points.split()]
+    assert [x for x, _ in places] == [tick.position for tick in chart.epochs]
+    assert [tick.label for tick in chart.epochs] == ["1", "2", "3"]
+    assert chart.mark == places[2][0]
+    heights = {tick.label: tick.position for tick in chart.values}
+    assert [y for _, y in places] == [heights["1"], heights["0.5"], heights["0"]]
+    assert all(0 <= x <= WIDTH and 0 <= y <= HEIGHT for x, y in places)
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [None, None], [float("nan"), float("inf")]])
+def test_there_is_no_chart_without_a_curve(values: list[float | None]) -> None:
+    assert draw(values) is None
+
+
+@pytest.mark.parametrize("values", [[0.3, 0.3], [0.0, 0.0], [1e-9, 2e-9], [-3.0, 1e6], [0.7, None]])
+def test_ticks_enclose_the_values(values: list[float | None]) -> None:
+    chart = draw(values)
+    assert chart
+    labels = [float(tick.label) for tick in chart.values]
+    known = [value for value in values if value is not None]
+    assert 2 <= len(labels) <= 7
+    assert labels == sorted(labels)
+    assert labels[0] <= min(known) + 1e-12
+    assert labels[-1] >= max(known) - 1e-12
+
+
+TEXT, GRAPHIC = 4.5, 3.0
+PAIRS = [
+    *[("ink", back, TEXT) for back in ("page", "surface")],
+    *[("muted", back, TEXT) for back in ("page", "surface")],
+    *[("accent", back, TEXT) for back in ("page", "surface")],
+    *[("ink", f"heat-{level}", TEXT) for level in range(4)],
+    *[("on-accent", f"heat-{level}", TEXT) for level in (4, 5)],
+    *[(front, "film-raised", TEXT) for front in ("film-ink", "film-muted")],
+    ("film-accent", "film-raised", GRAPHIC),
+    ("edge", "film-raised", GRAPHIC),
+    ("edge", "surface", GRAPHIC),
+    ("second", "surface", GRAPHIC),
+    ("on-accent", "accent", TEXT),
+    ("on-accent", "accent-hover", TEXT),
+    ("danger", "danger-surface", TEXT),
+    ("caution", "caution-surface", TEXT),
+    ("caution", "surface", TEXT),
+    ("film-ink", "film", TEXT),
+    ("film-muted", "film", TEXT),
+    ("film-accent", "film", GRAPHIC),
+    ("edge", "film", GRAPHIC),
+    ("bar", "surface", GRAPHIC),
+    ("bar", "track", GRAPHIC),
+    ("accent", "track", GRAPHIC),
+    ("accent", "danger-surface", GRAPHIC),
+    *[("focus", back, GRAPHIC) for back in ("page", "surface", "danger-surface")],
+]
+
+
+def read_themes() -> dict[str, dict[str, str]]:
+    """Colours by name, in light and in dark."""
+    text = (ROOT / "static/css/tokens.css").read_text(encoding="utf-8")
+    light, dark = text.split("@media (prefers-color-scheme: dark)")
+    pattern = re.compile(r"--([a-z0-9-]+): (#[0-9a-f]{6});")
+    return {
+        "light": dict(pattern.findall(light)),
+        "dark": {**dict(pattern.findall(light)), **dict(pattern.findall(dark))},
+    }
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of `#rrggbb` by WCAG."""
+    channels = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    red, green, blue = (
+        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(first: str, second: str) -> float:
+    """Contrast of two colours, from 1 to 21."""
+    low, high = sorted((luminance(first), luminance(second)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_contrast_is_computed_as_wcag_does() -> None:
+    assert contrast("#000000", "#ffffff") == pytest.approx(21.0)
+    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.005)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize(("front", "back", "needed"), PAIRS)
+def test_colours_can_be_told_apart(theme: str, front: str, back: str, needed: float) -> None:
+    colours = read_themes()[theme]
+    assert contrast(colours[front], colours[back]) >= needed
+
+
+def test_only_the_tokens_hold_colours() -> None:
+    for path in (ROOT / "static/css").glob("*.css"):
+        if path.name != "tokens.css":
+            assert re.findall(r"#[0-9a-f]{3,8}\b", path.read_text(encoding="utf-8")) == [], path
