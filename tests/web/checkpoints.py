@@ -16,6 +16,9 @@ from resformer.gate.subspace import Subspace
 from tests.conftest import CLASS_NAMES
 from web import WebConfig, create_app
 
+# The scores that such gates give.
+ACCEPTED, REFUSED = 0.98201379, 0.01798621
+
 
 def client_of(path: Path) -> FlaskClient:
     """A client of an application that serves a checkpoint."""

@@ -5,9 +5,11 @@ The body is put together here: the test client of Werkzeug would spool large one
 
 from __future__ import annotations
 
+import html
 import http.client
 import io
 import json
+import re
 import socket
 import urllib.error
 import urllib.request
@@ -115,6 +117,11 @@ def read_answer(connection: socket.socket) -> tuple[int, dict[str, Any]]:
     assert response.headers["Content-Type"] == "application/json"
     assert response.headers["X-Content-Type-Options"] == "nosniff"
     return response.status, json.loads(content)
+
+
+def words(page: str) -> str:
+    """A page as it is read."""
+    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", page)))
 
 
 def figures(client: FlaskClient) -> dict[str, float]:

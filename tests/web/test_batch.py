@@ -241,9 +241,10 @@ def test_requests_that_come_together_go_through_the_network_together(
     counted = {name: value - before.get(name, 0) for name, value in figures(client).items()}
     assert counted["resformer_batch_size_sum"] == 24
     assert counted["resformer_batch_size_count"] <= 12
-    assert counted['resformer_batch_size_bucket{le="+Inf"}'] > counted[
-        'resformer_batch_size_bucket{le="2.0"}'
-    ]
+    assert (
+        counted['resformer_batch_size_bucket{le="+Inf"}']
+        > counted['resformer_batch_size_bucket{le="2.0"}']
+    )
 
 
 def test_only_so_many_pixels_wait_for_the_network(

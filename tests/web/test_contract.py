@@ -23,8 +23,7 @@ from web.contract import build_document
 from resformer import __version__
 from tests.conftest import CLASS_NAMES
 from tests.web.checkpoints import write_gated_checkpoint
-from tests.web.posting import encode
-from tests.web.posting import post_batch, post_file
+from tests.web.posting import encode, post_batch, post_file
 from web import WebConfig, create_app
 from web.service import ModelService
 

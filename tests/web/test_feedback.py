@@ -28,8 +28,7 @@ from tests.data_sets import draw_texture, write_data_set
 from tests.data_sets import encode as encode_pixels
 from tests.dicom_files import radiograph, write
 from tests.phantom import draw_chest_phantom
-from tests.web.posting import encode
-from tests.web.posting import SECRET, give, kept, post_file, refusal
+from tests.web.posting import SECRET, encode, give, kept, post_file, refusal
 from tests.web.serving import ROOT
 from web import WebConfig, create_app
 from web.service import ModelService, StartError

@@ -21,8 +21,7 @@ from types import SimpleNamespace
 import pytest
 from web.metrics import SHARED_FOLDER
 
-from tests.web.posting import encode
-from tests.web.posting import CONTENT_TYPE, PATIENCE, connect, multipart, post_to_server
+from tests.web.posting import CONTENT_TYPE, PATIENCE, connect, encode, multipart, post_to_server
 from tests.web.serving import ROOT, RunningApp, run_command, run_gunicorn, wait_for_log
 from web.service import StartError
 

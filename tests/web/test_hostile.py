@@ -36,8 +36,7 @@ from werkzeug.test import TestResponse
 from tests.dicom_files import jpeg, radiograph, write, write_frame
 from tests.image_files import png, png_chunk, png_header, tiff
 from tests.phantom import draw_chest_phantom
-from tests.web.posting import encode
-from tests.web.posting import CONTENT_TYPE, PATIENCE, form, multipart, post_file
+from tests.web.posting import CONTENT_TYPE, PATIENCE, encode, form, multipart, post_file
 from tests.web.serving import ROOT
 
 GREY = draw_chest_phantom(40)

@@ -11,22 +11,11 @@ from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
-from web.logs import JsonFormatter, TextFormatter, logging_config
 
-from tests.web.posting import encode
-from tests.web.posting import post_file
+from tests.web.posting import encode, figures, post_file
 from web import WebConfig, create_app
+from web.monitoring import JsonFormatter, TextFormatter, logging_config
 from web.service import ModelService
-
-
-def figures(client: FlaskClient) -> dict[str, float]:
-    response = client.get("/metrics")
-    assert response.content_type.startswith("text/plain; version=")
-    lines = response.get_data(as_text=True).splitlines()
-    return {
-        name: float(value)
-        for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
-    }
 
 
 def test_a_server_without_its_model_lives_but_is_not_ready(tiny_checkpoint: Path) -> None:
@@ -81,7 +70,7 @@ def test_probes_are_never_cached(client: FlaskClient, address: str) -> None:
 
 
 def record(message: str = "request", **details: object) -> logging.LogRecord:
-    made = logging.LogRecord("web.request_log", logging.INFO, "file", 1, message, (), None)
+    made = logging.LogRecord("web.monitoring", logging.INFO, "file", 1, message, (), None)
     made.details = details
     return made
 
@@ -98,7 +87,7 @@ def test_json_lines_are_objects() -> None:
     assert content.pop("time").endswith("+00:00")
     assert content == {
         "level": "INFO",
-        "logger": "web.request_log",
+        "logger": "web.monitoring",
         "message": "zwölf\nlines",
         "status": 200,
     }
