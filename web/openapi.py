@@ -18,7 +18,7 @@ from web.config import WebConfig
 from web.errors import CODES
 from web.requests import RAW_TYPES
 
-_IMAGES = ("png", "jpeg", "bmp", "gif", "webp", "tiff")
+IMAGES = ("png", "jpeg", "bmp", "gif", "webp", "tiff")
 _HOST = "http://localhost:5000"
 _REFERENCE = "#/components/schemas/{model}"
 _TEXT = {"schema": {"type": "string"}}
@@ -256,7 +256,7 @@ def _body(form: type[BaseModel], document: type[BaseModel] | None = None) -> dic
     content = {"multipart/form-data": _reference(form)}
     if document:
         content["application/json"] = _reference(document)
-        for kind in (*(f"image/{name}" for name in _IMAGES), *RAW_TYPES):
+        for kind in (*(f"image/{name}" for name in IMAGES), *RAW_TYPES):
             content[kind] = {"schema": schemas.BINARY}
     return {"required": True, "content": content}
 

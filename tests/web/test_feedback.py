@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from flask.testing import FlaskClient
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from werkzeug.test import TestResponse
 
 from resformer.checkpoint import Checkpoint, save_checkpoint
 from resformer.data.archive import open_datasets
@@ -28,28 +30,58 @@ from tests.data_sets import draw_texture, write_data_set
 from tests.data_sets import encode as encode_pixels
 from tests.dicom_files import radiograph, write
 from tests.phantom import draw_chest_phantom
-from tests.web.posting import SECRET, encode, give, kept, post_file, refusal
+from tests.web.conftest import SMALL
+from tests.web.posting import check_refusal, encode, post_file
 from tests.web.serving import ROOT
 from web import WebConfig, create_app
-from web.service import ModelService, StartError
+from web.config import StartError
+from web.service import ModelService
+
+SECRET = "Mustermann"
+Make = Callable[..., FlaskClient]
 
 
-def test_the_decoded_image_is_kept_under_its_class(
-    giver: FlaskClient, giving_config: WebConfig
-) -> None:
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "uploads"
+
+
+@pytest.fixture
+def make_giver(client_with: Make, folder: Path) -> Make:
+    """Makes a client of an application that keeps feedback."""
+    settings = {"keep_feedback": True, "uploads_path": folder, "feedback_max_bytes": 2**20}
+    return lambda **more: client_with(**(settings | more))
+
+
+@pytest.fixture
+def giver(make_giver: Make) -> FlaskClient:
+    return make_giver()
+
+
+def give(client: FlaskClient, data: bytes, class_name: str | None) -> TestResponse:
+    """Send an image with a class as the page does."""
+    fields = {} if class_name is None else {"class": class_name}
+    return post_file(client, data, name=f"{SECRET}.png", address="/feedback", **fields)
+
+
+def kept(folder: Path) -> list[Path]:
+    """The images that were kept; nothing but them may be there."""
+    found = {path for path in folder.rglob("*") if path.is_file()}
+    return sorted(found - {folder / ".lock"})
+
+
+def test_the_decoded_image_is_kept_under_its_class(giver: FlaskClient, folder: Path) -> None:
     response = give(giver, encode(200, "JPEG"), "Viral Pneumonia")
     assert response.status_code == 200
     assert response.get_json() == {"success": True, "class": "Viral Pneumonia"}
-    (path,) = kept(giving_config.uploads_path)
-    assert path.parent == giving_config.uploads_path / "Viral Pneumonia"
+    (path,) = kept(folder)
+    assert path.parent == folder / "Viral Pneumonia"
     np.testing.assert_array_equal(
         decode_image(path.read_bytes()), decode_image(encode(200, "JPEG"))
     )
 
 
-def test_every_way_of_sending_keeps_the_same_file(
-    giver: FlaskClient, giving_config: WebConfig
-) -> None:
+def test_every_way_of_sending_keeps_the_same_file(giver: FlaskClient, folder: Path) -> None:
     data = encode()
     document = {"image": base64.b64encode(data).decode(), "class": "Lung_Opacity"}
     answers = [
@@ -59,18 +91,18 @@ def test_every_way_of_sending_keeps_the_same_file(
         give(giver, encode(kind="BMP"), "Lung_Opacity"),
     ]
     assert [answer.status_code for answer in answers] == [200] * 4
-    (path,) = kept(giving_config.uploads_path)
+    (path,) = kept(folder)
     assert path.parent.name == "Lung_Opacity"
 
 
-def test_the_class_must_be_one_of_the_model(giver: FlaskClient, giving_config: WebConfig) -> None:
+def test_the_class_must_be_one_of_the_model(giver: FlaskClient, folder: Path) -> None:
     for name in ("covid", "../Normal", "", None):
         response = give(giver, encode(), name)
-        assert refusal(response) == (400, "unknown_class")
-        assert "COVID, Lung_Opacity, Normal, Viral Pneumonia" in response.get_json()["error"]
+        known = "COVID, Lung_Opacity, Normal, Viral Pneumonia"
+        check_refusal(response, 400, "unknown_class", known)
     document = {"image": base64.b64encode(encode()).decode(), "class": ["COVID"]}
-    assert refusal(giver.post("/feedback", json=document)) == (400, "bad_option")
-    assert kept(giving_config.uploads_path) == []
+    check_refusal(giver.post("/feedback", json=document), 400, "bad_option")
+    assert kept(folder) == []
 
 
 @pytest.mark.parametrize(
@@ -86,57 +118,54 @@ def test_the_class_must_be_one_of_the_model(giver: FlaskClient, giving_config: W
     ids=["empty", "truncated", "text", "pixels", "bytes", "body"],
 )
 def test_an_image_that_predict_refuses_is_refused(
-    giver: FlaskClient, giving_config: WebConfig, data: bytes, expected: tuple[int, str]
+    giver: FlaskClient, folder: Path, data: bytes, expected: tuple[int, str]
 ) -> None:
-    assert refusal(give(giver, data, "COVID")) == expected
-    assert refusal(post_file(giver, data)) == expected
-    assert kept(giving_config.uploads_path) == []
+    check_refusal(give(giver, data, "COVID"), *expected)
+    assert kept(folder) == []
 
 
 def test_a_request_without_an_image_or_of_another_kind_is_refused(giver: FlaskClient) -> None:
-    assert refusal(giver.post("/feedback?class=COVID")) == (400, "no_file")
+    check_refusal(giver.post("/feedback?class=COVID"), 400, "no_file")
     response = giver.post("/feedback?class=COVID", data=b"x", content_type="text/plain")
-    assert refusal(response) == (415, "unsupported_media_type")
+    check_refusal(response, 415, "unsupported_media_type")
     response = giver.get("/feedback")
-    assert refusal(response) == (405, "method_not_allowed")
+    check_refusal(response, 405, "method_not_allowed")
 
 
-def test_a_full_folder_is_a_clear_refusal(giving_config: WebConfig) -> None:
-    giving_config = dataclasses.replace(giving_config, feedback_max_bytes=100)
-    response = give(create_app(giving_config).test_client(), encode(), "COVID")
-    assert refusal(response) == (507, "storage_full")
-    assert "no room for another image" in response.get_json()["error"]
-    assert kept(giving_config.uploads_path) == []
+def test_a_full_folder_is_a_clear_refusal(make_giver: Make, folder: Path) -> None:
+    response = give(make_giver(feedback_max_bytes=100), encode(), "COVID")
+    check_refusal(response, 507, "storage_full", "no room for another image")
+    assert kept(folder) == []
 
 
-def test_without_a_model_nothing_is_kept(giving_config: WebConfig) -> None:
-    client = create_app(giving_config, ModelService(Path("none.pth"))).test_client()
-    assert refusal(give(client, encode(), "COVID")) == (503, "model_not_ready")
-    assert kept(giving_config.uploads_path) == []
+def test_without_a_model_nothing_is_kept(folder: Path) -> None:
+    config = dataclasses.replace(SMALL, keep_feedback=True, uploads_path=folder)
+    client = create_app(config, ModelService(Path("none.pth"))).test_client()
+    check_refusal(give(client, encode(), "COVID"), 503, "model_not_ready")
+    assert kept(folder) == []
 
 
-def test_the_key_and_the_rate_limit_hold_here_too(giving_config: WebConfig) -> None:
-    client = create_app(dataclasses.replace(giving_config, api_key="secret")).test_client()
-    assert refusal(give(client, encode(), "COVID")) == (401, "unauthorized")
-    client = create_app(dataclasses.replace(giving_config, rate_limit="1/hour")).test_client()
+def test_the_key_and_the_rate_limit_hold_here_too(make_giver: Make, folder: Path) -> None:
+    check_refusal(give(make_giver(api_key="secret"), encode(), "COVID"), 401, "unauthorized")
+    client = make_giver(rate_limit="1/hour")
     assert post_file(client, encode()).status_code == 200
-    assert refusal(give(client, encode(), "COVID")) == (429, "rate_limited")
-    assert kept(giving_config.uploads_path) == []
+    check_refusal(give(client, encode(), "COVID"), 429, "rate_limited")
+    assert kept(folder) == []
 
 
-def test_a_folder_that_cannot_be_used_ends_the_start(giving_config: WebConfig) -> None:
-    giving_config.uploads_path.touch()
+def test_a_folder_that_cannot_be_used_ends_the_start(make_giver: Make, folder: Path) -> None:
+    folder.touch()
     with pytest.raises(StartError, match="cannot keep feedback in"):
-        create_app(giving_config)
+        make_giver()
 
 
 def test_what_was_given_is_trained_on_with_the_rest(
-    giver: FlaskClient, giving_config: WebConfig, tmp_path: Path
+    giver: FlaskClient, folder: Path, tmp_path: Path
 ) -> None:
     films = write_data_set(tmp_path / "films", {"COVID": 5, "Normal": 5})
     for seed, name in ((700, "COVID"), (701, "Normal"), (702, "Normal")):
         assert give(giver, encode_pixels(draw_texture(seed)), name).status_code == 200
-    with open_datasets([films, giving_config.uploads_path]) as root:
+    with open_datasets([films, folder]) as root:
         manifest = build_manifest(root)
         given = [row for row in manifest.rows if row.path.startswith("data-2/")]
         assert sorted(row.class_name for row in given) == ["COVID", "Normal", "Normal"]
@@ -146,7 +175,7 @@ def test_what_was_given_is_trained_on_with_the_rest(
 
 
 def test_nothing_else_of_the_upload_is_kept(
-    giver: FlaskClient, giving_config: WebConfig, caplog: pytest.LogCaptureFixture
+    giver: FlaskClient, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     info = PngInfo()
     info.add_text("Description", SECRET)
@@ -158,8 +187,8 @@ def test_nothing_else_of_the_upload_is_kept(
         for data in (buffer.getvalue(), dicom):
             assert SECRET.encode() in data
             assert give(giver, data, "Normal").status_code == 200
-    assert len(kept(giving_config.uploads_path)) == 2
-    for path in kept(giving_config.uploads_path):
+    assert len(kept(folder)) == 2
+    for path in kept(folder):
         assert SECRET not in str(path)
         assert SECRET.encode() not in path.read_bytes()
         with Image.open(path) as image:
@@ -168,21 +197,20 @@ def test_nothing_else_of_the_upload_is_kept(
 
 
 def test_classes_of_any_name_stay_in_the_folder(
-    giving_config: WebConfig, tiny_config: ResFormerConfig, tmp_path: Path
+    folder: Path, tiny_config: ResFormerConfig, tmp_path: Path
 ) -> None:
     names = ("../../escaped", "/etc/cron.d", "a\0b", ".lock")
     weights = IdentityMappingResFormer(tiny_config).state_dict()
     model = tmp_path / "odd.pth"
     save_checkpoint(Checkpoint(tiny_config, names, InputSpec(size=64), weights), model)
     torch.manual_seed(0)
-    client = create_app(dataclasses.replace(giving_config, model_path=model)).test_client()
+    config = WebConfig(model, "cpu", keep_feedback=True, uploads_path=folder)
+    client = create_app(config).test_client()
     for side, name in enumerate(names, 96):
         document = {"image": base64.b64encode(encode(side)).decode(), "class": name}
         assert client.post("/feedback", json=document).get_json()["class"] == name
-    assert len(kept(giving_config.uploads_path)) == 4
-    assert {path.parent.parent for path in kept(giving_config.uploads_path)} == {
-        giving_config.uploads_path
-    }
+    assert len(kept(folder)) == 4
+    assert {path.parent.parent for path in kept(folder)} == {folder}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["odd.pth", "uploads"]
 
 
@@ -197,12 +225,12 @@ def test_classes_of_any_name_stay_in_the_folder(
     ],
 )
 def test_pages_of_other_sites_can_give_nothing(
-    giver: FlaskClient, giving_config: WebConfig, headers: dict[str, str]
+    giver: FlaskClient, folder: Path, headers: dict[str, str]
 ) -> None:
     address = "/feedback?class=COVID"
     response = giver.post(address, data=encode(), content_type="image/png", headers=headers)
-    assert refusal(response) == (403, "cross_origin")
-    assert kept(giving_config.uploads_path) == []
+    check_refusal(response, 403, "cross_origin")
+    assert kept(folder) == []
 
 
 @pytest.mark.parametrize(
@@ -251,12 +279,11 @@ def test_the_page_says_that_it_keeps_images_before_any_is_sent(
     assert "feedback" not in off.replace("js/feedback.js", "")
 
 
-def test_it_is_off_by_default(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_it_is_off_by_default(client_with: Make, tmp_path: Path) -> None:
     assert WebConfig().keep_feedback is False
-    config = WebConfig(tiny_checkpoint, "cpu", uploads_path=tmp_path / "uploads")
-    client = create_app(config).test_client()
-    assert refusal(give(client, encode(), "COVID")) == (404, "not_found")
-    assert refusal(client.post("/feedback?class=COVID", data=b"x")) == (404, "not_found")
+    client = client_with(uploads_path=tmp_path / "uploads")
+    check_refusal(give(client, encode(), "COVID"), 404, "not_found")
+    check_refusal(client.post("/feedback?class=COVID", data=b"x"), 404, "not_found")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -264,7 +291,7 @@ WATCHED = """
 import io, json, os, sys
 from pathlib import Path
 from tests.web.posting import encode
-from tests.web.posting import CONTENT_TYPE, form, post_file
+from tests.web.posting import post_file
 from web import WebConfig, create_app
 
 written = []

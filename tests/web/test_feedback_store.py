@@ -19,13 +19,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
-from web.feedback_store import FeedbackStore, StorageFullError, class_folder
-from web.work_queue import BusyError
 
 from resformer.data.discovery import find_images
 from resformer.images import decode_image
 from tests.web.serving import ROOT
-from web.service import StartError
+from web.config import StartError
+from web.errors import ApiError
+from web.feedback import FeedbackStore, class_folder
 
 
 def film(seed: int, height: int = 32, width: int = 40) -> NDArray[np.uint8]:
@@ -109,7 +109,7 @@ def test_a_full_folder_takes_no_more_but_can_be_corrected(folder: Path) -> None:
     store = FeedbackStore(folder, max_bytes=2 * BLOCK, patience=60)
     store.keep(film(1), "COVID")
     store.keep(film(2), "COVID")
-    with pytest.raises(StorageFullError):
+    with pytest.raises(ApiError, match="no room"):
         store.keep(film(3), "Normal")
     assert listing(folder) == {"COVID": 2}
     store.keep(film(1), "COVID")
@@ -122,7 +122,7 @@ def test_a_full_folder_takes_no_more_but_can_be_corrected(folder: Path) -> None:
 
 def test_the_size_of_a_large_image_counts(folder: Path) -> None:
     store = FeedbackStore(folder, max_bytes=10 * BLOCK, patience=60)
-    with pytest.raises(StorageFullError):
+    with pytest.raises(ApiError, match="no room"):
         store.keep(film(1, 256, 256), "COVID")
     store.keep(film(2, 128, 256), "COVID")
     assert listing(folder) == {"COVID": 1}
@@ -136,7 +136,7 @@ def test_a_full_disk_leaves_nothing_behind(
         raise OSError(number, "no room")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(StorageFullError):
+    with pytest.raises(ApiError, match="no room"):
         store.keep(film(1), "COVID")
     assert listing(folder) == {}
 
@@ -169,7 +169,7 @@ def test_a_folder_that_vanished_is_made_anew(folder: Path, store: FeedbackStore)
 
 def test_it_waits_for_others_but_not_for_ever(folder: Path) -> None:
     store = FeedbackStore(folder, max_bytes=BLOCK, patience=0.1)
-    with FileLock(folder / ".lock"), pytest.raises(BusyError):
+    with FileLock(folder / ".lock"), pytest.raises(ApiError, match="waiting"):
         store.keep(film(1), "COVID")
     assert listing(folder) == {}
 

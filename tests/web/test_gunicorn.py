@@ -19,11 +19,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from web.metrics import SHARED_FOLDER
 
 from tests.web.posting import CONTENT_TYPE, PATIENCE, connect, encode, multipart, post_to_server
 from tests.web.serving import ROOT, RunningApp, run_command, run_gunicorn, wait_for_log
-from web.service import StartError
+from web.config import StartError
+from web.monitoring import SHARED_FOLDER
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="gunicorn needs a POSIX system")
 
@@ -170,7 +170,7 @@ not_on_windows = pytest.mark.skipif(
 )
 
 
-SLOW_APP = [sys.executable, "-m", "tests.web.slow_app"]
+SLOW_APP = [sys.executable, "-m", "tests.web.serving"]
 # Only the limit that a test is about may end a request.
 NO_HURRY = {
     "RESFORMER_PORT": "0",
@@ -189,7 +189,7 @@ def slow_app(
     if request.param == "waitress":
         running = run_command(SLOW_APP, tiny_checkpoint, log, **NO_HURRY)
     else:
-        app = "tests.web.slow_app:create_slow_app()"
+        app = "tests.web.serving:create_slow_app()"
         variables = {**NO_HURRY, "RESFORMER_WORKERS": "1"}
         running = run_gunicorn(tiny_checkpoint, log, app=app, **variables)
     with running as server:
@@ -224,7 +224,7 @@ def wait_until_closed(server: RunningApp) -> None:
 @not_on_windows
 def test_what_has_begun_is_finished(slow_app: RunningApp) -> None:
     film = encode()
-    body = multipart(film, "film.png", "file")
+    body = multipart(film)
     with (
         ThreadPoolExecutor() as threads,
         half_sent(slow_app, body) as arriving,
