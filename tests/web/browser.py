@@ -97,3 +97,12 @@ def boxes(page: Page, *selectors: str) -> list[dict[str, float]]:
         list(selectors),
     )
     return found
+
+
+def fits_phone(page: Page) -> bool:
+    """Whether narrow windows need no sideways scrolling."""
+    for width in (390, 360, 320):
+        page.set_viewport_size({"width": width, "height": 740})
+        if page.evaluate("document.documentElement.scrollWidth") != width:
+            return False
+    return True

@@ -117,14 +117,6 @@ def serve_in_thread(app: Flask, config: WebConfig) -> Iterator[str]:
     assert not thread.is_alive()
 
 
-@contextmanager
-def serve_checkpoint(path: Path) -> Iterator[str]:
-    """Serve a checkpoint with the default settings on a free port until the block ends."""
-    config = WebConfig(path, "cpu", port=0)
-    with serve_in_thread(create_app(config), config) as address:
-        yield address
-
-
 class SlowService(ModelService):
     """Says that it has begun, and answers a second later."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -11,13 +13,34 @@ from playwright.sync_api import Browser, Page, Request, Route, expect
 from tests.abstaining import write_abstaining_checkpoint
 from tests.dicom_files import radiograph, write
 from tests.phantom import draw_chest_phantom
-from tests.web.browser import answer_for, boxes, choose, expect_result, image, open_page
+from tests.web.browser import (
+    answer_for,
+    boxes,
+    choose,
+    expect_result,
+    fits_phone,
+    image,
+    open_page,
+)
 from tests.web.checkpoints import write_gated_checkpoint
 from tests.web.posting import encode
-from tests.web.serving import serve_checkpoint, serve_in_thread
-from tests.web.test_abstention import WARNING
-from tests.web.test_contrast import read_themes
+from tests.web.serving import serve_in_thread
+from tests.web.test_gate_and_abstention import WARNING
+from tests.web.test_pages import read_themes
 from web import WebConfig, create_app
+from web.service import ModelService
+
+
+@pytest.fixture(scope="module")
+def serve() -> Iterator[Callable[[WebConfig], str]]:
+    """Serves an application until the tests of this module end; its address."""
+    with ExitStack() as stack:
+
+        def begin(config: WebConfig, service: ModelService | None = None) -> str:
+            config = dataclasses.replace(config, port=0)
+            return stack.enter_context(serve_in_thread(create_app(config, service), config))
+
+        yield begin
 
 
 def show_reasons(page: Page) -> None:
@@ -40,7 +63,7 @@ def test_the_map_lies_on_the_film_only_after_somebody_asks(page: Page) -> None:
     best = page.locator("#verdict-name").inner_text()
     overlay = page.get_by_role("img", name=f"Map of the evidence for {best}")
     expect(overlay).to_be_visible()
-    expect(page.locator("#why-text")).to_contain_text(f"speaks for {best}.")
+    expect(page.locator("#why-text")).to_contain_text(f"supports {best}.")
     expect(page.locator("#why-text")).to_contain_text("not where a disease is")
     expect(page.locator("#lungs")).to_be_hidden()  # this network does not look for any
     film = page.get_by_role("img", name="Preview of your image")
@@ -147,10 +170,9 @@ def test_a_map_that_cannot_be_had_is_said_and_can_be_asked_for_again(page: Page)
 
 
 def test_the_reasons_fit_a_phone(page: Page) -> None:
-    page.set_viewport_size({"width": 320, "height": 740})
     show_reasons(page)
     expect(page.locator("#overlay")).to_be_visible()
-    assert page.evaluate("document.documentElement.scrollWidth") == 320
+    assert fits_phone(page)
     box = page.locator("#why").bounding_box()
     assert box
     for part in page.locator("#why :is(select, input, button, output, svg)").all():
@@ -160,17 +182,17 @@ def test_the_reasons_fit_a_phone(page: Page) -> None:
 
 
 @pytest.fixture(scope="module")
-def url(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def refusing_url(
+    serve: Callable[..., str], tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> str:
     """A server whose gate refuses every picture."""
     path = tmp_path_factory.mktemp("refusing") / "model.pth"
-    write_gated_checkpoint(tiny_checkpoint, path, accepts=False)
-    with serve_checkpoint(path) as address:
-        yield address
+    return serve(WebConfig(write_gated_checkpoint(tiny_checkpoint, path, accepts=False), "cpu"))
 
 
 @pytest.fixture
-def refusing_page(browser: Browser, url: str) -> Iterator[Page]:
-    with open_page(browser, url) as page:
+def refusing_page(browser: Browser, refusing_url: str) -> Iterator[Page]:
+    with open_page(browser, refusing_url) as page:
         yield page
 
 
@@ -214,24 +236,23 @@ def test_a_refused_dicom_shows_its_picture(refusing_page: Page) -> None:
 
 
 def test_a_refusal_fits_a_phone(refusing_page: Page) -> None:
-    refusing_page.set_viewport_size({"width": 320, "height": 740})
     choose(refusing_page, image())
     expect(refusing_page.locator("#refusal")).to_be_visible()
-    assert refusing_page.evaluate("document.documentElement.scrollWidth") == 320
+    assert fits_phone(refusing_page)
 
 
 @pytest.fixture(scope="module")
-def url(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def abstaining_url(
+    serve: Callable[..., str], tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> str:
     """A server whose model abstains from every film."""
     path = tmp_path_factory.mktemp("abstaining") / "model.pth"
-    write_abstaining_checkpoint(tiny_checkpoint, path)
-    with serve_checkpoint(path) as address:
-        yield address
+    return serve(WebConfig(write_abstaining_checkpoint(tiny_checkpoint, path), "cpu"))
 
 
 @pytest.fixture
-def abstaining_page(browser: Browser, url: str) -> Iterator[Page]:
-    with open_page(browser, url) as page:
+def abstaining_page(browser: Browser, abstaining_url: str) -> Iterator[Page]:
+    with open_page(browser, abstaining_url) as page:
         yield page
 
 
@@ -290,10 +311,9 @@ def test_the_next_film_has_its_class_again(abstaining_page: Page) -> None:
 
 
 def test_it_fits_a_phone(abstaining_page: Page) -> None:
-    abstaining_page.set_viewport_size({"width": 320, "height": 740})
     choose(abstaining_page, image())
     expect_result(abstaining_page)
-    assert abstaining_page.evaluate("document.documentElement.scrollWidth") == 320
+    assert fits_phone(abstaining_page)
 
 
 @pytest.fixture
@@ -302,20 +322,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def giving_page(browser: Browser, tiny_checkpoint: Path, folder: Path) -> Iterator[Page]:
+def giving_page(
+    serve: Callable[..., str], browser: Browser, loaded: ModelService, folder: Path
+) -> Iterator[Page]:
     """The page of a server that keeps images, up to two of them."""
-    config = WebConfig(
-        *(tiny_checkpoint, "cpu"),
-        port=0,
-        keep_feedback=True,
-        uploads_path=folder,
-        feedback_max_bytes=2 * 73728,
-    )
-    with serve_in_thread(create_app(config), config) as url:
-        page = browser.new_page(viewport={"width": 1200, "height": 900})
-        page.goto(url)
+    limits = {"keep_feedback": True, "feedback_max_bytes": 2 * 73728}
+    with open_page(browser, serve(WebConfig(uploads_path=folder, **limits), loaded)) as page:
         yield page
-        page.close()
 
 
 def kept(folder: Path) -> list[str]:
@@ -365,7 +378,6 @@ def test_a_refusal_is_said_and_the_next_image_starts_anew(giving_page: Page, fol
 
 
 def test_the_form_fits_a_phone(giving_page: Page) -> None:
-    giving_page.set_viewport_size({"width": 320, "height": 740})
     choose(giving_page, image())
     expect_result(giving_page)
-    assert giving_page.evaluate("document.documentElement.scrollWidth") == 320
+    assert fits_phone(giving_page)

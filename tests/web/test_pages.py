@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import html
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from flask.testing import FlaskClient
-from web.charts import HEIGHT, WIDTH, LineChart, draw_history
 
 from resformer import __version__
 from resformer.checkpoint import load_checkpoint, save_checkpoint
@@ -20,11 +19,17 @@ from resformer.evaluation.external import ExternalFilm, evaluate_external
 from resformer.evaluation.metrics import evaluate_predictions
 from resformer.images import IMAGE_SUFFIXES
 from tests.conftest import CLASS_NAMES
-from tests.web.checkpoints import LABELS, PROBABILITIES, TRAINING, write_telling_checkpoint
+from tests.web.checkpoints import (
+    LABELS,
+    PROBABILITIES,
+    TRAINING,
+    client_of,
+    write_telling_checkpoint,
+)
+from tests.web.posting import words
 from tests.web.serving import ROOT
-from web import WebConfig, create_app
+from web.model_card import CHART_HEIGHT, CHART_WIDTH, draw_history
 from web.pages import display_name
-from web.service import ModelService
 
 
 @pytest.fixture
@@ -122,19 +127,14 @@ def measured(told: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def card_client(told: Path) -> FlaskClient:
-    return create_app(WebConfig(told, "cpu")).test_client()
+    return client_of(told)
 
 
 @pytest.fixture(scope="module")
-def page(card_client: FlaskClient) -> str:
+def about(card_client: FlaskClient) -> str:
     response = card_client.get("/about")
     assert response.status_code == 200
     return re.sub(r"\s+", " ", response.get_data(as_text=True))
-
-
-def words(page: str) -> str:
-    """The page as it is read."""
-    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", page)))
 
 
 def test_the_card_is_what_the_checkpoint_tells(card_client: FlaskClient, told: Path) -> None:
@@ -173,12 +173,10 @@ def test_what_json_cannot_hold_is_null(card_client: FlaskClient) -> None:
     assert losses == [1.2, None, 1.0]
 
 
-def test_the_card_needs_the_model() -> None:
-    client = create_app(WebConfig(), ModelService(Path("none.pth"))).test_client()
-    response = client.get("/model")
-    assert (response.status_code, response.get_json()["code"]) == (503, "model_not_ready")
+def test_the_card_needs_the_model(unloaded_client: FlaskClient) -> None:
+    assert unloaded_client.get("/model").get_json()["code"] == "model_not_ready"
     for address in ("/model", "/about"):
-        response = client.get(address)
+        response = unloaded_client.get(address)
         assert response.status_code == 503
         assert int(response.headers["Retry-After"]) > 0
     assert "The model is still loading" in response.get_data(as_text=True)
@@ -199,28 +197,30 @@ def test_the_card_needs_the_model() -> None:
         "COVID, Lung Opacity, Normal, Viral Pneumonia",
     ],
 )
-def test_the_page_tells_people(page: str, text: str) -> None:
-    assert text in words(page)
+def test_the_page_tells_people(about: str, text: str) -> None:
+    assert text in words(about)
 
 
-def test_the_page_shows_what_is_called_what(page: str) -> None:
+def test_the_page_shows_what_is_called_what(about: str) -> None:
     counts = [
         [int(count) for count in re.findall(r'<td class="heat-\d">(\d+) ', row)]
-        for row in re.findall(r"<tr>.*?</tr>", page)
+        for row in re.findall(r"<tr>.*?</tr>", about)
     ]
     assert [row for row in counts if row] == [[1, 0, 1, 0], [0] * 4, [0, 0, 1, 0], [0, 0, 0, 1]]
-    levels = re.findall(r'<td class="heat-(\d)">1 ', page)
+    levels = re.findall(r'<td class="heat-(\d)">1 ', about)
     assert levels == ["2", "2", "5", "5"]
-    assert "\N{EN DASH}" in words(page)  # the recall of a class without films
+    assert "\N{EN DASH}" in words(about)  # the recall of a class without films
 
 
-def test_the_plots_are_in_the_page_and_hold_no_inline_code(page: str) -> None:
-    assert len(re.findall(r'<svg [^>]*role="img" aria-label="[^"]+ by epoch', page)) == 2
-    assert re.findall(r"<style|\sstyle=|\son[a-z]+=|<script|javascript:|<img [^>]*http", page) == []
+def test_the_plots_are_in_the_page_and_hold_no_inline_code(about: str) -> None:
+    assert len(re.findall(r'<svg [^>]*role="img" aria-label="[^"]+ by epoch', about)) == 2
+    assert (
+        re.findall(r"<style|\sstyle=|\son[a-z]+=|<script|javascript:|<img [^>]*http", about) == []
+    )
 
 
 def test_the_page_shows_other_hospitals_and_controls(measured: Path) -> None:
-    client = create_app(WebConfig(measured, "cpu")).test_client()
+    client = client_of(measured)
     page = client.get("/about").get_data(as_text=True)
     rows = [words(row).split() for row in re.findall(r"<tr>.*?</tr>", page, flags=re.DOTALL)]
     # Films, called COVID, Lung Opacity, Normal, Viral Pneumonia, refused, abstained, wrong.
@@ -228,7 +228,7 @@ def test_the_page_shows_other_hospitals_and_controls(measured: Path) -> None:
     dash = "\N{EN DASH}"
     assert ["far", "clinic", "tuberculosis", "1", *"001000", dash] in rows
     text = words(page)
-    assert "Away from home" in text
+    assert "Films from other hospitals" in text
     auc = client.get("/model").get_json()["metrics"]["report"]["external"]
     value = auc["covid_against_no_finding"]["auc"]["value"]
     assert f"AUC: COVID against no finding, by P(COVID) {100 * value:.1f}%" in text
@@ -238,9 +238,9 @@ def test_the_page_shows_other_hospitals_and_controls(measured: Path) -> None:
     assert black[-2:] == ["30.0%", "75.0%"]
 
 
-def test_the_page_shows_no_table_that_was_not_measured(page: str) -> None:
-    assert "Away from home" not in page
-    assert "What it looks at" not in page
+def test_the_page_shows_no_table_that_was_not_measured(about: str) -> None:
+    assert "Films from other hospitals" not in about
+    assert "What it looks at" not in about
 
 
 def test_the_page_of_a_checkpoint_without_figures_says_so(client: FlaskClient) -> None:
@@ -250,7 +250,7 @@ def test_the_page_of_a_checkpoint_without_figures_says_so(client: FlaskClient) -
 
 
 def test_the_shipped_model_has_a_page() -> None:
-    client = create_app(WebConfig(device="cpu")).test_client()
+    client = client_of(ROOT / "best_model.pth")
     card = client.get("/model").get_json()
     text = words(client.get("/about").get_data(as_text=True))
     accuracy = card["metrics"]["test"]["accuracy"]
@@ -263,7 +263,7 @@ def test_the_page_shows_each_training_that_was_averaged(told: Path, tmp_path: Pa
     mean = {"films": TRAINING["films"], "config": {}, "history": [], "initial": [TRAINING, again]}
     path = tmp_path / "mean.pth"
     save_checkpoint(dataclasses.replace(checkpoint, training=mean), path)
-    client = create_app(WebConfig(path, "cpu")).test_client()
+    client = client_of(path)
     page = client.get("/about").get_data(as_text=True)
     assert "the mean of those of 2 trainings" in words(page)
     assert page.count('<figure class="chart">') == 4
@@ -277,7 +277,7 @@ def test_what_trainings_have_in_common_is_told_once(told: Path, tmp_path: Path) 
     mean = {"config": {}, "history": [], "initial": branches}
     path = tmp_path / "mean.pth"
     save_checkpoint(dataclasses.replace(load_checkpoint(told), training=mean), path)
-    card = create_app(WebConfig(path, "cpu")).test_client().get("/model").get_json()
+    card = client_of(path).get("/model").get_json()
     assert card["training"] == {"config": {}, "history": [], "averaged": False}
     assert card["earlier_trainings"] == [
         {**first, "averaged": False},
@@ -285,7 +285,7 @@ def test_what_trainings_have_in_common_is_told_once(told: Path, tmp_path: Path) 
     ]
 
 
-def draw(values: list[float | None], best: int | None = None) -> LineChart | None:
+def draw(values: list[float | None], best: int | None = None) -> dict[str, Any] | None:
     history = [{"loss": value} for value in values]
     return draw_history(history, "Loss", {"Training": "loss"}, best)
 
@@ -293,13 +293,12 @@ def draw(values: list[float | None], best: int | None = None) -> LineChart | Non
 def test_a_curve_runs_over_its_axes() -> None:
     chart = draw([1.0, 0.5, 0.0], best=3)
     assert chart
-    places = [tuple(map(float, p.split(","))) for p in chart.curves[0].points.split()]
-    assert [x for x, _ in places] == [tick.position for tick in chart.epochs]
-    assert [tick.label for tick in chart.epochs] == ["1", "2", "3"]
-    assert chart.mark == places[2][0]
-    heights = {tick.label: tick.position for tick in chart.values}
+    places = [tuple(map(float, p.split(","))) for p in chart["curves"]["Training"].split()]
+    assert {x: label for (x, _), label in zip(places, "123", strict=True)} == chart["epochs"]
+    assert chart["mark"] == places[2][0]
+    heights = {label: y for y, label in chart["values"].items()}
     assert [y for _, y in places] == [heights["1"], heights["0.5"], heights["0"]]
-    assert all(0 <= x <= WIDTH and 0 <= y <= HEIGHT for x, y in places)
+    assert all(0 <= x <= CHART_WIDTH and 0 <= y <= CHART_HEIGHT for x, y in places)
 
 
 @pytest.mark.parametrize("values", [[], [1.0], [None, None], [float("nan"), float("inf")]])
@@ -311,7 +310,7 @@ def test_there_is_no_chart_without_a_curve(values: list[float | None]) -> None:
 def test_ticks_enclose_the_values(values: list[float | None]) -> None:
     chart = draw(values)
     assert chart
-    labels = [float(tick.label) for tick in chart.values]
+    labels = [float(label) for label in chart["values"].values()]
     known = [value for value in values if value is not None]
     assert 2 <= len(labels) <= 7
     assert labels == sorted(labels)
