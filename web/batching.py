@@ -67,9 +67,7 @@ class Batcher:
         size = sum(image.size for image in images)
         futures: list[Future[Prediction]] = [Future() for _ in images]
         with self._changed:
-            if not self._changed.wait_for(
-                lambda: self._pixels + size <= self._max_pixels, seconds
-            ):
+            if not self._changed.wait_for(lambda: self._pixels + size <= self._max_pixels, seconds):
                 raise ApiError("timeout")
             self._pixels += size
             self._waiting.extend(zip(images, futures, strict=True))
@@ -232,13 +230,13 @@ class Turn:
 
     def _begin(self, work: Callable[[], T]) -> Future[T]:
         def begin() -> T:
-            if not self._seconds_left():
-                raise ApiError("timeout")
+            self._check_time()
             return work()
 
         return self._watch(self._pipeline.decoders.submit(begin))
 
     def _submit(self, images: Sequence[Pixels]) -> list[Future[Prediction]]:
+        self._check_time()
         futures = self._pipeline.batcher.submit(images, self._seconds_left())
         return [self._watch(future) for future in futures]
 
@@ -254,6 +252,10 @@ class Turn:
             if future.done():
                 return future.result()  # it ended just now, or the error is its own
             raise ApiError("timeout") from None
+
+    def _check_time(self) -> None:
+        if not self._seconds_left():
+            raise ApiError("timeout")
 
     def _seconds_left(self) -> float:
         return max(0.0, self._end - time.monotonic())

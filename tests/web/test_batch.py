@@ -31,18 +31,12 @@ from tests.web.posting import (
     post_batch,
     post_file,
 )
+from tests.web.test_refusals import BAD_FILES, BAD_NAMES
 from web import create_app
 from web.batching import LARGEST_BATCH, Pixels
 from web.service import ModelService
 
 FILMS = [encode(96), encode(200), encode(kind="JPEG")]
-BAD_FILES: list[tuple[bytes, str]] = [
-    (b"", "empty_file"),
-    (b"words", "unsupported_format"),
-    (FILMS[0][:200], "unreadable_image"),
-    (encode(1001), "image_too_large"),
-    (bytes(2**20 + 1), "upload_too_large"),
-]
 
 
 class TestModel(ModelService):
@@ -110,6 +104,15 @@ def codes(response: TestResponse) -> list[str]:
     return [result.get("code", "") for result in response.get_json()["results"]]
 
 
+def occupy(model: TestModel, client: FlaskClient) -> None:
+    """Let the model think about a film, however busy the machine is; nobody waits for it."""
+    model.may_answer.clear()
+    while not model.has_begun.is_set():
+        refused = post_file(client, FILMS[0])
+        check_refusal(refused, 503, "timeout", "Try again")
+        assert refused.headers["Retry-After"] == "5"
+
+
 def check_same(answer: dict[str, Any], alone: dict[str, Any]) -> None:
     """Answers are alike but for rounding, which depends on the company in a batch."""
     shares, expected = (a["prediction"].pop("all_probabilities") for a in (answer, alone))
@@ -125,11 +128,11 @@ def test_every_file_gets_what_it_would_get_alone_in_order(client: FlaskClient) -
         check_same(result, post_file(client, film).get_json())
 
 
-@pytest.mark.parametrize(("data", "code"), BAD_FILES, ids=[code for _, code in BAD_FILES])
-def test_a_bad_file_spoils_no_other(client: FlaskClient, data: bytes, code: str) -> None:
+@pytest.mark.parametrize("data", [data for data, *_ in BAD_FILES[:-1]], ids=BAD_NAMES[:-1])
+def test_a_bad_file_spoils_no_other(client: FlaskClient, data: bytes) -> None:
     first, bad, last = post_batch(client, FILMS[0], data, FILMS[1]).get_json()["results"]
     assert bad == post_file(client, data).get_json()
-    assert (bad["success"], bad["code"]) == (False, code)
+    assert bad["success"] is False
     check_same(first, post_file(client, FILMS[0]).get_json())
     check_same(last, post_file(client, FILMS[1]).get_json())
 
@@ -306,15 +309,12 @@ def test_a_busy_server_says_so_at_once_and_answers_again_later(
 
 
 def test_what_takes_too_long_is_answered_in_time_and_keeps_its_place(
-    model: TestModel, serve: Callable[..., FlaskClient], ask: Callable[..., Future[TestResponse]]
+    model: TestModel, serve: Callable[..., FlaskClient]
 ) -> None:
     client = serve(concurrency=1, queue_size=0, time_limit=1)
-    model.may_answer.clear()
     start = time.monotonic()
-    refused = post_file(client, FILMS[0])  # answered, although the model still thinks
+    occupy(model, client)  # answered, although the model still thinks
     assert time.monotonic() - start > 0.9
-    check_refusal(refused, 503, "timeout", "Try again")
-    assert refused.headers["Retry-After"] == "5"
     check_refusal(post_file(client, FILMS[0]), 503, "busy")
     model.may_answer.set()
     deadline = time.monotonic() + PATIENCE
@@ -324,25 +324,25 @@ def test_what_takes_too_long_is_answered_in_time_and_keeps_its_place(
 
 
 def test_what_waited_too_long_never_reaches_the_network(
-    model: TestModel, serve: Callable[..., FlaskClient], ask: Callable[..., Future[TestResponse]]
+    model: TestModel, serve: Callable[..., FlaskClient]
 ) -> None:
     client = serve(concurrency=1, queue_size=3, time_limit=1)
-    model.may_answer.clear()
-    late = [ask(post_file, client, FILMS[0])]
-    assert model.has_begun.wait(PATIENCE)
-    late += [ask(post, client, FILMS[0]) for post in (post_file, post_file)]
-    for answer in late:
-        check_refusal(answer.result(PATIENCE), 503, "timeout")
+    occupy(model, client)
+    for _ in range(2):
+        check_refusal(post_file(client, FILMS[0]), 503, "timeout")
+    assert model.sizes == [1]
     model.may_answer.set()
-    assert post_file(client, FILMS[0]).status_code == 200
-    assert model.sizes == [1, 1]
+    deadline = time.monotonic() + PATIENCE
+    while post_file(client, FILMS[0]).status_code == 503:
+        assert time.monotonic() < deadline
+    assert max(model.sizes) == 1
 
 
 def test_all_files_together_have_the_time_of_one_request(
     model: TestModel, serve: Callable[..., FlaskClient]
 ) -> None:
     client = serve(time_limit=1)
-    model.may_answer.clear()
+    occupy(model, client)
     start = time.monotonic()
     assert codes(post_batch(client, *FILMS)) == ["timeout"] * 3
     assert time.monotonic() - start < PATIENCE / 2

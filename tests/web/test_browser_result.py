@@ -326,8 +326,8 @@ def giving_page(
     serve: Callable[..., str], browser: Browser, loaded: ModelService, folder: Path
 ) -> Iterator[Page]:
     """The page of a server that keeps images, up to two of them."""
-    limits = {"keep_feedback": True, "feedback_max_bytes": 2 * 73728}
-    with open_page(browser, serve(WebConfig(uploads_path=folder, **limits), loaded)) as page:
+    config = WebConfig(keep_feedback=True, uploads_path=folder, feedback_max_bytes=2 * 73728)
+    with open_page(browser, serve(config, loaded)) as page:
         yield page
 
 

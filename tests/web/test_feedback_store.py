@@ -20,10 +20,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from resformer.data.discovery import find_images
 from resformer.images import decode_image
 from tests.web.serving import ROOT
-from web.config import StartError
 from web.errors import ApiError
 from web.feedback import FeedbackStore, class_folder
 
@@ -174,12 +172,6 @@ def test_it_waits_for_others_but_not_for_ever(folder: Path) -> None:
     assert listing(folder) == {}
 
 
-def test_a_folder_that_cannot_be_used_ends_the_start(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(StartError, match=r"cannot keep feedback in .*file"):
-        FeedbackStore(tmp_path / "file", max_bytes=BLOCK, patience=1)
-
-
 def test_threads_and_processes_keep_one_file_for_each_image(folder: Path) -> None:
     """Each of them gives the same eight images, in an order and with classes of its own."""
     code = (
@@ -204,16 +196,6 @@ def give_all(folder: Path, shift: int) -> None:
     store = FeedbackStore(folder, max_bytes=100 * BLOCK, patience=60)
     for seed in range(8):
         store.keep(film((seed + shift) % 8), f"class {(seed + shift) % 3}")
-
-
-def test_training_reads_what_was_kept(folder: Path, store: FeedbackStore) -> None:
-    (folder / ".gitkeep").touch()
-    for seed, name in enumerate(["COVID", "COVID", "Viral Pneumonia"]):
-        store.keep(film(seed), name)
-    (folder / ".incoming").touch()
-    index = find_images(folder)
-    assert index.class_names == ("COVID", "Viral Pneumonia")
-    assert [name for _, name in index.items] == ["COVID", "COVID", "Viral Pneumonia"]
 
 
 @pytest.mark.parametrize(

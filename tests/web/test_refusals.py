@@ -16,6 +16,15 @@ from web.batching import Pixels
 from web.service import ModelService
 
 SECRET = "Mustermann^Erika"
+BAD_FILES = [
+    (b"", 400, "empty_file", "empty"),
+    (encode()[:200], 400, "unreadable_image", "damaged"),
+    (b"hello", 415, "unsupported_format", "PNG, JPEG"),
+    (encode(1001), 413, "image_too_large", "1,000,000"),
+    (bytes(2**20 + 1), 413, "upload_too_large", "up to 1 MB"),
+    (bytes(2**21), 413, "upload_too_large", "up to 1 MB"),
+]
+BAD_NAMES = ["empty", "truncated", "text", "pixels", "bytes", "body"]
 
 
 def test_no_file(client: FlaskClient) -> None:
@@ -31,18 +40,7 @@ def test_no_file(client: FlaskClient) -> None:
         check_refusal(response, 400, "no_file", "send it as “file”")
 
 
-@pytest.mark.parametrize(
-    ("data", "status", "code", "words"),
-    [
-        (b"", 400, "empty_file", "empty"),
-        (encode()[:200], 400, "unreadable_image", "damaged"),
-        (b"hello", 415, "unsupported_format", "PNG, JPEG"),
-        (encode(1001), 413, "image_too_large", "1,000,000"),
-        (bytes(2**20 + 1), 413, "upload_too_large", "up to 1 MB"),
-        (bytes(2**21), 413, "upload_too_large", "up to 1 MB"),
-    ],
-    ids=["empty", "truncated", "text", "pixels", "bytes", "body"],
-)
+@pytest.mark.parametrize(("data", "status", "code", "words"), BAD_FILES, ids=BAD_NAMES)
 def test_bad_file(client: FlaskClient, data: bytes, status: int, code: str, words: str) -> None:
     check_refusal(post_file(client, data), status, code, words)
     raw = client.post("/predict", data=data, content_type="image/png")
