@@ -22,7 +22,6 @@ IMAGES = ("png", "jpeg", "bmp", "gif", "webp", "tiff")
 _HOST = "http://localhost:5000"
 _REFERENCE = "#/components/schemas/{model}"
 _TEXT = {"schema": {"type": "string"}}
-_PAGE = {"description": "A page.", "content": {"text/html": _TEXT}}
 _INPUTS = (schemas.PredictForm, schemas.PredictJson, schemas.BatchForm)
 _OUTPUTS = (schemas.Answer, schemas.BatchAnswer, schemas.ModelCard, schemas.Status)
 _REFUSALS = (400, 401, 408, 413, 415, 429, 431, 500, 503)
@@ -195,15 +194,6 @@ def _operation(
     return {"tags": [tag], "operationId": identifier, "summary": summary, "responses": responses}
 
 
-def _page(identifier: str, summary: str, *problems: str) -> dict[str, Any]:
-    problem = _json(
-        "A page, or JSON where that is asked for, that says what is wrong.", schemas.Error
-    )
-    problem["content"]["text/html"] = _TEXT
-    operation = _operation("Model", identifier, summary, _PAGE)
-    return operation | {"responses": {"200": _PAGE, **dict.fromkeys((*problems, "500"), problem)}}
-
-
 def _paths(config: WebConfig) -> dict[str, Any]:
     key: list[dict[str, list[str]]] = [{"bearer": []}, {"key": []}]
     security = {"security": key if config.api_key else [{}, *key]}
@@ -223,10 +213,7 @@ def _paths(config: WebConfig) -> dict[str, Any]:
     operations = "Operations"
     described = {
         "/model": _operation("Model", "model", "What the model is, as data", card, 503),
-        "/about": _page("about", "What the model is, with plots", "503"),
         "/openapi.json": _operation("Model", "openapi", "This description", document),
-        "/docs": _page("docs", "This description for people"),
-        "/": _page("index", "The page to classify an image by hand"),
         "/healthz": _operation(operations, "healthz", "Is the process alive?", alive),
         "/readyz": _operation(operations, "readyz", "Does the model answer?", ready, 503),
         "/metrics": _operation(operations, "metrics", "Figures for Prometheus", figures, 401)

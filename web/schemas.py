@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 from typing_extensions import TypeAliasType
 
@@ -55,21 +55,23 @@ _Base64 = Annotated[
 ]
 
 
-class Options(BaseModel):
+class _Schema(BaseModel):
+    """Takes the docstring under a field as its description."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class Options(_Schema):
     """What a client may choose about its answer, as query parameters or as fields of the body."""
 
-    preview: Flag = Field(True, description="0 leaves the picture of the decoded image out.")
-    explain: Flag = Field(
-        False, description="1 adds a picture of where the evidence for a class lies."
-    )
-    class_name: ClassName | SkipJsonSchema[None] = Field(
-        None,
-        validation_alias="class",
-        description="The class to explain; without it, the predicted one.",
-    )
-    force: Flag = Field(
-        False, description="1 answers although the image does not look like a chest X-ray."
-    )
+    preview: Flag = True
+    """0 leaves the picture of the decoded image out."""
+    explain: Flag = False
+    """1 adds a picture of where the evidence for a class lies."""
+    class_name: ClassName | SkipJsonSchema[None] = Field(None, validation_alias="class")
+    """The class to explain; without it, the predicted one."""
+    force: Flag = False
+    """1 answers although the image does not look like a chest X-ray."""
 
 
 class PredictForm(Options):
@@ -87,15 +89,15 @@ class PredictJson(Options):
 class BatchForm(Options):
     """Several images with options that hold for all of them, as a form."""
 
-    files: list[_File] = Field(min_length=1, description="Files, whatever their names.")
+    files: list[_File] = Field(min_length=1)
+    """Files, whatever their names."""
 
 
-class FeedbackClass(BaseModel):
+class FeedbackClass(_Schema):
     """The class under which an image is kept."""
 
-    class_name: ClassName | SkipJsonSchema[None] = Field(
-        None, validation_alias="class", description="The class that the image shows."
-    )
+    class_name: ClassName | SkipJsonSchema[None] = Field(None, validation_alias="class")
+    """The class that the image shows."""
 
 
 class FeedbackForm(FeedbackClass):
@@ -110,114 +112,119 @@ class FeedbackJson(FeedbackClass):
     image: _Base64
 
 
-class Prediction(BaseModel):
+class Prediction(_Schema):
     """The model's estimate; not the chance that a person is ill."""
 
-    predicted_class: ClassName = Field(description="The most probable class.")
-    confidence: Probability = Field(description="Its probability by the model.")
-    abstained: bool = Field(
-        description="Whether the model has seen too few films like this one: then its "
-        "probabilities are not to be relied on. False where the model has no abstention."
-    )
-    all_probabilities: dict[str, Probability] = Field(description="By class; they sum to 1.")
+    predicted_class: ClassName
+    """The most probable class."""
+    confidence: Probability
+    """Its probability by the model."""
+    abstained: bool
+    """Whether the model has seen too few films like this one: then its probabilities are not to be
+    relied on. False where the model has no abstention."""
+    all_probabilities: dict[str, Probability]
+    """By class; they sum to 1."""
 
 
-class Model(BaseModel):
+class Model(_Schema):
     """Which model answered."""
 
     name: str
-    version: str = Field(description="Of the package that trained it.")
-    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="Of the checkpoint file.")
+    version: str
+    """Of the package that trained it."""
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    """Of the checkpoint file."""
 
 
-_SCORE = "How much the image is like an upright frontal chest X-ray."
-_THRESHOLD = "The lowest score that is accepted."
+class Judgement(_Schema):
+    """How the gate judged the image."""
+
+    score: Probability
+    """How much the image is like an upright frontal chest X-ray."""
+    threshold: Probability
+    """The lowest score that is accepted."""
 
 
-class Gate(BaseModel):
+class Gate(Judgement):
     """Does the image look like a frontal chest X-ray?"""
 
-    accepted: bool = Field(description="Whether the image looks like a frontal chest X-ray.")
-    score: Probability = Field(description=_SCORE)
-    threshold: Probability = Field(description=_THRESHOLD)
+    accepted: bool
+    """Whether the image looks like a frontal chest X-ray."""
 
 
-class AnswerWarning(BaseModel):
+class AnswerWarning(_Schema):
     """Why to trust the answer less."""
 
     code: Literal["not_a_chest_xray", "uncertain"]
-    message: str = Field(description="For people.")
+    message: str
+    """For people."""
 
 
-class Explanation(BaseModel):
+class Explanation(_Schema):
     """Where the evidence for a class lies."""
 
-    class_name: ClassName = Field(
-        serialization_alias="class", description="The class that is explained."
-    )
-    image: Picture = Field(
-        description="A transparent picture of the preview's size, to lay over it."
-    )
-    lungs: list[list[Annotated[list[Probability], Field(min_length=2, max_length=2)]]] = Field(
-        description="Outlines of the lungs that the model found, each a closed polygon of points "
-        "x, y in shares of the image's width and height. Empty where it found none, or does not "
-        "look for them."
-    )
+    class_name: ClassName = Field(serialization_alias="class")
+    """The class that is explained."""
+    image: Picture
+    """A transparent picture of the preview's size, to lay over it."""
+    lungs: list[list[Annotated[list[Probability], Field(min_length=2, max_length=2)]]]
+    """Outlines of the lungs that the model found, each a closed polygon of points x, y in shares of
+    the image's width and height. Empty where it found none, or does not look for them."""
 
 
-class Answer(BaseModel):
+class Answer(_Schema):
     """What the model makes of an image."""
 
     success: Literal[True]
     prediction: Prediction
     model: Model
-    gate: Gate | None = Field(description="Null where the model has no gate.")
+    gate: Gate | None
+    """Null where the model has no gate."""
     warnings: list[AnswerWarning]
-    image: Picture | SkipJsonSchema[None] = Field(
-        None, description="The decoded image, scaled down if it is large."
-    )
+    image: Picture | SkipJsonSchema[None] = None
+    """The decoded image, scaled down if it is large."""
     explanation: Explanation | SkipJsonSchema[None] = None
 
 
-class Error(BaseModel):
+class Error(_Schema):
     """What is wrong."""
 
     success: Literal[False]
-    error: str = Field(description="What is wrong, for people.")
-    code: str = Field(description="What is wrong, for programs.")
+    error: str
+    """What is wrong, for people."""
+    code: str
+    """What is wrong, for programs."""
 
 
-class Refusal(BaseModel):
+class Refusal(Judgement):
     """The image does not look like a frontal chest X-ray."""
 
     success: Literal[False]
-    error: str = Field(description="What is wrong, for people.")
+    error: str
+    """What is wrong, for people."""
     code: Literal["not_a_chest_xray"]
-    reason: str = Field(description="Why, for people.")
-    score: Probability = Field(description=_SCORE)
-    threshold: Probability = Field(description=_THRESHOLD)
-    image: Picture | SkipJsonSchema[None] = Field(
-        None, description="The decoded image, unless `preview=0`."
-    )
+    reason: str
+    """Why, for people."""
+    image: Picture | SkipJsonSchema[None] = None
+    """The decoded image, unless `preview=0`."""
 
 
-class BatchAnswer(BaseModel):
+class BatchAnswer(_Schema):
     """What became of each file."""
 
     success: Literal[True]
-    results: list[Answer | Refusal | Error] = Field(
-        description="One for each file, in their order."
-    )
+    results: list[Answer | Refusal | Error]
+    """One for each file, in their order."""
 
 
-class FeedbackAnswer(BaseModel):
+class FeedbackAnswer(_Schema):
     """What was kept."""
 
     success: Literal[True]
     class_name: ClassName = Field(serialization_alias="class")
 
 
-class Status(BaseModel):
+class Status(_Schema):
     """The state of the service."""
 
     status: Literal["ok", "ready"]
@@ -227,26 +234,29 @@ class ModelCard(Model):
     """What the checkpoint tells of itself; what a training wrote is described in words."""
 
     classes: list[str]
-    parameters: int = Field(description="Weights that were learned.")
-    input: dict[str, Any] = Field(description="Size and normalisation of the input.")
-    network: dict[str, Any] = Field(description="Everything that describes the network.")
-    temperature: float = Field(description="Divides the logits (calibration).")
-    gate: dict[str, Any] | None = Field(description="What decides on refusal.")
-    abstention: dict[str, Any] | None = Field(
-        description="The thresholds that decide whether a film is abstained on."
-    )
-    metrics: dict[str, Any] = Field(
-        description="Reports by split: estimates with 95 % bootstrap intervals; under report, "
-        "those of other hospitals, controls and sources."
-    )
-    training: dict[str, Any] = Field(
-        description="Films by split, configuration, best epoch and history."
-    )
-    earlier_trainings: list[dict[str, Any]] = Field(
-        description="Those whose weights it started from, oldest first, told alike; averaged is "
-        "true where their mean was taken."
-    )
-    versions: dict[str, str] = Field(description="Of the libraries that trained it.")
+    parameters: int
+    """Weights that were learned."""
+    input: dict[str, Any]
+    """Size and normalisation of the input."""
+    network: dict[str, Any]
+    """Everything that describes the network."""
+    temperature: float
+    """Divides the logits (calibration)."""
+    gate: dict[str, Any] | None
+    """What decides on refusal."""
+    abstention: dict[str, Any] | None
+    """The thresholds that decide whether a film is abstained on."""
+    metrics: dict[str, Any]
+    """Reports by split: estimates with bootstrap intervals; under report, those of other hospitals,
+    controls and sources."""
+    training: dict[str, Any]
+    """Films by split, configuration, best epoch and history."""
+    earlier_trainings: list[dict[str, Any]]
+    """Those whose weights it started from, oldest first, told alike; averaged is true where their
+    mean was taken."""
+    versions: dict[str, str]
+    """Of the libraries that trained it."""
     intended_use: str
     limitations: list[str]
-    limits: dict[str, int] = Field(description="What a request may hold.")
+    limits: dict[str, int]
+    """What a request may hold."""
