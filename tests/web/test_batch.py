@@ -6,7 +6,6 @@ Batches are seen as an operator sees them, in `/metrics`, or by the model itself
 from __future__ import annotations
 
 import dataclasses
-import io
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
@@ -181,22 +179,6 @@ def test_a_batch_is_counted_by_file(client: FlaskClient) -> None:
     assert counted['resformer_refusals_total{code="unsupported_format"}'] == 1
     assert counted['resformer_refusals_total{code="empty_file"}'] == 1
     assert counted['resformer_requests_total{endpoint="/predict/batch",status="200"}'] == 1
-
-
-def test_files_of_a_batch_reach_no_disk_and_are_closed(app: Flask) -> None:
-    opened: list[io.BytesIO] = []
-
-    class Noted(app.request_class):  # type: ignore[name-defined,misc]
-        def _get_file_stream(self, *arguments: Any, **names: Any) -> io.BytesIO:
-            stream: io.BytesIO = super()._get_file_stream(*arguments, **names)
-            opened.append(stream)
-            return stream
-
-    app.request_class = Noted
-    results = codes(post_batch(app.test_client(), *FILMS, b"words"))
-    assert results == ["", "", "", "unsupported_format"]
-    assert len(opened) == 4
-    assert all(type(stream) is io.BytesIO and stream.closed for stream in opened)
 
 
 def test_the_files_of_a_request_go_through_the_network_together(

