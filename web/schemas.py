@@ -44,6 +44,10 @@ Flag = TypeAliasType(
     ],
 )
 Probability = Annotated[float, Field(ge=0, le=1)]
+Score = Annotated[
+    Probability, Field(description="How much the image is like an upright frontal chest X-ray.")
+]
+Threshold = Annotated[Probability, Field(description="The lowest score that is accepted.")]
 Picture = Annotated[
     str, Field(json_schema_extra={"contentEncoding": "base64", "contentMediaType": "image/png"})
 ]
@@ -136,20 +140,13 @@ class Model(_Schema):
     """Of the checkpoint file."""
 
 
-class Judgement(_Schema):
-    """How the gate judged the image."""
-
-    score: Probability
-    """How much the image is like an upright frontal chest X-ray."""
-    threshold: Probability
-    """The lowest score that is accepted."""
-
-
-class Gate(Judgement):
+class Gate(_Schema):
     """Does the image look like a frontal chest X-ray?"""
 
     accepted: bool
     """Whether the image looks like a frontal chest X-ray."""
+    score: Score
+    threshold: Threshold
 
 
 class AnswerWarning(_Schema):
@@ -196,7 +193,7 @@ class Error(_Schema):
     """What is wrong, for programs."""
 
 
-class Refusal(Judgement):
+class Refusal(_Schema):
     """The image does not look like a frontal chest X-ray."""
 
     success: Literal[False]
@@ -205,6 +202,8 @@ class Refusal(Judgement):
     code: Literal["not_a_chest_xray"]
     reason: str
     """Why, for people."""
+    score: Score
+    threshold: Threshold
     image: Picture | SkipJsonSchema[None] = None
     """The decoded image, unless `preview=0`."""
 
