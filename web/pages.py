@@ -133,6 +133,8 @@ def _type_in_words(schema: dict[str, Any], schemas: dict[str, Any]) -> Markup:
         if "properties" not in schemas[name]:
             return _type_in_words(schemas[name], schemas)
         return Markup('<a href="#schema-{0}">{0}</a>').format(name)
+    if "title" in schema:
+        return escape(schema["title"])
     if "const" in schema or "enum" in schema:
         values = schema.get("enum") or [schema["const"]]
         return Markup(", ").join(Markup("<code>{}</code>").format(json.dumps(v)) for v in values)

@@ -33,7 +33,8 @@ Flag = TypeAliasType(
         BeforeValidator(_read_flag),
         WithJsonSchema(
             {
-                "description": "Yes or no; 1 or 0 as well.",
+                "title": "0 or 1",
+                "description": "False or true; 0 or 1 as well.",
                 "anyOf": [
                     {"type": "boolean"},
                     {"type": "integer", "enum": [0, 1]},
