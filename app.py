@@ -1,4 +1,4 @@
-"""Starts the web application: `python app.py`, or `gunicorn "app:create_app()"`."""
+"""Start the web application: `python app.py`, or `gunicorn "app:create_app()"`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from resformer.allocator import share_heaps
 from web import WebConfig, create_app
-from web.config import SettingError, describe_settings
-from web.logs import logging_config
+from web.config import StartError, describe_settings
+from web.monitoring import logging_config
 from web.server import serve
-from web.service import StartError
 
 __all__ = ["create_app", "main"]
 
@@ -24,9 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = _parse(arguments, WebConfig.from_environment())
         logging.config.dictConfig(logging_config(config.log))
-        share_heaps()
         serve(create_app(config), config)
-    except (StartError, SettingError) as error:
+    except StartError as error:
         sys.stderr.write(f"resformer: {error}\n")
         return 1
     return 0

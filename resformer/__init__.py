@@ -1,3 +1,52 @@
-"""Identity-Mapping ResFormer: a small chest X-ray classifier to run, trust and retrain."""
+"""Identity-Mapping ResFormer: a small chest X-ray classifier to run, trust and retrain.
+
+The names below are what a program needs; ``docs/api.md`` shows them at work. PyTorch and the rest
+are imported when one of them is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from resformer.api import Dataset, DataSplit, evaluate, load, open_dataset, train
+    from resformer.checkpoint import Checkpoint, CheckpointError
+    from resformer.images import ImageError
+    from resformer.predict import Prediction, Predictor
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "DataSplit",
+    "Dataset",
+    "ImageError",
+    "Prediction",
+    "Predictor",
+    "evaluate",
+    "load",
+    "open_dataset",
+    "train",
+]
+
+_HOMES = {
+    "Checkpoint": "resformer.checkpoint",
+    "CheckpointError": "resformer.checkpoint",
+    "ImageError": "resformer.images",
+    "Prediction": "resformer.predict",
+    "Predictor": "resformer.predict",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name of :data:`__all__` from its module when it is first asked for (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES.get(name, "resformer.api")), name)
+
+
+def __dir__() -> list[str]:
+    """List the names that can be imported, loaded or not."""
+    return sorted({*globals(), *__all__})

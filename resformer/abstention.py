@@ -7,7 +7,8 @@ Mahalanobis distance to a class mean, with one covariance for all classes (Lee e
 directions in which films vary most, and two thresholds take the place of a regression, because
 there are no films of diseases that the model does not know to fit one on.
 
-Fits an abstention: the classes on training films, the thresholds on validation films.
+First what is stored and asked (:class:`Abstention`), then how it is fitted: the classes on
+training films, the thresholds on validation films (:func:`fit_abstention`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""Configuration of the network: what a checkpoint holds beside the weights.
-
-The Identity-Mapping ResFormer: convolutional backbone, auxiliary transformer network, fusion.
+"""The Identity-Mapping ResFormer: configuration, backbone, auxiliary network, fusion and heads.
 
 ``x_i`` are the features of the backbone's four stages, ``t_i = EMPT_i(x_i)`` those of the
 auxiliary network, and ``f_i = x_i + IMTM(t)_i`` (the identity mapping) is what is pooled and
@@ -19,9 +17,35 @@ import torch
 from torch import Tensor, nn
 
 from resformer.layers import EMPT, IMTM, MCCRM, ConvNormAct, LungHead, average_inside
-from resformer.validation import require_divisible, require_positive
+from resformer.validation import (
+    require_between,
+    require_divisible,
+    require_positive,
+    require_whole,
+)
 
 NUM_STAGES = 4
+# The stages run at 1/4 to 1/32 of the image's side.
+DOWNSAMPLING = 32
+MIN_SIDE = 64
+# Pixels a side of the square that one position of the lung head stands for.
+LUNG_CELL = 4
+# Weight of healthy lung where infected lung is averaged: lungs without any are averaged whole.
+HEALTHY_WEIGHT = 0.05
+
+# The largest values that a configuration may have, far above those of any network trained here.
+_MOST = {
+    "num_classes": 1000,
+    "in_chans": 16,
+    "channels": 4096,
+    "depths": 64,
+    "num_heads": 256,
+    "reduction_ratios": 64,
+    "fusion_dim": 4096,
+    "fusion_heads": 256,
+}
+_MOST_MLP_RATIO = 16
+# Options that checkpoints of a time before do not name.
 _ADDED_LATER = frozenset({"lung_head", "infection_head"})
 
 
@@ -64,22 +88,27 @@ class ResFormerConfig:
 
     def __post_init__(self) -> None:
         """Refuse impossible values at once, not in the middle of a training."""
+        for name, most in _MOST.items():
+            value = getattr(self, name)
+            stages = isinstance(getattr(ResFormerConfig, name), tuple)
+            if stages and (not isinstance(value, tuple) or len(value) != NUM_STAGES):
+                raise ValueError(f"{name} needs {NUM_STAGES} values, one a stage, got {value}")
+            for size in value if stages else (value,):
+                require_whole(name, size, most)
         if self.num_classes < 2:
             raise ValueError(f"num_classes must be 2 or more, got {self.num_classes}")
-        require_positive(in_chans=self.in_chans, mlp_ratio=self.mlp_ratio)
-        for name in ("channels", "depths", "num_heads", "reduction_ratios"):
-            values = getattr(self, name)
-            if len(values) != NUM_STAGES:
-                raise ValueError(f"{name} needs {NUM_STAGES} values, one a stage, got {values}")
-            for value in values:
-                require_positive(**{name: value})
+        require_positive(mlp_ratio=self.mlp_ratio)
+        require_between("mlp_ratio", self.mlp_ratio, 0, _MOST_MLP_RATIO)
         for embed_dim, num_heads in zip(self.channels, self.num_heads, strict=True):
             require_divisible(embed_dim, num_heads)
         require_divisible(self.fusion_dim, self.fusion_heads)
-        if self.infection_head and not self.lung_head:
-            raise ValueError("infection_head needs lung_head: infection is looked for in the lungs")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+        for name in ("lung_head", "infection_head"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
+        if self.infection_head and not self.lung_head:
+            raise ValueError("infection_head needs lung_head: infection is looked for in the lungs")
 
     @property
     def regions(self) -> int:
@@ -116,14 +145,6 @@ class ResFormerConfig:
             k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
         }
         return cls(**restored)
-
-
-DOWNSAMPLING = 32
-MIN_SIDE = 64
-# Pixels a side of the square that one position of the lung head stands for.
-LUNG_CELL = 4
-# Weight of healthy lung where infected lung is averaged: lungs without any are averaged whole.
-HEALTHY_WEIGHT = 0.05
 
 
 class Backbone(nn.Module):

@@ -1,28 +1,51 @@
-"""The one way to run the network on films: evaluation, notebook, command line and web call it."""
+"""Classify films: a checkpoint in, answers out.
+
+Evaluation, notebook, command line and web all call :class:`Predictor`, so that a film gets the same
+answer everywhere.
+"""
 
 from __future__ import annotations
 
+import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from resformer.backends import NetworkOutputs, choose_backend
-from resformer.checkpoint import Checkpoint, load_checkpoint
+from resformer.backends import NetworkOutputs, choose_backend, probe_films
+from resformer.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from resformer.devices import choose_device, place_model
-from resformer.gate.gate import GateResult, object_to_pixels
+from resformer.explanation import enlarge_evidence, evidence_map
+from resformer.gate.gate import GateResult, find_objection
+from resformer.images import decode_image
+from resformer.images.depth import scale_to_uint8
 from resformer.model import IdentityMappingResFormer
 from resformer.transforms import resize_pixels
+
+Film = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8] | NDArray[np.uint16]
+"""A film as :meth:`Predictor.predict` takes it: a file's path or bytes, a PIL image, or grey pixels
+``(H, W)`` of 8 or 16 bits."""
+
+AnyFilm = TypeVar("AnyFilm", bound=Film)
+# A text is a sequence of texts, but no list of films.
+Films = list[AnyFilm] | tuple[AnyFilm, ...] | Sequence[NDArray[np.uint8]]
+
+_PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
+# Modes of Pillow that no file has, and those that hold the same picture.
+_WRITABLE = {"La": "LA", "RGBa": "RGBA", "PA": "RGBA", "RGBX": "RGB", "HSV": "RGB"}
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Probabilities of one film.
+    """What the model says of one film.
 
     Attributes:
         probabilities: by class name, in the checkpoint's order; they sum to 1.
@@ -40,6 +63,7 @@ class Prediction:
     abstained: bool = False
     distance: float | None = None
     lungs: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    _asked: _Asked | None = field(default=None, compare=False, repr=False)
 
     @property
     def predicted_class(self) -> str:
@@ -51,6 +75,41 @@ class Prediction:
         """Probability of the most probable class."""
         return self.probabilities[self.predicted_class]
 
+    def explain(self, class_name: str | None = None) -> NDArray[np.float32]:
+        """Return where on the film the evidence for a class lies.
+
+        Args:
+            class_name: any of the model's classes; by default the predicted one.
+
+        Returns:
+            ``(H, W)`` in [0, 1] at the film's size; 1 is the strongest evidence for or against the
+            class on this film, and evidence against it is 0.
+
+        Raises:
+            ValueError: if the class is unknown, or the prediction was not made by a
+                :class:`Predictor`.
+        """
+        if self._asked is None:
+            raise ValueError("only a prediction of Predictor.predict can be explained")
+        asked = self._asked
+        evidence = evidence_map(asked.predictor, asked.film, class_name or self.predicted_class)
+        return enlarge_evidence(evidence, asked.size)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a prediction was made of: small, for a folder's predictions are kept together.
+
+    Attributes:
+        predictor: that was asked.
+        film: resized to the network's input.
+        size: width and height of the film as it was given.
+    """
+
+    predictor: Predictor
+    film: NDArray[np.uint8]
+    size: tuple[int, int]
+
 
 class Predictor:
     """A checkpoint ready to answer; safe to share between threads.
@@ -61,7 +120,8 @@ class Predictor:
         backend: ``auto``, ``torch`` or ``onnxruntime``; both give the same probabilities.
 
     Raises:
-        CheckpointError: if the weights do not fit, or the graph lacks what the abstention needs.
+        CheckpointError: if the weights do not fit, the graph does not compute what they do, or the
+            answers are not finite numbers.
         ValueError: if the device is not on this machine, or the backend cannot run.
     """
 
@@ -72,16 +132,19 @@ class Predictor:
         self._gate = checkpoint.gate.to(self.device) if checkpoint.gate else None
         abstention = checkpoint.abstention
         self._abstention = abstention.to(self.device) if abstention else None
+        self._check_answers()
 
     @classmethod
-    def from_file(cls, path: Path, device: str = "auto", backend: str = "auto") -> Predictor:
+    def from_file(
+        cls, path: str | os.PathLike[str], device: str = "auto", backend: str = "auto"
+    ) -> Predictor:
         """Load a checkpoint file.
 
         Raises:
             CheckpointError: as :func:`resformer.checkpoint.load_checkpoint`.
             ValueError: as the class.
         """
-        return cls(load_checkpoint(path), device, backend)
+        return cls(load_checkpoint(Path(path)), device, backend)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -103,30 +166,56 @@ class Predictor:
         with torch.inference_mode(False):
             return place_model(self.checkpoint.build_model(), self.device)
 
-    def predict(self, films: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
-        """Classify decoded films ``(H, W)`` uint8 of any sizes, in one batch.
+    @overload
+    def predict(self, films: Film) -> Prediction: ...
+
+    @overload
+    def predict(self, films: Films[AnyFilm]) -> list[Prediction]: ...
+
+    def predict(self, films: Film | Films[AnyFilm]) -> Prediction | list[Prediction]:
+        """Classify one film, or several of any sizes in one batch.
 
         What the gate refuses or the model abstains from is classified all the same; the caller
         decides what to show.
 
+        Args:
+            films: a path, the bytes of a file, a PIL image or grey pixels ``(H, W)``, uint8 or
+                uint16; or a list or tuple of them.
+
         Returns:
-            one prediction for each film, in order.
+            one prediction for one film; for a list, one for each film, in order.
 
         Raises:
-            ValueError: if an array is not a decoded film.
+            ImageError: if a file cannot be read as an image.
+            ValueError: if something is no film.
         """
+        if isinstance(films, Sequence) and not isinstance(films, str | bytes):
+            return self._predict([read_film(film) for film in films])
+        (prediction,) = self._predict([read_film(films)])
+        return prediction
+
+    def _predict(self, films: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
+        """Classify decoded films ``(H, W)`` in one batch."""
         if not films:
             return []
         size = self.checkpoint.input_spec.size
-        outputs = self._backend.compute(np.stack([resize_pixels(film, size) for film in films]))
+        inputs = [resize_pixels(film, size) for film in films]
+        outputs = self._backend.compute(np.stack(inputs))
         probabilities = torch.softmax(outputs.logits / self.checkpoint.temperature, dim=1)
         judgements = self._judge(films, outputs)
         doubts = self._doubt(probabilities, outputs)
         lungs = _probable_lungs(outputs)
         return [
-            Prediction(dict(zip(self.class_names, row, strict=True)), judgement, *doubt, inside)
-            for row, judgement, doubt, inside in zip(
-                probabilities.tolist(), judgements, doubts, lungs, strict=True
+            Prediction(
+                dict(zip(self.class_names, row, strict=True)),
+                gate=judgement,
+                abstained=abstained,
+                distance=distance,
+                lungs=inside,
+                _asked=_Asked(self, pixels, film.shape[::-1]),
+            )
+            for row, judgement, (abstained, distance), inside, pixels, film in zip(
+                probabilities.tolist(), judgements, doubts, lungs, inputs, films, strict=True
             )
         ]
 
@@ -136,7 +225,7 @@ class Predictor:
     ) -> Sequence[GateResult | None]:
         if self._gate is None:
             return [None] * len(films)
-        return self._gate.judge(outputs.blocks, [object_to_pixels(film) for film in films])
+        return self._gate.judge(outputs.blocks, [find_objection(film) for film in films])
 
     @torch.inference_mode()
     def _doubt(
@@ -147,11 +236,60 @@ class Predictor:
         doubts = self._abstention.judge(probabilities.max(dim=1).values, outputs.pooled)
         return [(doubt.abstained, doubt.distance) for doubt in doubts]
 
+    def _check_answers(self) -> None:
+        """Refuse finite weights, scales or thresholds whose answers are no numbers."""
+        for answer in self._predict(list(probe_films(self.checkpoint.input_spec.size))):
+            values = [*answer.probabilities.values(), answer.distance or 0.0]
+            values += [answer.gate.score] if answer.gate else []
+            if not np.isfinite(values).all():
+                raise CheckpointError(
+                    "the checkpoint's answers are not finite numbers: do not trust it"
+                )
+
 
 def _probable_lungs(outputs: NetworkOutputs) -> Sequence[NDArray[np.float32] | None]:
     if outputs.lungs is None:
         return [None] * len(outputs.logits)
     return list(torch.sigmoid(outputs.lungs[:, 0]).float().cpu().numpy())
+
+
+def read_film(film: Any) -> NDArray[np.uint8]:
+    """Return the grey pixels ``(H, W)`` of a film, however it is given.
+
+    Args:
+        film: as :data:`Film`.
+
+    Raises:
+        ImageError: if a file cannot be read as an image.
+        ValueError: if it is no film.
+    """
+    if isinstance(film, str | os.PathLike):
+        return decode_image(Path(film).read_bytes())
+    if isinstance(film, bytes):
+        return decode_image(film)
+    if isinstance(film, Image.Image):
+        return decode_image(_encode(film))
+    if isinstance(film, np.ndarray) and film.ndim == 2 and film.dtype == np.uint16:
+        return scale_to_uint8(film)
+    if isinstance(film, np.ndarray) and film.ndim == 2 and film.dtype == np.uint8 and film.size:
+        return film
+    found = f"{film.shape} {film.dtype}" if isinstance(film, np.ndarray) else type(film).__name__
+    raise ValueError(
+        f"expected a path, bytes, a PIL image or (H, W) uint8 or uint16 pixels, got {found}: give "
+        "several films as a list"
+    )
+
+
+def _encode(image: Image.Image) -> bytes:
+    """Write a PIL image without loss, so that it becomes grey as a file of it does."""
+    upright = ImageOps.exif_transpose(image)
+    upright = upright.convert(_WRITABLE.get(upright.mode, upright.mode))
+    buffer = io.BytesIO()
+    if upright.mode in _PNG_MODES:
+        upright.save(buffer, "PNG", compress_level=1)
+    else:
+        upright.save(buffer, "TIFF")
+    return buffer.getvalue()
 
 
 @torch.inference_mode()
@@ -162,3 +300,20 @@ def compute_logits(model: nn.Module, batch: Tensor) -> Tensor:
     """
     logits: Tensor = model(batch.contiguous(memory_format=torch.channels_last))
     return logits.double()
+
+
+NOT_A_FILM = "not_a_chest_xray"
+UNCERTAIN = "uncertain"
+
+
+def list_warnings(prediction: Prediction) -> dict[str, str]:
+    """Return what to know before relying on a prediction: sentences for people, by code."""
+    warnings = {}
+    if prediction.gate and not prediction.gate.accepted:
+        warnings[NOT_A_FILM] = f"{prediction.gate.reason} The estimate may mean nothing."
+    if prediction.abstained:
+        warnings[UNCERTAIN] = (
+            "Uncertain: the model has not seen enough films like this one. "
+            "Do not rely on its probabilities."
+        )
+    return warnings

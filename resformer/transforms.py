@@ -17,6 +17,11 @@ from PIL import Image
 from torch import Tensor
 
 from resformer.model import DOWNSAMPLING, MIN_SIDE
+from resformer.validation import require_between, require_whole
+
+# Bounds that keep a hostile checkpoint from asking for endless work or for infinite values.
+_MOST_SIDE = 2048
+_LEAST_STD, _MOST_STD = 1e-3, 1e3
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class InputSpec:
 
     def __post_init__(self) -> None:
         """Refuse impossible values at once."""
+        require_whole("size", self.size, _MOST_SIDE)
         if self.size < MIN_SIDE or self.size % DOWNSAMPLING:
             raise ValueError(
                 f"size must be divisible by {DOWNSAMPLING} and at least {MIN_SIDE}, "
@@ -52,8 +58,8 @@ class InputSpec:
                 "percentiles must be 0 <= low < high <= 100, "
                 f"got {self.low_percentile} and {self.high_percentile}"
             )
-        if self.std <= 0:
-            raise ValueError(f"std must be greater than 0, got {self.std}")
+        require_between("mean", self.mean, -_MOST_STD, _MOST_STD)
+        require_between("std", self.std, _LEAST_STD, _MOST_STD)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers, fit for JSON and for a checkpoint."""

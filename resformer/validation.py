@@ -1,6 +1,6 @@
-"""Checks of constructor arguments that several layers share.
+"""Checks of values that come from a caller or out of a checkpoint: wrong ones are refused early.
 
-How the optional parts of a checkpoint are read: whatever is wrong with one has a message.
+Each message names the value and what to change. Nothing here knows of networks or files.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def require_positive(**values: float) -> None:
         ValueError: naming the first argument that is not, and its value.
     """
     for name, value in values.items():
-        if value <= 0:
+        if not value > 0:
             raise ValueError(f"{name} must be greater than 0, got {value}: pass a positive number")
 
 
@@ -37,22 +37,28 @@ def require_divisible(embed_dim: int, num_heads: int) -> None:
         )
 
 
-@contextmanager
-def reading(part: str, refusal: type[ValueError]) -> Iterator[None]:
-    """Turn what goes wrong while a part is put together from its values into a refusal.
+def require_whole(name: str, value: object, most: int) -> None:
+    """Check that a size is a whole number from 1 to a bound.
 
-    Args:
-        part: what is read, as the message calls it.
-        refusal: what is raised; one that is raised inside passes through.
+    Raises:
+        ValueError: if it is not. The bound keeps a hostile file from asking for a network that
+            takes hours to build.
     """
-    try:
-        yield
-    except KeyError as error:
-        raise refusal(f"the {part} lacks {error}") from error
-    except refusal:
-        raise
-    except (TypeError, AttributeError, ValueError, RuntimeError) as error:
-        raise refusal(f"the {part} cannot be read: {error}") from error
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"{name} must be a whole number, got {value!r}")
+    require_positive(**{name: value})
+    if value > most:
+        raise ValueError(f"{name} must be at most {most}, got {value}")
+
+
+def require_between(name: str, value: float, low: float, high: float) -> None:
+    """Check that a number is within bounds, which what is no number (NaN) never is.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    if not low <= value <= high:
+        raise ValueError(f"{name} must be from {low:g} to {high:g}, got {value}")
 
 
 def require_finite(part: str, tensors: Mapping[str, Tensor], refusal: type[ValueError]) -> None:
@@ -60,3 +66,21 @@ def require_finite(part: str, tensors: Mapping[str, Tensor], refusal: type[Value
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise refusal(f"the {part}'s {name} holds what is no finite number")
+
+
+@contextmanager
+def reading(part: str, refusal: type[ValueError]) -> Iterator[None]:
+    """Turn what goes wrong while a part is put together from stored values into a refusal.
+
+    Args:
+        part: what is read, as the message calls it.
+        refusal: what is raised; one that is raised inside passes through.
+    """
+    try:
+        yield
+    except refusal:
+        raise
+    except KeyError as error:
+        raise refusal(f"the {part} lacks {error}") from error
+    except (TypeError, AttributeError, ValueError, ArithmeticError, RuntimeError) as error:
+        raise refusal(f"the {part} cannot be read: {error}") from error

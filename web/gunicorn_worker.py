@@ -16,11 +16,9 @@ from types import FrameType
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
 
-from resformer.allocator import share_heaps
-from web.config import WebConfig
-from web.metrics import SHARED_FOLDER
+from web.config import StartError, WebConfig
+from web.monitoring import SHARED_FOLDER
 from web.server import Server
-from web.service import StartError
 
 
 class WaitressWorker(Worker):  # type: ignore[misc]
@@ -30,7 +28,6 @@ class WaitressWorker(Worker):  # type: ignore[misc]
 
     def load_wsgi(self) -> None:
         """Load the application; where it cannot start, say why in one line and end the parent."""
-        share_heaps()
         try:
             super().load_wsgi()
         except StartError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Export; the exit status."""
+    """Export. Return the exit status."""
     from resformer.checkpoint import load_checkpoint, save_checkpoint
     from resformer.export import add_graph
 
@@ -40,5 +41,7 @@ def run(options: argparse.Namespace) -> int:
     if options.onnx and checkpoint.graph:
         options.onnx.parent.mkdir(parents=True, exist_ok=True)
         options.onnx.write_bytes(checkpoint.graph.content)
-        logger.info("wrote %s", options.onnx)
+        # No checkpoint guards this file: whoever serves it can compare.
+        digest = hashlib.sha256(checkpoint.graph.content).hexdigest()
+        logger.info("wrote %s, SHA-256 %s", options.onnx, digest)
     return 0

@@ -1,8 +1,10 @@
-"""Finds and reads a folder of pictures that are no chest X-rays.
+"""Fit a gate: collect films and what is no film, then subspaces, weights and threshold.
 
-What the gate is fitted on: films as they are, films varied, and what it shall refuse.
+Three steps: :func:`find_outliers` and :func:`read_outliers` take a folder of pictures that shall be
+refused, :func:`collect_samples` runs the network over these, over films, varied films and made
+outliers, and :func:`fit_gate` fits the gate on what it made of them.
 
-Fits a gate: the subspaces of the films, the weights of the evidence, the threshold.
+This belongs to the training: nothing that serves imports it.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,64 +22,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from resformer.backends import Backend
 from resformer.data.find import is_hidden, is_image
 from resformer.gate.alterations import ALTERATIONS, FilmVariation
 from resformer.gate.drawings import DRAWINGS, Pixels
-from resformer.gate.gate import LEAST_SCALE, Gate, Subspace, describe, principal_directions
+from resformer.gate.gate import LEAST_SCALE, Gate, Subspace, principal_directions
 from resformer.images import ImageError, decode_image
-from resformer.model import IdentityMappingResFormer
-from resformer.transforms import InputSpec, resize_pixels, to_input
+from resformer.transforms import resize_pixels
 
 logger = logging.getLogger(__name__)
 
-_UNSORTED = "unsorted"
-
-
-def find_outliers(folder: Path) -> dict[str, list[Path]]:
-    """Find the images below a folder, at any depth.
-
-    Returns:
-        by kind, sorted paths; the kind is the name of the folder directly below ``folder``.
-
-    Raises:
-        ValueError: if there is no such folder or no image in it.
-    """
-    if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}: check the path of the outliers")
-    kinds: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*")):
-        parts = path.relative_to(folder).parts
-        if is_image(path.name) and not any(is_hidden(part) for part in parts):
-            kinds.setdefault(parts[0] if len(parts) > 1 else _UNSORTED, []).append(path)
-    if not kinds:
-        raise ValueError(f"{folder} holds no image: name a folder of outliers")
-    return kinds
-
-
-def read_outliers(kinds: Mapping[str, Sequence[Path]]) -> dict[str, list[Pixels]]:
-    """Decode what :func:`find_outliers` found; unreadable files are named and left out.
-
-    Raises:
-        ValueError: if no file of a kind can be read.
-    """
-    pictures = {kind: list(_decode(paths)) for kind, paths in kinds.items()}
-    empty = sorted(kind for kind, decoded in pictures.items() if not decoded)
-    if empty:
-        raise ValueError(f"no image of the outliers {empty[0]!r} can be read: replace its files")
-    return pictures
-
-
-def _decode(paths: Sequence[Path]) -> Iterator[Pixels]:
-    for path in paths:
-        try:
-            yield decode_image(path.read_bytes())
-        except (ImageError, OSError) as error:
-            logger.warning("left out %s: %s", path, error)
-
-
+# Averages over coarse grids, one tensor for the input and for each stage, ``(N, D_b)``.
 Blocks = list[Tensor]
+
+_UNSORTED = "unsorted"
 _BATCH_SIZE = 64
 _VARIATIONS_PER_FILM = 4
+# Made pictures of a kind are at least this many, however few the films are.
 _LEAST_MADE = 8
 
 
@@ -122,35 +84,68 @@ class GateSamples:
     outliers: dict[str, Blocks]
 
 
+def find_outliers(folder: Path) -> dict[str, list[Path]]:
+    """Find the images below a folder, at any depth.
+
+    Returns:
+        by kind, sorted paths; the kind is the name of the folder directly below ``folder``.
+
+    Raises:
+        ValueError: if there is no such folder or no image in it.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}: check the path of the outliers")
+    kinds: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        if is_image(path) and not any(is_hidden(part) for part in parts):
+            kinds.setdefault(parts[0] if len(parts) > 1 else _UNSORTED, []).append(path)
+    if not kinds:
+        raise ValueError(f"{folder} holds no image: name a folder of outliers")
+    return kinds
+
+
+def read_outliers(kinds: Mapping[str, Sequence[Path]]) -> dict[str, list[Pixels]]:
+    """Decode what :func:`find_outliers` found; unreadable files are named and left out.
+
+    Raises:
+        ValueError: if no file of a kind can be read.
+    """
+    pictures = {kind: list(_decode(paths)) for kind, paths in kinds.items()}
+    empty = sorted(kind for kind, decoded in pictures.items() if not decoded)
+    if empty:
+        raise ValueError(f"no image of the outliers {empty[0]!r} can be read: replace its files")
+    return pictures
+
+
+def _decode(paths: Sequence[Path]) -> Iterator[Pixels]:
+    for path in paths:
+        try:
+            yield decode_image(path.read_bytes())
+        except (ImageError, OSError) as error:
+            logger.warning("left out %s: %s", path, error)
+
+
 class Describer:
-    """Runs a network over many pictures.
+    """Describes many pictures by running a network over them.
 
     Args:
-        model: in evaluation mode.
-        spec: what it expects.
-        progress: whether to draw progress bars.
+        backend: of the network that the gate is for.
+        size: side of its input.
     """
 
-    def __init__(
-        self, model: IdentityMappingResFormer, spec: InputSpec, *, progress: bool = False
-    ) -> None:
-        self.model = model
-        self.spec = spec
-        self.progress = progress
+    def __init__(self, backend: Backend, size: int) -> None:
+        self.size = size
+        self._backend = backend
 
-    @torch.inference_mode()
-    def __call__(self, pictures: Iterable[Pixels], label: str) -> Blocks:
+    def __call__(self, pictures: Iterable[Pixels]) -> Blocks:
         """Describe pictures ``(H, W)`` of any sizes, on the CPU."""
-        device = next(self.model.parameters()).device
         described: list[Blocks] = []
-        bar = tqdm(pictures, desc=label, unit="img", disable=not self.progress)
-        remaining = iter(bar)
+        remaining = iter(pictures)
         while films := list(islice(remaining, _BATCH_SIZE)):
-            images = torch.stack([to_input(film, self.spec) for film in films]).to(device)
-            features = self.model.forward_features(
-                images.contiguous(memory_format=torch.channels_last)
-            )
-            described.append([block.float().cpu() for block in describe(images, features)])
+            pixels = np.stack([resize_pixels(np.asarray(film), self.size) for film in films])
+            outputs = self._backend.compute(pixels)
+            described.append([block.float().cpu() for block in outputs.blocks])
         return join_blocks(described)
 
 
@@ -165,6 +160,8 @@ def collect_samples(
     validation: Sequence[Pixels] | NDArray[np.uint8],
     outliers: Mapping[str, Sequence[Pixels]],
     config: GateConfig,
+    *,
+    progress: bool = False,
 ) -> GateSamples:
     """Describe all that a gate is fitted on.
 
@@ -174,13 +171,14 @@ def collect_samples(
         validation: validation films.
         outliers: by kind, given pictures that shall be refused; those that are made are added.
         config: how many of each.
+        progress: whether to draw one bar for all of them.
 
     Raises:
         ValueError: if there are no films or no validation films.
     """
     if len(films) == 0 or len(validation) == 0:
         raise ValueError("the gate needs training films and validation films: split the data anew")
-    size = describer.spec.size
+    size = describer.size
     order = np.random.default_rng(config.seed).permutation(len(films)).tolist()
     chosen = [resize_pixels(films[i], size) for i in order[: config.films]]
     variation = FilmVariation(size)
@@ -190,19 +188,33 @@ def collect_samples(
         for i in range(repeats)
     )
     made = min(config.made, max(_LEAST_MADE, len(films) // 4))
-    return GateSamples(
-        films=describer(chosen, "films"),
-        varied=describer(varied, "varied films"),
-        validation=describer(validation, "validation films"),
-        outliers={
-            kind: describer(_with_copies(pictures, variation, config), kind)
-            for kind, pictures in outliers.items()
-        }
-        | {
-            f"made: {kind}": describer(islice(pictures, made), kind)
-            for kind, pictures in _made_outliers(chosen, size, config.seed).items()
-        },
-    )
+    makers = _made_outliers(chosen, size, config.seed)
+    given = sum(map(len, outliers.values())) * (1 + config.copies)
+    total = len(chosen) + repeats + len(validation) + given + made * len(makers)
+    with tqdm(desc="gate", total=total, unit="img", disable=None if progress else True) as bar:
+
+        def describe(pictures: Iterable[Pixels]) -> Blocks:
+            return describer(_counted(pictures, bar))
+
+        return GateSamples(
+            films=describe(chosen),
+            varied=describe(varied),
+            validation=describe(validation),
+            outliers={
+                kind: describe(_with_copies(pictures, variation, config))
+                for kind, pictures in outliers.items()
+            }
+            | {
+                f"made: {kind}": describe(islice(pictures, made))
+                for kind, pictures in makers.items()
+            },
+        )
+
+
+def _counted(pictures: Iterable[Pixels], bar: tqdm[Any]) -> Iterator[Pixels]:
+    for picture in pictures:
+        yield picture
+        bar.update()
 
 
 def _with_copies(
@@ -271,7 +283,11 @@ def _fit_subspace(block: Tensor, most: int) -> Subspace:
 
 
 def _fit_weights(gate: Gate, samples: GateSamples, inverse_penalty: float) -> tuple[Tensor, float]:
-    """Return weights ``(E,)`` and bias of a logistic regression of films against outliers."""
+    """Return weights ``(E,)`` and bias of a logistic regression of films against outliers.
+
+    The evidence is standardised by the films for the fit, since the penalty takes all values to be
+    of one scale; weights and bias are then those of the evidence as it comes.
+    """
     from sklearn.linear_model import LogisticRegression
 
     films = [gate.evidence(samples.films), gate.evidence(samples.varied)]

@@ -1,20 +1,19 @@
-"""What the gate says of one picture.
-
-What can be said against a picture before any network sees it.
-
-How films vary in one block of features, and how far from that a picture is.
-
-The gate: does this picture look like the films that the network was trained on?
+"""The gate: does this picture look like the films that the network was trained on?
 
 Lee et al. (A simple unified framework for detecting out-of-distribution samples, NeurIPS 2018)
 weigh Mahalanobis distances of the features of several depths by a logistic regression. So does the
 gate, with two departures: features keep their place on a coarse grid, because what makes a chest
 film is the arrangement, and the logistic regression also weighs the directions of the deviation,
 because distances alone do not tell a knee from an unusual chest.
+
+From top to bottom: what is said of a picture, what its pixels alone say against it, what the
+network makes of it (:func:`describe`), how films vary in that (:class:`Subspace`), and the
+:class:`Gate` that decides. It is fitted by :mod:`resformer.gate.fit`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +25,32 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from resformer.validation import reading, require_finite
+
+# Below this side no rib is to be seen.
+MIN_SIDE = 64
+# The narrowest and the widest films of the public data are within 0.5 and 1.7.
+MAX_ASPECT = 2.5
+# Grey levels between the percentiles 1 and 99; a dark film of a bad scan still has 30.
+MIN_CONTRAST = 10
+# About as many rows and columns are enough to tell the contrast.
+_SAMPLED_SIDE = 128
+
+# Sides of the grids that the input and the features are averaged over.
+INPUT_GRID = 16
+FEATURE_GRID = 4
+
+# Features that hardly vary over films must not decide by their noise.
+LEAST_SCALE = 1e-3
+# Share of the greatest variance below which a direction is noise.
+_LEAST_VARIANCE = 1e-4
+# Positions further out than this many standard deviations on average are pulled in, so that one
+# block cannot outvote the others.
+_SQUASH = 3.0
+_UNLIKE_FILMS = "It does not look like an upright frontal chest X-ray."
+
+
+class GateError(ValueError):
+    """The parts of a gate contradict each other; the message says which."""
 
 
 @dataclass(frozen=True)
@@ -48,23 +73,14 @@ class GateResult:
         return not self.reason
 
 
-# Below this side no rib is to be seen.
-MIN_SIDE = 64
-# The narrowest and the widest films of the public data are within 0.5 and 1.7.
-MAX_ASPECT = 2.5
-# Grey levels between the percentiles 1 and 99; a dark film of a bad scan still has 30.
-MIN_CONTRAST = 10
-_LOOKED_AT = 128
-
-
-def object_to_pixels(pixels: NDArray[np.uint8]) -> str:
+def find_objection(pixels: NDArray[np.uint8]) -> str:
     """Return why a decoded picture ``(H, W)`` cannot be a film, a sentence; empty if it can."""
     height, width = pixels.shape
     if min(height, width) < MIN_SIDE:
         return f"It is {width} x {height} pixels small; {MIN_SIDE} a side are the least."
     if max(height, width) > MAX_ASPECT * min(height, width):
         return f"It is {width} x {height} pixels: too long and narrow for a chest X-ray."
-    sample = pixels[:: 1 + height // _LOOKED_AT, :: 1 + width // _LOOKED_AT]
+    sample = pixels[:: 1 + height // _SAMPLED_SIDE, :: 1 + width // _SAMPLED_SIDE]
     levels = np.cumsum(np.bincount(sample.ravel(), minlength=256)) / sample.size
     low, high = np.searchsorted(levels, (0.01, 0.99))
     if high - low < MIN_CONTRAST:
@@ -72,16 +88,26 @@ def object_to_pixels(pixels: NDArray[np.uint8]) -> str:
     return ""
 
 
-# Positions further out than this many standard deviations on average are pulled in, so that one
-# block cannot outvote the others.
-_SQUASH = 3.0
-# Features that hardly vary over films must not decide by their noise.
-LEAST_SCALE = 1e-3
-_LEAST_VARIANCE = 1e-4
+def describe(images: Tensor, features: Sequence[Tensor]) -> list[Tensor]:
+    """Average the network's input and fused features over coarse grids.
+
+    Args:
+        images: the network's input ``(B, C, H, W)``.
+        features: fused features ``(B, C_i, H_i, W_i)``, as ``forward_features`` gives them.
+
+    Returns:
+        one block ``(B, D_b)`` of the input and one of each stage.
+    """
+    grids = [adaptive_avg_pool2d(images, INPUT_GRID)]
+    grids += [adaptive_avg_pool2d(stage, FEATURE_GRID) for stage in features]
+    return [grid.flatten(1) for grid in grids]
 
 
 def principal_directions(covariance: Tensor, most: int) -> tuple[Tensor, Tensor]:
     """Return the directions in which films vary most, leaving out where they hardly do.
+
+    These are the eigenvectors of the covariance (principal component analysis); the variance along
+    each is its eigenvalue.
 
     Args:
         covariance: of features, ``(D, D)`` float64.
@@ -90,18 +116,18 @@ def principal_directions(covariance: Tensor, most: int) -> tuple[Tensor, Tensor]
     Returns:
         orthonormal directions ``(D, P)``, and the variances along them ``(P,)``, greatest first.
     """
+    # In rising order of variance, so the last ones are wanted, turned round.
     variances, directions = torch.linalg.eigh(covariance)
     kept = int((variances > _LEAST_VARIANCE * variances[-1]).sum().clamp(max=most))
     return directions[:, -kept:].flip(1), variances[-kept:].flip(0)
 
 
-class GateError(ValueError):
-    """The parts of a gate contradict each other; the message says which."""
-
-
 @dataclass(frozen=True)
 class Subspace:
-    """The directions in which the films of one block vary.
+    """The directions in which films vary in one block of features.
+
+    Films lie near a flat of few dimensions through their mean. A picture is told by its place on
+    that flat, by how far out it lies there, and by how far it stands off the flat.
 
     Attributes:
         mean: of each feature over films, ``(D,)``.
@@ -145,33 +171,19 @@ class Subspace:
         """
         scaled = (block - self.mean) / self.scale
         coordinates = scaled @ self.basis
+        # The basis is orthonormal, so by Pythagoras what the coordinates do not account for of the
+        # squared length is the squared distance from the subspace.
         squares = coordinates.square().sum(1, keepdim=True)
         outside = scaled.square().sum(1, keepdim=True) - squares
+        # In units of the films' own deviation the squared length is Mahalanobis's distance.
         positions = coordinates / self.deviation
         distance = positions.square().sum(1, keepdim=True)
-        share = distance / (positions.shape[1] * _SQUASH**2)
+        # Near the films positions count as they are; far out, where the mean square exceeds
+        # _SQUASH squared, their length is bounded and the direction alone remains. How far out it
+        # is, the distances tell, as logarithms because they range over magnitudes.
+        excess = distance / (positions.shape[1] * _SQUASH**2)
         logs = torch.cat([distance, outside], dim=1).clamp(min=1e-6).log()
-        return torch.cat([positions * torch.rsqrt(1 + share), logs], dim=1)
-
-
-INPUT_GRID = 16
-FEATURE_GRID = 4
-_REFUSED = "It does not look like an upright frontal chest X-ray."
-
-
-def describe(images: Tensor, features: Sequence[Tensor]) -> list[Tensor]:
-    """Average the network's input and fused features over coarse grids.
-
-    Args:
-        images: the network's input ``(B, C, H, W)``.
-        features: fused features ``(B, C_i, H_i, W_i)``, as ``forward_features`` gives them.
-
-    Returns:
-        one block ``(B, D_b)`` of the input and one of each stage.
-    """
-    grids = [adaptive_avg_pool2d(images, INPUT_GRID)]
-    grids += [adaptive_avg_pool2d(stage, FEATURE_GRID) for stage in features]
-    return [grid.flatten(1) for grid in grids]
+        return torch.cat([positions * torch.rsqrt(1 + excess), logs], dim=1)
 
 
 @dataclass(frozen=True)
@@ -200,7 +212,7 @@ class Gate:
             raise GateError(
                 f"the gate has {tuple(self.weights.shape)} weights for {length} values of evidence"
             )
-        if not (torch.isfinite(self.weights).all() and abs(self.bias) < float("inf")):
+        if not (torch.isfinite(self.weights).all() and math.isfinite(self.bias)):
             raise GateError("the gate's weights or its bias are not finite numbers")
         if not 0 < self.threshold < 1:
             raise GateError(f"the gate's threshold must be between 0 and 1, got {self.threshold}")
@@ -230,7 +242,7 @@ class Gate:
 
         Args:
             blocks: of :func:`describe`, for B pictures.
-            objections: B sentences of :func:`resformer.gate.gate.object_to_pixels`, or empty.
+            objections: B sentences of :func:`find_objection`, or empty.
         """
         return [
             GateResult(
@@ -240,7 +252,7 @@ class Gate:
         ]
 
     def _reason(self, score: float) -> str:
-        return "" if score >= self.threshold else _REFUSED
+        return "" if score >= self.threshold else _UNLIKE_FILMS
 
     def to(self, device: torch.device) -> Gate:
         """Return the gate with its tensors on a device."""

@@ -1,4 +1,4 @@
-"""Building blocks of the Identity-Mapping ResFormer, one primitive a file."""
+"""Building blocks of the Identity-Mapping ResFormer: one primitive a file."""
 
 from resformer.layers.conv import ConvNormAct, DWConv3x3
 from resformer.layers.empt import EMPT, ConvolutionalMlp, SpatialReductionAttention

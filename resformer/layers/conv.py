@@ -1,12 +1,7 @@
-"""Bilinear enlargement of feature maps.
+"""The convolutions that every block is made of, and the enlargement of their feature maps.
 
-Convolution, batch normalisation and activation: the unit every convolutional block is made of.
-
-The convolution has no bias because the normalisation that follows has one; both fold into a
-single convolution at inference.
-
-Depthwise separable 3x3 convolution.
-
+:class:`ConvNormAct` has no bias because the normalisation that follows has one; both fold into a
+single convolution at inference. :class:`DWConv3x3` is the depthwise separable convolution of
 Howard et al., "MobileNets", arXiv:1704.04861: a depthwise 3x3 filters each channel, a pointwise
 1x1 mixes them. Departure: normalisation and activation follow the pair once, not each half.
 """
@@ -17,14 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from resformer.validation import require_positive
-
-
-def enlarge(x: Tensor, times: int) -> Tensor:
-    """Enlarge ``(B, C, H, W)`` bilinearly to ``(B, C, times * H, times * W)``.
-
-    By a factor and not to a size: an exported graph then keeps the layout of its convolutions.
-    """
-    return F.interpolate(x, scale_factor=float(times), mode="bilinear")
 
 
 class ConvNormAct(nn.Module):
@@ -100,3 +87,11 @@ class DWConv3x3(nn.Module):
         """Map ``(B, in_channels, H, W)`` to ``(B, out_channels, H, W)``."""
         mixed: Tensor = self.pointwise(self.depthwise(x))
         return mixed
+
+
+def enlarge(x: Tensor, times: int) -> Tensor:
+    """Enlarge ``(B, C, H, W)`` bilinearly to ``(B, C, times * H, times * W)``.
+
+    By a factor and not to a size: an exported graph then keeps the layout of its convolutions.
+    """
+    return F.interpolate(x, scale_factor=float(times), mode="bilinear")

@@ -17,7 +17,7 @@ from resformer.validation import require_positive
 
 
 class SimAM(nn.Module):
-    """Weighs each neuron by how much it stands out from its own channel.
+    """Weigh each neuron by how much it stands out from its own channel.
 
     ``y = x * sigmoid((x - mean)^2 / (4 * (variance + e_lambda)) + 0.5)``, with the mean and the
     unbiased variance (divisor ``H * W - 1``) of each channel over its positions.

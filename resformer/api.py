@@ -1,0 +1,273 @@
+"""Load a model, open a data set, train and evaluate: what ``import resformer`` offers.
+
+The command line does the same with more options; ``docs/api.md`` shows all of it at work.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resformer.checkpoint import Checkpoint, save_checkpoint
+from resformer.data.find import DataRoot, open_datasets
+from resformer.data.manifest import (
+    Manifest,
+    ManifestRow,
+    build_manifest,
+    read_manifest,
+    write_manifest,
+)
+from resformer.evaluation.metrics import evaluate_predictions
+from resformer.evaluation.predictions import classify_films
+from resformer.export import add_graph_if_possible
+from resformer.images import decode_image
+from resformer.predict import Predictor
+from resformer.training.config import RECIPES, TrainingConfig, change_recipe
+from resformer.training.train import train as run_training
+
+logger = logging.getLogger(__name__)
+
+FilePath = str | os.PathLike[str]
+
+# What a training leaves in its folder beside its state.
+MODEL_NAME = "model.pth"
+MANIFEST_NAME = "manifest.csv"
+
+
+def load(path: FilePath, *, device: str = "auto", backend: str = "auto") -> Predictor:
+    """Load a checkpoint, ready to classify films.
+
+    Args:
+        path: the checkpoint file.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+        backend: ``auto``, ``torch`` or ``onnxruntime``; both give the same probabilities.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged or contradicts itself.
+        ValueError: if the device is not on this machine, or the backend cannot run.
+    """
+    return Predictor.from_file(path, device, backend)
+
+
+@dataclass(frozen=True)
+class DataSplit:
+    """The films of one split: a sequence of ``(pixels, class name)``, decoded when asked for.
+
+    Attributes:
+        root: what the paths of the rows are relative to.
+        rows: the films as the manifest names them.
+    """
+
+    root: DataRoot
+    rows: tuple[ManifestRow, ...]
+
+    def __len__(self) -> int:
+        """Return the number of films."""
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], str]:
+        """Return grey pixels ``(H, W)`` and class of a film.
+
+        Raises:
+            ImageError: if the file can no longer be read.
+        """
+        row = self.rows[index]
+        return decode_image((self.root / row.path).read_bytes()), row.class_name
+
+    def __iter__(self) -> Iterator[tuple[NDArray[np.uint8], str]]:
+        """Yield grey pixels and class of each film."""
+        return (self[index] for index in range(len(self)))
+
+
+class Dataset:
+    """Labelled films and their split into training, validation and test.
+
+    Near-duplicates are in one split. An archive is extracted into a temporary folder, which is
+    removed by :meth:`close`, at the end of a ``with`` block, or when the object goes.
+
+    Attributes:
+        manifest: every film with its class, group of near-duplicates, split and SHA-256.
+        root: what the manifest's paths are relative to.
+    """
+
+    def __init__(self, root: DataRoot, manifest: Manifest, opened: ExitStack) -> None:
+        self.root = root
+        self.manifest = manifest
+        self._opened = opened
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, sorted."""
+        return self.manifest.class_names
+
+    @property
+    def train(self) -> DataSplit:
+        """The films to train on."""
+        return self._split("train")
+
+    @property
+    def validation(self) -> DataSplit:
+        """The films that choose the epoch and the thresholds."""
+        return self._split("validation")
+
+    @property
+    def test(self) -> DataSplit:
+        """The films that choose nothing."""
+        return self._split("test")
+
+    def _split(self, name: str) -> DataSplit:
+        return DataSplit(self.root, self.manifest.subset(name))
+
+    def close(self) -> None:
+        """Remove what was extracted; the films can be read no longer."""
+        self._opened.close()
+
+    def __enter__(self) -> Dataset:
+        """Return the data set."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """Show classes and numbers of films."""
+        counts = ", ".join(f"{len(self._split(s))} {s}" for s in ("train", "validation", "test"))
+        return f"<Dataset of {', '.join(self.class_names)}: {counts}>"
+
+
+def open_dataset(
+    path: FilePath | Sequence[FilePath],
+    *,
+    manifest: FilePath | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> Dataset:
+    """Find labelled films and split them; near-duplicates stay together.
+
+    Args:
+        path: a folder of class folders, ``<Class>/*`` or ``<Class>/images/*``, or a .zip of one;
+            or several of them to be read as one.
+        manifest: CSV of a split that was made before; without it the films are split anew, 80 % to
+            train, 10 % to validate, 10 % to test.
+        seed: of the split.
+        progress: whether to draw progress bars.
+
+    Raises:
+        DatasetError: if there is no usable data set, or the manifest does not fit it.
+    """
+    paths = [path] if isinstance(path, str | os.PathLike) else list(path)
+    with ExitStack() as opened:
+        root = opened.enter_context(open_datasets([Path(p) for p in paths]))
+        rows = (
+            build_manifest(root, seed=seed, progress=progress)
+            if manifest is None
+            else read_manifest(Path(manifest), root)
+        )
+        return Dataset(root, rows, opened.pop_all())
+
+
+def train(
+    data: Dataset,
+    *,
+    recipe: str | TrainingConfig = "recommended",
+    run_dir: FilePath,
+    initial: Checkpoint | None = None,
+    outliers: FilePath | None = None,
+    resume: bool = False,
+    trial: bool = False,
+    progress: bool = True,
+    **changes: Any,
+) -> Checkpoint:
+    """Train a network, calibrate it, fit gate and abstention, and measure it on the test films.
+
+    Args:
+        data: as :func:`open_dataset` gives it.
+        recipe: ``recommended``, ``quick`` (minutes, to see that all works), ``bare`` (no extras,
+            to compare with), or a configuration of your own.
+        run_dir: folder of this training, for its state, its split (``manifest.csv``) and the
+            finished checkpoint (``model.pth``).
+        initial: whose weights are trained further.
+        outliers: folder of pictures that the gate shall refuse, besides those that it draws.
+        resume: whether to go on where the folder's training was stopped.
+        trial: whether this only compares recipes: the test films are left alone, and neither gate
+            nor abstention is fitted.
+        progress: whether to draw progress bars.
+        **changes: options of the recipe to change, such as ``epochs=20`` or ``device="cuda"``; see
+            :class:`resformer.training.config.TrainingConfig`.
+
+    Returns:
+        the checkpoint, with an ONNX graph unless it is a trial.
+
+    Raises:
+        FileExistsError: if the folder holds a training and ``resume`` is not given.
+        ValueError: if there is no such recipe or option, or the data does not fit it.
+    """
+    folder = Path(run_dir)
+    config = _choose_recipe(recipe, changes)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / MANIFEST_NAME).exists():
+        write_manifest(data.manifest, folder / MANIFEST_NAME)
+    checkpoint = run_training(
+        data.root,
+        data.manifest,
+        config,
+        folder,
+        initial=initial,
+        outliers=None if outliers is None else Path(outliers),
+        resume=resume,
+        trial=trial,
+        progress=progress,
+    )
+    if not trial:
+        checkpoint = add_graph_if_possible(checkpoint)
+    save_checkpoint(checkpoint, folder / MODEL_NAME)
+    logger.info("wrote %s", folder / MODEL_NAME)
+    return checkpoint
+
+
+def _choose_recipe(recipe: str | TrainingConfig, changes: dict[str, Any]) -> TrainingConfig:
+    if isinstance(recipe, str) and recipe not in RECIPES:
+        raise ValueError(f"there is no recipe {recipe!r}: choose one of {', '.join(RECIPES)}")
+    config = RECIPES[recipe] if isinstance(recipe, str) else recipe
+    return change_recipe(config, changes)
+
+
+def evaluate(
+    model: Predictor | Checkpoint | FilePath, films: DataSplit, *, progress: bool = False
+) -> dict[str, Any]:
+    """Measure a model on labelled films.
+
+    Args:
+        model: what :func:`load` or :func:`train` gave, or a checkpoint's path.
+        films: such as ``data.test``; those that cannot be read are named in the log and left out.
+        progress: whether to draw a progress bar.
+
+    Returns:
+        the report: accuracy, macro-averaged and per-class scores, each a dictionary of ``value``
+        and of the ``low`` and ``high`` end of its 95 % interval; the confusion matrix.
+
+    Raises:
+        ValueError: if the films are of classes that the model does not know, or none can be read.
+    """
+    if isinstance(model, Checkpoint):
+        model = Predictor(model)
+    elif not isinstance(model, Predictor):
+        model = load(model)
+    items = [(row.path, row.class_name) for row in films.rows]
+    labels, probabilities = classify_films(model, films.root, items, progress=progress)
+    return evaluate_predictions(labels, probabilities, model.class_names)

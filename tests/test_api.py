@@ -1,0 +1,77 @@
+"""What ``import resformer`` offers: the page of documentation at work, and clear refusals."""
+
+from __future__ import annotations
+
+import doctest
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import resformer
+from tests.phantom import draw_chest_phantom
+from web.config import DEFAULT_MODEL
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_page_of_documentation_is_true(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(DEFAULT_MODEL, "best_model.pth")
+    shutil.copytree(image_folder, "data")
+    Image.fromarray(draw_chest_phantom(200, seed=3)).save("film.png")
+    page = str(ROOT / "docs" / "api.md")
+    found = doctest.testfile(page, module_relative=False, optionflags=doctest.FAIL_FAST)
+    assert found.attempted > 20
+    assert found.failed == 0
+
+
+def test_the_names_are_there_before_pytorch_is() -> None:
+    code = (
+        "import sys, resformer; assert set(resformer.__all__) <= set(dir(resformer));"
+        "resformer.__version__; assert 'torch' not in sys.modules; resformer.load;"
+        "assert 'torch' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=300)
+    for name in resformer.__all__:
+        assert getattr(resformer, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'lod'"):
+        resformer.__getattr__("lod")
+
+
+def test_several_data_sets_and_archives_are_one(image_folder: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "more.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        for number in range(3):
+            film = tmp_path / "film.png"
+            Image.fromarray(draw_chest_phantom(96, seed=900 + number)).save(film)
+            packed.write(film, f"COVID/{number}.png")
+            packed.write(
+                image_folder / f"Normal/images/Normal-{number}.png", f"Normal/{number}.png"
+            )
+    with resformer.open_dataset([str(image_folder), archive], seed=1) as data:
+        rows = data.manifest.rows
+        assert len(rows) == 48 + 6
+        assert sum(map(len, (data.train, data.validation, data.test))) == len(rows)
+        assert repr(data).startswith("<Dataset of COVID, Lung_Opacity, Normal, Viral Pneumonia: ")
+        assert [pixels.shape for pixels, _ in data.train] == [(96, 96)] * len(data.train)
+        extracted = data.root / next(r.path for r in rows if r.path.startswith("data-2/"))
+        assert extracted.is_file()
+    assert not extracted.exists()
+
+
+def test_what_cannot_be_is_refused_with_the_fix(image_folder: Path, tmp_path: Path) -> None:
+    data = resformer.open_dataset(image_folder)
+    with pytest.raises(ValueError, match="choose one of recommended, quick"):
+        resformer.train(data, recipe="best", run_dir=tmp_path / "run")
+    with pytest.raises(ValueError, match="no option epoch: choose among"):
+        resformer.train(data, run_dir=tmp_path / "run", epoch=3)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(resformer.CheckpointError, match="no checkpoint at"):
+        resformer.evaluate(tmp_path / "absent.pth", data.test)
