@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from scipy.special import softmax
 from torch import nn
 from torch.optim import AdamW, Muon
@@ -19,7 +18,7 @@ from resformer.data.dataset import NO_CLASS
 from resformer.data.manifest import ManifestRow
 from resformer.data.masks import BOXED
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
-from resformer.training.calibration import fit_calibration
+from resformer.training.calibration import cell_weights, fit_calibration
 from resformer.training.config import TrainingConfig
 from resformer.training.losses import FilmBatch, TrainingLoss, region_loss
 from resformer.training.optim import (
@@ -126,9 +125,6 @@ def test_priors_are_the_softened_shares_of_the_classes_in_a_source() -> None:
     of_s, of_t = np.log([0.7 * 0.75 + 0.1, 0.7 * 0.25 + 0.1, 0.1]), np.log([0.1, 0.1, 0.8])
     np.testing.assert_allclose(priors, [of_s] * 4 + [of_t] * 2, rtol=1e-6)
     np.testing.assert_allclose(log_priors(rows, ABC, smoothing=1.0), np.log(1 / 3), rtol=1e-6)
-    others = _rows({("t", "A"): 1, ("new", "A"): 1})
-    asked = log_priors(rows, ABC, smoothing=0.3, of=others)
-    np.testing.assert_allclose(asked, [of_t, np.log([1 / 3] * 3)], rtol=1e-6)
     with pytest.raises(ValueError, match=r"smoothing must be in \(0, 1\]"):
         log_priors(rows, ABC, smoothing=0.0)
 
@@ -188,45 +184,57 @@ def test_an_epoch_is_judged_within_sources() -> None:
 
 
 def _spoilt(
-    labels: NDArray[np.int64], offsets: list[float], temperature: float
-) -> NDArray[np.float64]:
-    """Logits of films of known classes, whose offsets and temperature are lost."""
+    offsets: list[float], temperature: float, share: list[float], count: int = 6000
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of films of known classes, whose true offsets and temperature are lost."""
     rng = np.random.default_rng(1)
-    # Features of unit variance around the classes: twice these are their exact log-likelihoods.
-    features = 2 * np.eye(len(offsets))[labels] + rng.normal(0, 1, (len(labels), len(offsets)))
-    logits: NDArray[np.float64] = temperature * 2 * features - np.array(offsets)
-    return logits
+    labels = rng.choice(len(share), count, p=share)
+    # Features of unit variance around the classes: these are their exact log-likelihoods.
+    features = 2 * np.eye(len(share))[labels] + rng.normal(0, 1, (count, len(share)))
+    return temperature * 2 * features - np.array(offsets), labels.astype(np.int64)
 
 
 def test_calibration_finds_offsets_and_temperature_whatever_the_shares_of_the_classes() -> None:
-    """One source with nearly one class alone, and a small one of other shares."""
-    offsets, rng = [0.8, -0.5, -0.3], np.random.default_rng(0)
-    shares = {"s": [0.9, 0.06, 0.04], "t": [0.2, 0.3, 0.5]}
-    counts = {"s": 5000, "t": 1000}
-    labels = np.concatenate([rng.choice(3, counts[s], p=shares[s]) for s in shares])
-    priors = np.concatenate([np.tile(np.log(shares[s]), (counts[s], 1)) for s in shares])
-    logits = _spoilt(labels, offsets, 1.7)
-    fitted = fit_calibration(logits, labels, priors)
+    offsets = [0.8, -0.5, -0.3]
+    logits, labels = _spoilt(offsets, 1.7, [0.85, 0.1, 0.05])
+    fitted = fit_calibration(logits, labels, np.array(["s"] * len(labels)))
     assert fitted.temperature == pytest.approx(1.7, rel=0.1)
     np.testing.assert_allclose(fitted.offsets, offsets, atol=0.25)
-    probabilities = fitted.probabilities(logits)
-    recalls = [(probabilities[labels == k].argmax(1) == k).mean() for k in range(3)]
-    assert max(recalls) - min(recalls) < 0.08
-    # Without the priors the offsets would favour the class that was collected most.
-    assert fit_calibration(logits, labels).offsets[0] > 2
+    recalls = [(fitted.probabilities(logits)[labels == k].argmax(1) == k).mean() for k in range(3)]
+    assert max(recalls) - min(recalls) < 0.06
+
+
+def test_calibration_gives_a_large_source_no_more_say_than_a_small_one() -> None:
+    """Two sources want opposite offsets: what lies between is chosen."""
+    one, labels = _spoilt([1.0, -1.0], 1.0, [0.5, 0.5], 4000)
+    other, few = _spoilt([-1.0, 1.0], 1.0, [0.5, 0.5], 400)
+    logits, together = np.concatenate([one, other]), np.concatenate([labels, few])
+    sources = np.array(["large"] * 4000 + ["small"] * 400)
+    balanced = fit_calibration(logits, together, sources)
+    np.testing.assert_allclose(balanced.offsets, 0, atol=0.2)
+    pooled = fit_calibration(logits, together, np.array(["all"] * 4400))
+    assert pooled.offsets[0] > 0.6
+
+
+def test_cells_weigh_alike_but_for_those_of_a_few_films() -> None:
+    labels = np.array([0] * 100 + [0] * 50 + [1] * 40 + [1] * 5)
+    sources = np.array(["s"] * 100 + ["t"] * 50 + ["s"] * 40 + ["t"] * 5)
+    weights = cell_weights(labels, sources)
+    of_cell = [weights[a:b].sum() for a, b in ((0, 100), (100, 150), (150, 190), (190, 195))]
+    np.testing.assert_allclose(of_cell, [0.25, 0.25, 0.4, 0.1])
 
 
 def test_calibration_of_films_without_a_mistake_stays_finite() -> None:
     labels = np.arange(40) % 4
-    fitted = fit_calibration(20 * np.eye(4)[labels], labels)
+    fitted = fit_calibration(20 * np.eye(4)[labels], labels, np.array(["s"] * 40))
     assert 0.1 <= fitted.temperature <= 10
     assert np.abs(fitted.offsets).max() < 1e-3
     with pytest.raises(ValueError, match="NaN or infinity"):
-        fit_calibration(np.full((40, 4), np.nan), labels)
-    with pytest.raises(ValueError, match="need N labels"):
-        fit_calibration(np.zeros((40, 4)), labels[:3])
+        fit_calibration(np.full((40, 4), np.nan), labels, np.array(["s"] * 40))
+    with pytest.raises(ValueError, match="need N labels and N sources"):
+        fit_calibration(np.zeros((40, 4)), labels[:3], np.array(["s"] * 40))
     with pytest.raises(ValueError, match="labels must be from 0 to 1"):
-        fit_calibration(np.zeros((40, 2)), labels)
+        fit_calibration(np.zeros((40, 2)), labels, np.array(["s"] * 40))
 
 
 def test_a_calibrated_checkpoint_gives_the_calibrated_probabilities(
@@ -235,8 +243,8 @@ def test_a_calibrated_checkpoint_gives_the_calibrated_probabilities(
     torch.manual_seed(0)
     weights = IdentityMappingResFormer(tiny_config).state_dict()
     checkpoint = Checkpoint(tiny_config, (*ABC, "D"), InputSpec(size=64), weights)
-    labels = np.arange(400) % 4
-    fitted = fit_calibration(_spoilt(labels, [0.5, 0.1, -0.3, -0.3], 1.5), labels)
+    logits, labels = _spoilt([0.5, 0.1, -0.3, -0.3], 1.5, [0.25] * 4, 400)
+    fitted = fit_calibration(logits, labels, np.array(["s"] * 400))
     calibrated = fitted.apply(checkpoint)
     images = torch.randn(3, 1, 64, 64)
     with torch.inference_mode():

@@ -90,15 +90,6 @@ class TrainingData:
         """Return the source of each film of a split, ``(N,)``."""
         return sources_of(self.manifest.subset(split))
 
-    def priors(self, split: str, config: TrainingConfig) -> NDArray[np.float32]:
-        """Return what the source of each film of a split says of its class, ``(N, K)``."""
-        return log_priors(
-            self.manifest.subset("train"),
-            self.manifest.class_names,
-            config.prior_smoothing,
-            of=self.manifest.subset(split),
-        )
-
     def lungs(self, split: str) -> RegionMasks:
         """Return the lung masks of a split, at the size that its films are cached at."""
         return self._masks(split, LUNGS_FOLDER)
@@ -174,6 +165,7 @@ def build_training_films(
         concealment = LungConcealment(outlines, config.lung_concealment)
     if config.style_exchange:
         style = StyleExchange(films.films, films.labels, config.style_exchange)
+    rows, names = data.manifest.subset("train"), data.manifest.class_names
     return FilmDataset(
         films.films,
         films.labels,
@@ -183,7 +175,7 @@ def build_training_films(
         background=background,
         concealment=concealment,
         style=style,
-        priors=data.priors("train", config),
+        priors=log_priors(rows, names, config.prior_smoothing),
         seed=config.seed,
     )
 

@@ -63,15 +63,12 @@ def compute_logits(backend: Backend, films: NDArray[np.uint8], size: int) -> NDA
     return logits
 
 
-def calibrate(
-    checkpoint: Checkpoint, data: TrainingData, config: TrainingConfig, device: torch.device
-) -> Checkpoint:
+def calibrate(checkpoint: Checkpoint, data: TrainingData, device: torch.device) -> Checkpoint:
     """Fit temperature and class offsets of an uncalibrated checkpoint on the validation films."""
     films = data.evaluation_films("validation")
     backend = PyTorchBackend(checkpoint, device)
     logits = compute_logits(backend, films.films, data.spec.size)
-    priors = data.priors("validation", config)
-    return fit_calibration(logits, films.labels, priors).apply(checkpoint)
+    return fit_calibration(logits, films.labels, data.sources("validation")).apply(checkpoint)
 
 
 def evaluate(
@@ -196,7 +193,7 @@ def finish_baseline(
         split: compute_logits(backend, films[split].films, data.spec.size) for split in splits
     }
     fitted = fit_calibration(
-        logits["validation"], films["validation"].labels, data.priors("validation", config)
+        logits["validation"], films["validation"].labels, data.sources("validation")
     )
     return {
         "metrics": {

@@ -38,21 +38,15 @@ def sources_of(rows: Sequence[ManifestRow]) -> NDArray[np.str_]:
 
 
 def log_priors(
-    rows: Sequence[ManifestRow],
-    class_names: Sequence[str],
-    smoothing: float,
-    *,
-    of: Sequence[ManifestRow] | None = None,
+    rows: Sequence[ManifestRow], class_names: Sequence[str], smoothing: float
 ) -> NDArray[np.float32]:
     """Return the log of the share of each class in each film's source, ``(N, K)``.
 
     Args:
-        rows: training films, whose shares count.
+        rows: training films.
         class_names: in the order of the logits.
         smoothing: share of the uniform distribution in each, from above 0 to 1, which is that
             distribution alone.
-        of: the films that are asked for, by default the same; to a source without a training film
-            all classes are as probable.
 
     Raises:
         ValueError: if the smoothing is out of range: without any, a class that a source lacks
@@ -60,18 +54,12 @@ def log_priors(
     """
     if not 0 < smoothing <= 1:
         raise ValueError(f"smoothing must be in (0, 1], got {smoothing}")
-    labels, sources = class_indices(rows, class_names), sources_of(rows)
-    uniform = np.full(len(class_names), 1 / len(class_names))
-    shares = {
-        str(source): np.bincount(labels[sources == source], minlength=len(uniform))
-        / (sources == source).sum()
-        for source in np.unique(sources)
-    }
-    softened = [
-        (1 - smoothing) * shares.get(row.source, uniform) + smoothing * uniform
-        for row in (rows if of is None else of)
-    ]
-    priors: NDArray[np.float32] = np.log(np.stack(softened)).astype(np.float32)
+    _, source = np.unique(sources_of(rows), return_inverse=True)
+    counts = np.zeros((source.max(initial=-1) + 1, len(class_names)))
+    np.add.at(counts, (source, class_indices(rows, class_names)), 1)
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    softened = (1 - smoothing) * shares + smoothing / len(class_names)
+    priors: NDArray[np.float32] = np.log(softened).astype(np.float32)[source]
     return priors
 
 

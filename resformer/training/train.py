@@ -451,7 +451,7 @@ def _finish(
             **({"initial": reached.initial} if reached.initial else {}),
         },
     )
-    checkpoint = calibrate(checkpoint, data, config, device)
+    checkpoint = calibrate(checkpoint, data, device)
     dice = validation_dice(checkpoint, data, device)
     if dice is not None:
         checkpoint.training["lungs"] = {"validation_dice": dice}
