@@ -220,6 +220,8 @@ def train(
     folder = Path(run_dir)
     config = _choose_recipe(recipe, changes)
     folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / MANIFEST_NAME).exists():
+        write_manifest(data.manifest, folder / MANIFEST_NAME)
     checkpoint = run_training(
         data.root,
         data.manifest,
@@ -231,7 +233,6 @@ def train(
         trial=trial,
         progress=progress,
     )
-    write_manifest(data.manifest, folder / MANIFEST_NAME)
     if not trial:
         checkpoint = add_graph_if_possible(checkpoint)
     save_checkpoint(checkpoint, folder / MODEL_NAME)

@@ -227,8 +227,10 @@ def open_session(graph: bytes, threads: int) -> onnxruntime.InferenceSession:
     # would take the cores that decode the next one.
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    providers = ["CPUExecutionProvider"]
     try:
-        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        # There is nothing to fall back to, and trying so would print to standard output.
+        return onnxruntime.InferenceSession(graph, options, providers, enable_fallback=0)
     except Exception as error:  # its errors have no base class but this
         raise ValueError(f"its version {onnxruntime.__version__} refuses the graph") from error
 

@@ -41,7 +41,7 @@ _RECORDED_PACKAGES = ("torch", "numpy", "pillow", "albumentations")
 _TEMPERATURES = (1e-3, 1e3)
 _LONGEST_NAME = 200
 # Far beyond any training's history: lists that hold each other would never end.
-_MOST_VALUES, _DEEPEST = 500_000, 32
+_MOST_VALUES, _DEEPEST = 500_000, 64
 
 
 class CheckpointError(ValueError):
@@ -341,14 +341,40 @@ def _check_values(content: dict[str, Any]) -> None:
         elif not isinstance(value, str | int | float | None):
             raise CheckpointError(f"{place} is a {type(value).__name__}, which it may not hold")
     for name, report in content["metrics"].items():
-        if not isinstance(report, dict):
-            raise CheckpointError(f"its report metrics/{name} is no dictionary")
+        _check_report(f"metrics/{name}", report)
+    _check_training("training", content["training"])
     for name, weight in content["state_dict"].items():
         if not isinstance(weight, Tensor):
             raise CheckpointError(f"its weight {name} is no tensor")
     for name, number in content["versions"].items():
         if not isinstance(number, str):
             raise CheckpointError(f"its version of {name} is no text")
+
+
+def _check_report(place: str, report: Any) -> None:
+    """Refuse a report that the pages which show it could not read."""
+    if not isinstance(report, dict):
+        raise CheckpointError(f"its report {place} is no dictionary")
+    matrix = report.get("confusion_matrix", [])
+    if not isinstance(matrix, list) or not all(
+        isinstance(row, list) and len(row) == len(matrix) and all(isinstance(n, int) for n in row)
+        for row in matrix
+    ):
+        raise CheckpointError(f"its {place}/confusion_matrix is no square of whole numbers")
+    if not isinstance(report.get("per_class", {}), dict):
+        raise CheckpointError(f"its {place}/per_class is no dictionary")
+
+
+def _check_training(place: str, training: Any) -> None:
+    """Refuse a history of trainings, this one and those that it started from, likewise."""
+    if not isinstance(training, dict) or not isinstance(training.get("config", {}), dict):
+        raise CheckpointError(f"its {place} or its configuration is no dictionary")
+    history = training.get("history", [])
+    if not isinstance(history, list) or not all(isinstance(epoch, dict) for epoch in history):
+        raise CheckpointError(f"its {place}/history is no list of epochs")
+    initial = training.get("initial") or []
+    for earlier in initial if isinstance(initial, list) else [initial]:
+        _check_training(f"{place}/initial", earlier)
 
 
 def _check_tensor(place: str, tensor: Tensor) -> None:

@@ -126,29 +126,7 @@ def check_predictions(
     Raises:
         ValueError: shapes, label range, class names or probabilities do not fit together.
     """
-    checked_labels = check_labels(labels, len(class_names))
-    values = check_rows("probabilities", probabilities, checked_labels.size)
-    if values.shape[1] != len(class_names):
-        raise ValueError(
-            f"probabilities have {values.shape[1]} columns but there are {len(class_names)} "
-            "class names; give one name for each column"
-        )
-    if len(set(class_names)) != len(class_names):
-        raise ValueError(f"class names must differ from one another: {list(class_names)}")
-    if values.min() < 0.0 or np.abs(values.sum(axis=1) - 1.0).max() > _SUM_TOLERANCE:
-        raise ValueError(
-            "probabilities must be >= 0 and sum to 1 in every row; apply softmax to logits first"
-        )
-    return checked_labels, values
-
-
-def check_labels(labels: npt.NDArray[Any], classes: int) -> IntArray:
-    """Return labels ``(N,)`` as int64.
-
-    Raises:
-        ValueError: not whole numbers from 0 to ``classes`` - 1, or none at all.
-    """
-    labels = np.asarray(labels)
+    labels, values, classes = np.asarray(labels), np.asarray(probabilities), len(class_names)
     if labels.ndim != 1 or labels.size == 0:
         raise ValueError(f"labels must have the shape (N,) with N >= 1, not {labels.shape}")
     if not np.issubdtype(labels.dtype, np.integer):
@@ -158,25 +136,26 @@ def check_labels(labels: npt.NDArray[Any], classes: int) -> IntArray:
             f"labels must lie between 0 and {classes - 1}, the last of {classes} classes; "
             f"these span {labels.min()} to {labels.max()}"
         )
-    return labels.astype(np.int64)
-
-
-def check_rows(name: str, values: npt.NDArray[Any], count: int) -> FloatArray:
-    """Return per-class values ``(count, K)`` as float64.
-
-    Raises:
-        ValueError: another shape, fewer than two classes, or values that are not finite.
-    """
-    values = np.asarray(values)
-    if values.ndim != 2 or values.shape[0] != count or values.shape[1] < 2:
+    if values.ndim != 2 or len(values) != labels.size or values.shape[1] < 2:
         raise ValueError(
-            f"{name} must have the shape (N, K) with N = {count}, one row for each label, "
-            f"and K >= 2 classes, not {values.shape}"
+            f"probabilities must have the shape (N, K) with N = {labels.size}, one row for each "
+            f"label, and K >= 2 classes, not {values.shape}"
         )
-    values = values.astype(np.float64)
+    if values.shape[1] != classes:
+        raise ValueError(
+            f"probabilities have {values.shape[1]} columns but there are {classes} class names; "
+            "give one name for each column"
+        )
+    if len(set(class_names)) != classes:
+        raise ValueError(f"class names must differ from one another: {list(class_names)}")
     if not np.isfinite(values).all():
-        raise ValueError(f"{name} hold NaN or infinity; look for a diverged training")
-    return values
+        raise ValueError("probabilities hold NaN or infinity; look for a diverged training")
+    values = values.astype(np.float64)
+    if values.min() < 0.0 or np.abs(values.sum(axis=1) - 1.0).max() > _SUM_TOLERANCE:
+        raise ValueError(
+            "probabilities must be >= 0 and sum to 1 in every row; apply softmax to logits first"
+        )
+    return labels.astype(np.int64), values
 
 
 def class_scores(

@@ -1,0 +1,192 @@
+"""What the gate refuses and what the model abstains from: told, and answered on request."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flask.testing import FlaskClient
+from PIL import Image
+
+from resformer.images import decode_image
+from tests.abstaining import GREATEST_DISTANCE, LEAST_CONFIDENCE, write_abstaining_checkpoint
+from tests.web.checkpoints import ACCEPTED, REFUSED, client_of, write_gated_checkpoint
+from tests.web.posting import encode, figures, post_batch, post_file, words
+
+FILM = encode(96)
+REASON = "It does not look like an upright frontal chest X-ray."
+WARNING = {
+    "code": "uncertain",
+    "message": "Uncertain: the model has not seen enough films like this one. "
+    "Do not rely on its probabilities.",
+}
+
+
+def encode_blank() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("L", (100, 100), 90).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def refusing(tiny_checkpoint: Path, tmp_path: Path) -> FlaskClient:
+    path = tmp_path / "model.pth"
+    return client_of(write_gated_checkpoint(tiny_checkpoint, path, accepts=False))
+
+
+@pytest.fixture
+def accepting(tiny_checkpoint: Path, tmp_path: Path) -> FlaskClient:
+    path = tmp_path / "model.pth"
+    return client_of(write_gated_checkpoint(tiny_checkpoint, path, accepts=True))
+
+
+def test_an_accepted_film_is_answered_with_its_score(accepting: FlaskClient) -> None:
+    answer = post_file(accepting, FILM).get_json()
+    assert answer["success"] is True
+    score = answer["gate"].pop("score")
+    assert score == pytest.approx(ACCEPTED, abs=1e-6)
+    assert answer["gate"] == {"accepted": True, "threshold": 0.5}
+    assert answer["warnings"] == []
+
+
+def test_a_refused_picture_is_told_why_with_its_score_and_its_preview(
+    refusing: FlaskClient,
+) -> None:
+    response = post_file(refusing, FILM)
+    answer = response.get_json()
+    picture = base64.b64decode(answer.pop("image"), validate=True)
+    assert response.status_code == 422
+    assert answer.pop("score") == pytest.approx(REFUSED, abs=1e-6)
+    assert answer == {
+        "success": False,
+        "error": f"This image was not classified. {REASON}",
+        "code": "not_a_chest_xray",
+        "reason": REASON,
+        "threshold": 0.5,
+    }
+    with Image.open(io.BytesIO(picture)) as preview:
+        assert np.array_equal(np.asarray(preview), decode_image(FILM))
+
+
+def test_the_preview_of_a_refused_picture_can_be_left_out(refusing: FlaskClient) -> None:
+    response = post_file(refusing, FILM, preview="0")
+    assert (response.status_code, "image" in response.get_json()) == (422, False)
+
+
+@pytest.mark.parametrize("query", ["force=1", "force=true"])
+def test_who_insists_gets_the_answer_with_a_warning(
+    refusing: FlaskClient, client: FlaskClient, query: str
+) -> None:
+    response = post_file(refusing, FILM, query=query)
+    answer = response.get_json()
+    assert response.status_code == 200
+    assert answer["prediction"] == post_file(client, FILM).get_json()["prediction"]
+    assert answer["gate"]["accepted"] is False
+    assert answer["gate"]["score"] == pytest.approx(REFUSED, abs=1e-6)
+    assert answer["warnings"] == [
+        {"code": "not_a_chest_xray", "message": f"{REASON} The estimate may mean nothing."}
+    ]
+
+
+def test_the_evidence_needs_insistence_too(refusing: FlaskClient) -> None:
+    assert post_file(refusing, FILM, explain="1").status_code == 422
+    answer = post_file(refusing, FILM, explain="1", force="1").get_json()
+    assert list(answer["explanation"]) == ["class", "image", "lungs"]
+
+
+def test_a_blank_picture_is_refused_for_being_blank(accepting: FlaskClient) -> None:
+    answer = post_file(accepting, encode_blank()).get_json()
+    assert answer["reason"] == "It is blank: there is no contrast in it."
+    assert answer["score"] == 0.0
+
+
+def test_a_refusal_in_a_batch_is_one_result_and_spoils_no_other(accepting: FlaskClient) -> None:
+    response = post_batch(accepting, FILM, encode_blank(), FILM, preview="0")
+    results = response.get_json()["results"]
+    assert response.status_code == 200
+    assert [result["success"] for result in results] == [True, False, True]
+    assert list(results[1]) == ["success", "error", "code", "reason", "score", "threshold"]
+    assert results[1]["code"] == "not_a_chest_xray"
+
+
+def test_metrics_count_refusals_and_forced_answers(refusing: FlaskClient) -> None:
+    post_file(refusing, FILM)
+    post_batch(refusing, FILM, FILM)
+    name = post_file(refusing, FILM, force="1").get_json()["prediction"]["predicted_class"]
+    counted = figures(refusing)
+    assert counted['resformer_refusals_total{code="not_a_chest_xray"}'] == 3
+    assert counted[f'resformer_predictions_total{{class_name="{name}"}}'] == 1
+    assert counted['resformer_requests_total{endpoint="/predict",status="422"}'] == 1
+    assert counted['resformer_requests_total{endpoint="/predict/batch",status="200"}'] == 1
+
+
+def test_the_page_promises_a_refusal_only_where_there_is_a_gate(
+    client: FlaskClient, accepting: FlaskClient
+) -> None:
+    pages = [c.get("/").get_data(as_text=True) for c in (client, accepting)]
+    promise = "even for a picture that is no chest X-ray"
+    assert [promise in words(page) for page in pages] == [True, False]
+
+
+@pytest.fixture
+def abstaining(tiny_checkpoint: Path, tmp_path: Path) -> FlaskClient:
+    return client_of(write_abstaining_checkpoint(tiny_checkpoint, tmp_path / "model.pth"))
+
+
+def test_a_film_that_is_abstained_on_has_its_probabilities_and_a_warning(
+    abstaining: FlaskClient, client: FlaskClient
+) -> None:
+    response = post_file(abstaining, FILM)
+    answer, plain = response.get_json(), post_file(client, FILM).get_json()
+    assert response.status_code == 200
+    assert answer["warnings"] == [WARNING]
+    assert answer["prediction"] == plain["prediction"] | {"abstained": True}
+    assert plain["prediction"]["abstained"] is False
+
+
+def test_other_films_have_no_warning(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    path = write_abstaining_checkpoint(tiny_checkpoint, tmp_path / "model.pth", abstains=False)
+    answer = post_file(client_of(path), FILM).get_json()
+    assert answer["prediction"]["abstained"] is False
+    assert answer["warnings"] == []
+
+
+def test_each_film_of_a_batch_says_it_for_itself(abstaining: FlaskClient) -> None:
+    results = post_batch(abstaining, FILM, b"", FILM).get_json()["results"]
+    assert [result.get("warnings") for result in results] == [[WARNING], None, [WARNING]]
+
+
+def test_who_insists_against_the_gate_gets_both_warnings(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    gated = write_gated_checkpoint(tiny_checkpoint, tmp_path / "gated.pth", accepts=False)
+    client = client_of(write_abstaining_checkpoint(gated, tmp_path / "model.pth"))
+    assert post_file(client, FILM).status_code == 422
+    warnings = post_file(client, FILM, force="1").get_json()["warnings"]
+    assert [warning["code"] for warning in warnings] == ["not_a_chest_xray", "uncertain"]
+    assert warnings[1] == WARNING
+
+
+def test_the_card_and_its_page_tell_the_thresholds(
+    abstaining: FlaskClient, client: FlaskClient
+) -> None:
+    assert abstaining.get("/model").get_json()["abstention"] == {
+        "least_confidence": LEAST_CONFIDENCE,
+        "greatest_distance": GREATEST_DISTANCE,
+    }
+    assert client.get("/model").get_json()["abstention"] is None
+    told, untold = (words(c.get("/about").get_data(as_text=True)) for c in (abstaining, client))
+    assert "the most probable class has less than 100.0%" in told
+    assert "more than 1,234.5 standard deviations from those of every class" in told
+    assert "none: the model answers for any film" in untold
+
+
+def test_the_page_does_not_say_that_a_class_is_always_picked_where_it_is_not(
+    abstaining: FlaskClient, client: FlaskClient
+) -> None:
+    told, untold = (words(c.get("/").get_data(as_text=True)) for c in (abstaining, client))
+    assert "The model picks one of its classes unless it is uncertain, even for" in told
+    assert "The model always picks one of its classes, even for" in untold

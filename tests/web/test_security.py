@@ -1,0 +1,131 @@
+"""The API key, the rate limit and the security headers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from flask.testing import FlaskClient
+
+from tests.web.posting import encode, post_file
+from web.config import StartError
+
+KEY = "correct-horse-battery"
+
+
+Make = Callable[..., FlaskClient]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": f"Bearer {KEY}x"},
+        {"Authorization": f"Bearer {KEY[:-1]}"},
+        {"Authorization": KEY},
+        {"Authorization": "Bearer "},
+        {"Authorization": f"Basic {KEY}"},
+        {"X-API-Key": KEY.upper()},
+        {"X-API-Key": "schlüssel"},
+        {"X-API-Key": ""},
+    ],
+)
+@pytest.mark.parametrize(("method", "address"), [("POST", "/predict"), ("GET", "/metrics")])
+def test_without_the_key_nothing_is_answered(
+    client_with: Make, headers: dict[str, str], method: str, address: str
+) -> None:
+    response = client_with(api_key=KEY).open(address, method=method, headers=headers)
+    assert (response.status_code, response.get_json()["code"]) == (401, "unauthorized")
+    assert response.headers["WWW-Authenticate"] == 'Bearer realm="resformer"'
+    assert "asks for a key" in response.get_json()["error"]
+    assert KEY not in response.get_data(as_text=True)
+
+
+@pytest.mark.parametrize("address", ["/predict", "/predict/", "/predict/batch", "/predict/no"])
+def test_every_way_to_ask_for_a_prediction_is_kept(client_with: Make, address: str) -> None:
+    response = client_with(api_key=KEY).post(address)
+    assert response.status_code == 401
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Authorization": f"Bearer {KEY}"},
+        {"Authorization": f"bearer  {KEY}"},
+        {"X-API-Key": KEY},
+        {"X-API-Key": KEY, "Authorization": "Basic of-a-proxy"},
+    ],
+)
+def test_the_key_opens(client_with: Make, headers: dict[str, str]) -> None:
+    client = client_with(api_key=KEY)
+    assert client.get("/metrics", headers=headers).status_code == 200
+    client.environ_base.update(
+        {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in headers.items()}
+    )
+    assert post_file(client, encode()).status_code == 200
+
+
+@pytest.mark.parametrize("address", ["/", "/healthz", "/readyz", "/static/icon.svg"])
+def test_the_page_and_the_probes_need_no_key(client_with: Make, address: str) -> None:
+    with client_with(api_key=KEY).get(address) as response:
+        assert response.status_code == 200
+
+
+def test_beyond_the_rate_limit_clients_wait(client_with: Make) -> None:
+    client = client_with(rate_limit="2/minute")
+    assert [post_file(client, encode()).status_code for _ in range(2)] == [200, 200]
+    response = post_file(client, encode())
+    assert (response.status_code, response.get_json()["code"]) == (429, "rate_limited")
+    seconds = int(response.headers["Retry-After"])
+    assert 1 <= seconds <= 61  # whole seconds, rounded up
+    assert f"Try again in {seconds} s" in response.get_json()["error"]
+    for address in ("/", "/healthz", "/metrics"):
+        assert client.get(address).status_code == 200
+    client.environ_base["REMOTE_ADDR"] = "192.0.2.7"
+    assert post_file(client, encode()).status_code == 200
+
+
+def test_guessing_keys_is_limited_too(client_with: Make) -> None:
+    client = client_with(rate_limit="2/minute", api_key=KEY)
+    statuses = [client.post("/predict").status_code for _ in range(4)]
+    assert statuses == [401, 401, 429, 429]
+
+
+def test_clients_behind_own_proxies_are_told_apart(client_with: Make) -> None:
+    def ask(client: FlaskClient, address: str) -> int:
+        return client.post("/predict", headers={"X-Forwarded-For": address}).status_code
+
+    behind = client_with(rate_limit="1/minute", proxies=1)
+    assert [ask(behind, f"192.0.2.{number}") for number in range(3)] == [400] * 3
+    # Anyone can send the header: it is believed only where the operator names a proxy.
+    alone = client_with(rate_limit="1/minute")
+    assert [ask(alone, f"192.0.2.{number}") for number in range(3)] == [400, 429, 429]
+
+
+def test_nothing_is_limited_by_default(client_with: Make) -> None:
+    client = client_with()
+    assert {client.post("/predict").status_code for _ in range(200)} == {400}
+
+
+def test_a_rate_limit_that_cannot_be_read_ends_the_start(client_with: Make) -> None:
+    with pytest.raises(StartError, match="cannot read the rate limit 'often': write it like"):
+        client_with(rate_limit="often")
+
+
+@pytest.mark.parametrize("address", ["/", "/no", "/predict", "/static/js/main.js"])
+def test_every_answer_carries_the_security_headers(client: FlaskClient, address: str) -> None:
+    with client.get(address) as response:
+        headers = response.headers
+    policy = dict(part.split(" ", 1) for part in headers["Content-Security-Policy"].split("; "))
+    assert policy["default-src"] == "'none'"
+    assert policy["script-src"] == policy["style-src"] == "'self'"
+    assert policy["frame-ancestors"] == "'none'"
+    assert "unsafe" not in headers["Content-Security-Policy"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["X-Frame-Options"] == "DENY"
+    assert "Set-Cookie" not in headers
+
+
+def test_answers_about_an_image_are_not_cached(client: FlaskClient) -> None:
+    assert client.post("/predict").headers["Cache-Control"] == "no-store"
