@@ -89,7 +89,7 @@ def find_films(folder: Path) -> FolderContents:
             path = current / entry.name
             if entry.name.startswith(".") or entry.name.lower() in _SYSTEM_FOLDERS:
                 contents.leave_out(path, "hidden, or of the system")
-            elif entry.is_dir():
+            elif _is_folder(entry):
                 (linked if entry.is_symlink() else waiting).append(path)
             elif reason := _objection(path):
                 contents.leave_out(path, reason)
@@ -99,9 +99,16 @@ def find_films(folder: Path) -> FolderContents:
     return contents
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, for instance
+        return False
+
+
 def _objection(path: Path) -> str:
     """Return why a file is no film; empty if it is one, or is named like one."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # False where `Path.is_file` raises
         return "broken links and other things that are no files"
     if path.suffix.lower() in _SUFFIXES:
         return ""
