@@ -23,11 +23,13 @@ from resformer.images import (
     decode_image,
     recognise_format,
 )
+from resformer.images.errors import DecoderUnavailableError
 from resformer.predict import NOT_A_FILM, Prediction, Predictor
 
 _BATCH_SIZE = 16
 _SUFFIXES = IMAGE_SUFFIXES | DICOM_SUFFIXES
 _HEAD = 8192
+_MAX_BYTES = 1 << 30
 # What storage devices and systems put beside the user's own files.
 _SYSTEM_FOLDERS = frozenset(
     {
@@ -170,11 +172,19 @@ def answer_files(
 
 
 def _decode(path: Path) -> NDArray[np.uint8] | tuple[str, str]:
-    """Return the film, or the code and the words for why it cannot be read."""
+    """Return the film, or the code and the words for why it cannot be read.
+
+    Raises:
+        OSError: A decoder is missing here; the film may be sound, so it gets no answer.
+    """
     try:
+        if path.stat().st_size > _MAX_BYTES:
+            return "image_too_large", "The file is larger than a gigabyte: no film is."
         return decode_image(path.read_bytes())
     except ImageError as error:
         return error.code, str(error)
+    except DecoderUnavailableError as error:
+        raise OSError(f"{show_name(path)}: {error}") from error
     except OSError as error:
         return "unreadable_file", f"The file cannot be opened: {error.strerror or error}."
 
