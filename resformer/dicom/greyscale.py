@@ -237,10 +237,10 @@ def _read_table(item: Header, inputs: NDArray[np.float64]) -> LookupTable | None
     if first >= 1 << 15 and _begins_below_zero(descriptor_vr, first, count, inputs):
         first -= 1 << 16
     # Writers often put the 16 bits of an entry in place of the depth, so the largest entry decides;
-    # only where it goes a little beyond the depth it is cut off.
+    # only one that is too large by 1 is cut off.
     largest = int(entries.max())
     bits = smallest_depth(largest)
-    if largest >> depth <= 1:
+    if depth <= 16 and largest <= 1 << depth:
         bits = min(bits, max(depth, 8))
     return LookupTable(first, bits, np.minimum(entries, 2**bits - 1).astype(np.float64))
 

@@ -25,11 +25,13 @@ from resformer.images.errors import ImageError, check_size
 
 DEPTHS = (8, 10, 12, 14, 16)
 # Those between which the network's input is stretched.
-_LOW_PERCENT, _HIGH_PERCENT = 1.0, 99.0
+_PERCENTILES = (1.0, 99.0)
 # Fewer levels than this between the percentiles, and the network sees steps of over four levels.
 _FEWEST_LEVELS = 64
 # How far beyond the percentiles, in parts of the range between them, the values of a film may lie.
 _MARGIN = 0.5
+# An empty part of the scale as large as this sets a border, or padding, apart from the film.
+_GAP = 7 / 8
 _BAND = 64
 
 Entry = TypeVar("Entry", bound=np.generic)
@@ -66,7 +68,7 @@ def scale_to_uint8(values: NDArray[Any]) -> NDArray[np.uint8]:
         values = values.astype(np.int64) - offset
     size = 1 << smallest_depth(high - offset)
     numbers = np.arange(size, dtype=np.float64)
-    counts = histogram(values, size)
+    counts = _without_isolated(numbers, histogram(values, size))
     brightness = numbers / (size - 1)
     if _wastes_levels(brightness, counts):
         _, largest = _usual_range(numbers, counts)
@@ -101,6 +103,7 @@ def grey_levels(brightness: NDArray[np.float64], counts: NDArray[np.int64]) -> N
     Returns:
         ``(N,)`` uint8.
     """
+    counts = _without_isolated(brightness, counts)
     if _wastes_levels(brightness, counts):
         start, end = _usual_range(brightness, counts)
         brightness = np.clip((brightness - start) / (end - start), 0.0, 1.0)
@@ -122,9 +125,24 @@ def percentiles(values: NDArray[np.float64], counts: NDArray[np.int64]) -> tuple
     total = int(cumulative[-1])
     if total == 0:
         return 0.0, 0.0
-    ranks = np.array([_LOW_PERCENT, _HIGH_PERCENT]) / 100.0 * (total - 1)
+    ranks = np.array(_PERCENTILES) / 100.0 * (total - 1)
     low, high = values[order[np.searchsorted(cumulative, ranks, side="right")]]
     return float(low), float(high)
+
+
+def _without_isolated(values: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the counts, with 0 for the few values that a large gap sets apart from the others."""
+    present = np.unique(values[counts > 0])
+    if len(present) < 3:
+        return counts
+    gaps = np.diff(present)
+    widest = int(gaps.argmax())
+    below, above = widest + 1, len(present) - widest - 1
+    is_gap = gaps[widest] > _GAP * (present[-1] - present[0])
+    if not is_gap or min(below, above) > (1.0 - _GAP) * max(below, above):
+        return counts
+    is_below = values <= present[widest]
+    return np.where(is_below if below > above else ~is_below, counts, 0)
 
 
 def _wastes_levels(brightness: NDArray[np.float64], counts: NDArray[np.int64]) -> bool:
@@ -140,7 +158,7 @@ def _usual_range(values: NDArray[np.float64], counts: NDArray[np.int64]) -> tupl
     return _trim(values[counts > 0], *percentiles(values, counts))
 
 
-def _trim(values: NDArray[np.float64], low: float, high: float) -> tuple[float, float]:
+def _trim(values: NDArray[Any], low: float, high: float) -> tuple[float, float]:
     margin = _MARGIN * (high - low)
     return (
         float(values.min(where=values >= low - margin, initial=low)),
@@ -170,13 +188,15 @@ def _stretch(values: NDArray[Any]) -> NDArray[np.uint8]:
         )
     if start == end:
         return np.zeros(values.shape, dtype=np.uint8)
-    numbers = values.astype(np.float64)
-    low, high = np.percentile(numbers, (_LOW_PERCENT, _HIGH_PERCENT))
+    low, high = map(float, np.percentile(values, _PERCENTILES, method="nearest"))
     if 0.0 < (high - low) * 255.0 < _FEWEST_LEVELS * (end - start):
-        start, end = _trim(numbers, low, high)
-    numbers -= start
-    numbers *= 255.0 / (end - start)
-    return np.rint(np.clip(numbers, 0.0, 255.0)).astype(np.uint8)
+        start, end = _trim(values, low, high)
+    scaled = np.empty(values.shape, dtype=np.uint8)
+    for top in range(0, len(values), _BAND):
+        band = values[top : top + _BAND].astype(np.float64)
+        levels = (band - start) * (255.0 / (end - start))
+        scaled[top : top + _BAND] = np.rint(np.clip(levels, 0.0, 255.0))
+    return scaled
 
 
 class Tag(IntEnum):
