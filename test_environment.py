@@ -1,14 +1,16 @@
 """Check that this machine can run ResFormer: `python test_environment.py [--model FILE]`.
 
 Compares Python and the installed packages with `requirements.txt`, names the device that the
-network will run on, and lets the model answer once. Ends with status 1 and what to do for each
-problem. Imports nothing but the standard library before it has looked, so that it can report
-what is missing.
+network will run on, decodes a small DICOM film of each compression, and lets the model answer
+once. Ends with status 1 and what to do for each problem. Imports nothing but the standard library
+before it has looked, so that it can report what is missing.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
+import io
 import platform
 import sys
 import time
@@ -19,6 +21,41 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 OLDEST_PYTHON = (3, 11)
+# The same 16 rows of rising brightness, once in each compression: transfer syntax, bits, frame.
+COMPRESSED_FILMS = {
+    "RLE": (
+        "1.2.840.10008.1.2.5",
+        16,
+        "AgAAAEAAAABgAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAPEA"
+        "8QHxAvED8QTxBfEG8QfxCPEJ8QrxC/EM8Q3xDvEP8QDxAPEA8QDxAPEA8QDxAPEA8QDxAPEA8QDxAPEA8QA=",
+    ),
+    "JPEG": (
+        "1.2.840.10008.1.2.4.50",
+        8,
+        "/9j/2wBDAAIBAQEBAQIBAQECAgICAgQDAgICAgUEBAMEBgUGBgYFBgYGBwkIBgcJBwYGCAsICQoKCgoKBggLDAsK"
+        "DAkKCgr/wAALCAAQABABAREA/8QAFgABAQEAAAAAAAAAAAAAAAAAAAkK/8QAFxAAAwEAAAAAAAAAAAAAAAAAABll"
+        "o//aAAgBAQAAPwCb624GQW3AyNAC24GQW3AyP//Z",
+    ),
+    "JPEG lossless": (
+        "1.2.840.10008.1.2.4.70",
+        16,
+        "/9j/wwALEAAQABABAREA/8QAFgABAQEAAAAAAAAAAAAAAAAAAAkQ/9oACAEBAAEAAMAAKAAACgAAAoAAAKAAACgA"
+        "AAoAAAKAAACgAAAoAAAKAAACgAAAoAAAKAAACgAAAoAAAP/Z",
+    ),
+    "JPEG-LS": (
+        "1.2.840.10008.1.2.4.80",
+        16,
+        "/9j/9wALEAAQABABAREA//gADQH//wASAEMBFABA/9oACAEBAAAAAP9F/0AIAgCAQCAQCAgICAgICAgMAQIECBAg"
+        "QIECBAgQIEC/0CCCCCCCCCCCCCCD/IIIIIIIIIIIIIIIP6ggghCEIQhCEIQ/iEIQhCEIQhCEIftCEIQiIiIiIj9I"
+        "iIiIiIiIiPyiIiIiSSST8JJJJJJJJ90kkkkqq+yqqqqr6qqqq/6P/3+b/3z/2Q==",
+    ),
+    "JPEG 2000": (
+        "1.2.840.10008.1.2.4.90",
+        16,
+        "/0//UQApAAAAAAAQAAAAEAAAAAAAAAAAAAAAEAAAABAAAAAAAAAAAAABDwEB/1IADAAAAAEAAwQEAAH/XAANQICI"
+        "iJCIiJCIiJD/kAAKAAAAAAA2AAH/k9/4kEgGR9wUD6QFej+gP5BQCz2FGX+gH7AoA3/dUk6gD8wUPaY0YM//2Q==",
+    ),
+}
 NOT_ON_WINDOWS = 'sys_platform != "win32"'
 
 
@@ -75,6 +112,58 @@ def check_device() -> Check:
     return Check("Device", found, "CPU or GPU")
 
 
+def check_compressed_films() -> Iterator[Check]:
+    """Decode a small DICOM film of each compression."""
+    expected = "decodes"
+    try:
+        import numpy as np
+
+        from resformer.images import ImageError, decode_image
+        from resformer.images.errors import DecoderUnavailableError
+    except (ImportError, OSError) as error:
+        remedy = "mend the packages above first"
+        yield Check("DICOM", f"not tried: {error}", expected, remedy)
+        return
+    rows = np.arange(16).reshape(-1, 1).repeat(16, axis=1) * 17
+    for name, (syntax, bits, frame) in COMPRESSED_FILMS.items():
+        found, remedy = expected, ""
+        try:
+            pixels = decode_image(_write_dicom(syntax, bits, base64.b64decode(frame)))
+            if abs(pixels.astype(int) - rows).max() > 3:  # JPEG is not exact
+                found = "decodes to wrong values"
+        except (ImportError, OSError, ImageError, DecoderUnavailableError) as error:
+            found = f"{type(error).__name__}: {error}"
+        if found != expected:
+            remedy = (
+                "python -m pip install --force-reinstall -r requirements.txt; this program must "
+                "be able to start another Python process"
+            )
+        yield Check(f"DICOM, {name}", found, expected, remedy)
+
+
+def _write_dicom(syntax: str, bits: int, frame: bytes) -> bytes:
+    """Return a radiograph of 16 x 16 pixels with a compressed frame."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import UID
+
+    film = Dataset()
+    film.SOPClassUID, film.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.1", "1.2.3.4"
+    film.Modality, film.PhotometricInterpretation = "CR", "MONOCHROME2"
+    film.Rows = film.Columns = 16
+    film.SamplesPerPixel, film.PixelRepresentation = 1, 0
+    film.BitsAllocated = film.BitsStored = bits
+    film.HighBit = bits - 1
+    film.PixelData = encapsulate([frame + bytes(len(frame) % 2)])
+    film["PixelData"].VR = "OB"
+    film["PixelData"].is_undefined_length = True
+    film.file_meta = FileMetaDataset()
+    film.file_meta.TransferSyntaxUID = UID(syntax)
+    buffer = io.BytesIO()
+    film.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
 def check_model(path: Path) -> Check:
     """Load a checkpoint and let it answer for one blank film."""
     expected = "loads and answers"
@@ -125,6 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_python(),
         *check_packages(ROOT / "requirements.txt"),
         check_device(),
+        *check_compressed_films(),
         check_model(model),
     ]
     print(render(checks))

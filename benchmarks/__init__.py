@@ -1,1 +1,1 @@
-"""Measurements that are run by hand and whose figures the documents quote."""
+"""Measurements that are run by hand: see ``benchmarks/README.md``."""

@@ -1,6 +1,5 @@
-"""Measures what each part of the network is worth: every variant by one recipe and budget.
+"""Measure what each part of the network is worth: every variant by one recipe and budget.
 
-    pip install -r requirements-benchmarks.txt
     python -m benchmarks.ablations --data FOLDER/chest-xray --manifest docs/split.csv
 
 Every network starts from random weights, ours too: the weights of the lung stage, which a training
@@ -19,31 +18,49 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+from scipy.special import softmax
+from torch import Tensor, nn
 
-from benchmarks.ablation_networks import VARIANTS, Variant
-from benchmarks.ablation_training import measure, prepare
-from benchmarks.timing import describe_machine
+from benchmarks.common import describe_machine
+from benchmarks.network import build_baseline
+from resformer.backends import PyTorchBackend
+from resformer.data.dataset import FilmDataset
 from resformer.data.find import open_dataset
 from resformer.data.manifest import read_manifest
+from resformer.devices import choose_device, place_model
+from resformer.evaluation.controls import CONTROLS, LUNGS_BLACK, change_films
+from resformer.evaluation.metrics import evaluate_predictions
+from resformer.evaluation.predictions import predict_lungs
 from resformer.evaluation.report import write_json
-from resformer.model import ResFormerConfig
+from resformer.layers import EMPT, IMTM
+from resformer.layers.simam import SimAM
+from resformer.model import IdentityMappingResFormer, ResFormerConfig
+from resformer.training.baselines import ModuleBackend
 from resformer.training.config import TrainingConfig
-from resformer.training.films import Workspace
+from resformer.training.data import TrainingData, build_loader, build_training_films
+from resformer.training.distributed import ProcessGroup
+from resformer.training.finish import compute_logits
+from resformer.training.learner import begin_epoch, build_learner, build_loss, train_one_epoch
+from resformer.training.lung_stage import learn_lungs
 from resformer.transforms import InputSpec
 
 logger = logging.getLogger(__name__)
 
 RECIPE = TrainingConfig(
     input_size=96,
+    start_size=0,
     epochs=3,
+    batch_size=32,
     lung_head=True,
     infection_head=True,
     healthy_class="Normal",
@@ -59,45 +76,138 @@ RECIPE = TrainingConfig(
 )
 
 
+class BackboneAlone(IdentityMappingResFormer):
+    """Ours without IMTM and, since nothing would read it, without EMPT: ``f_i = x_i``."""
+
+    def __init__(self, config: ResFormerConfig) -> None:
+        super().__init__(config)
+        del self.auxiliary, self.imtm
+
+    def fuse(self, features: list[Tensor]) -> list[Tensor]:
+        """Return the backbone's features as they are."""
+        return features
+
+
+class LastScaleAlone(IdentityMappingResFormer):
+    """Ours classifying the coarsest fused features alone, as the earlier implementation did."""
+
+    def __init__(self, config: ResFormerConfig) -> None:
+        super().__init__(config)
+        regions = 1 + config.infection_head
+        self.fc = nn.Linear(regions * config.channels[-1], config.num_classes)
+
+    def pool(self, features: list[Tensor], lungs: Tensor | None = None) -> Tensor:
+        """Average the coarsest features: ``(B, C_4)``, or twice that with an infection head."""
+        if lungs is None and self.lung_head is not None:
+            lungs = self.lungs(features)
+        return super().pool(features[-1:], lungs)
+
+
+def build_without(part: type[nn.Module], config: ResFormerConfig) -> nn.Module:
+    """Return our network with every module of a kind replaced by the identity."""
+    model = IdentityMappingResFormer(config)
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, part):
+                parent.add_module(name, nn.Identity())
+    return model
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the ablations.
+
+    Attributes:
+        name: of the row.
+        build: makes the network.
+        lung_head: whether it predicts the lungs and learns them.
+        infection_head: whether it predicts infected lung too.
+        changes: what is different in the recipe, by the names of the training's options.
+    """
+
+    name: str
+    build: Callable[[ResFormerConfig], nn.Module] = IdentityMappingResFormer
+    lung_head: bool = True
+    infection_head: bool = True
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def file_name(self) -> str:
+        """Name of the file of its result."""
+        return "-".join(self.name.lower().split()) + ".json"
+
+    def configure(self, network: ResFormerConfig) -> ResFormerConfig:
+        """Return the configuration of a network with the heads of this variant."""
+        return replace(network, lung_head=self.lung_head, infection_head=self.infection_head)
+
+
+def _baseline(name: str) -> Variant:
+    def build(config: ResFormerConfig) -> nn.Module:
+        return build_baseline(name, config.num_classes)
+
+    return Variant(name, build, lung_head=False, infection_head=False)
+
+
+VARIANTS = (
+    Variant("ours"),
+    Variant("ours without SimAM", partial(build_without, SimAM)),
+    Variant("ours without EMPT", partial(build_without, EMPT)),
+    Variant("ours without IMTM", partial(build_without, IMTM)),
+    Variant("ours without EMPT and IMTM", BackboneAlone),
+    Variant("ours pooling f4 only", LastScaleAlone),
+    Variant("ours without infection head", infection_head=False),
+    Variant("ours without lung head", lung_head=False, infection_head=False),
+    Variant("ours without background replacement", changes={"background_replacement": 0.0}),
+    Variant("ours without style exchange", changes={"style_exchange": 0.0}),
+    _baseline("ResNet-18"),
+    _baseline("MobileNetV3-Small"),
+)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure what is not measured yet, one file for each variant."""
-    options = build_parser(__doc__, Path("docs/ablations"), VARIANTS).parse_args(arguments)
-    recipe = begin(options)
+    options = _parse(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    torch.set_num_threads(options.threads)
+    for folder in (options.out, options.cache):
+        folder.mkdir(parents=True, exist_ok=True)
+    recipe = replace(
+        RECIPE,
+        input_size=options.size,
+        epochs=options.epochs,
+        lung_epochs=options.lung_epochs,
+        healthy_class=options.healthy_class,
+        seed=options.seed,
+    )
     with open_dataset(options.data) as root:
         manifest = read_manifest(options.manifest, root)
-        workspace = Workspace(root, manifest, options.cache, InputSpec(recipe.input_size), True)
+        data = TrainingData(root, manifest, options.cache, InputSpec(recipe.input_size), True)
         with FileLock(options.cache / "prepare.lock"):
-            bench = prepare(workspace, recipe, ResFormerConfig())
-        for variant in choose(VARIANTS, options.only):
-            measure_once(variant, options, partial(measure, bench, variant))
+            bench = prepare(data, recipe, ResFormerConfig())
+        for variant in VARIANTS:
+            if not options.only or variant.name in options.only:
+                measure_once(bench, variant, options)
 
 
-def build_parser(
-    description: str | None, out: Path, variants: Sequence[Variant], epochs: int = RECIPE.epochs
-) -> argparse.ArgumentParser:
-    """Return a parser of where the films are, where the results go, and what is measured how long.
-
-    Args:
-        description: of the benchmark.
-        out: default of the folder of results.
-        variants: that there are.
-        epochs: default of the epochs of each.
-    """
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.ablations",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--data", type=Path, required=True, help="laid out as for train")
     parser.add_argument("--manifest", type=Path, default=Path("docs/split.csv"), help="split")
     parser.add_argument(
-        "--cache", type=Path, default=Path("runs") / out.name, help="decoded films and the lungs"
+        "--cache", type=Path, default=Path("runs/ablations"), help="decoded films and the lungs"
     )
-    parser.add_argument("--out", type=Path, default=out, help="folder of JSON")
-    parser.add_argument("--epochs", type=int, default=epochs, help="of every variant")
+    parser.add_argument("--out", type=Path, default=Path("docs/ablations"), help="folder of JSON")
+    parser.add_argument("--epochs", type=int, default=RECIPE.epochs, help="of every variant")
     parser.add_argument("--lung-epochs", type=int, default=RECIPE.lung_epochs, help="of the stage")
+    parser.add_argument("--size", type=int, default=RECIPE.input_size, help="side of the input")
     parser.add_argument("--healthy-class", default=RECIPE.healthy_class, help="has no infection")
     parser.add_argument("--seed", type=int, default=RECIPE.seed, help="of every variant")
     parser.add_argument("--threads", type=int, default=1)
-    names = [variant.name for variant in variants]
+    names = [variant.name for variant in VARIANTS]
     parser.add_argument(
         "--only",
         nargs="+",
@@ -106,52 +216,116 @@ def build_parser(
         choices=names,
         help=f"some of: {', '.join(names)}",
     )
-    return parser
+    return parser.parse_args(arguments)
 
 
-def begin(options: argparse.Namespace) -> TrainingConfig:
-    """Make the folders and set the threads; the recipe that the options ask for."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    torch.set_num_threads(options.threads)
-    options.out.mkdir(parents=True, exist_ok=True)
-    options.cache.mkdir(parents=True, exist_ok=True)
-    return replace(
-        RECIPE,
-        epochs=options.epochs,
-        lung_epochs=options.lung_epochs,
-        healthy_class=options.healthy_class,
-        seed=options.seed,
-    )
+@dataclass(frozen=True)
+class Bench:
+    """What all variants share.
 
-
-def choose(variants: Sequence[Variant], names: Sequence[str]) -> list[Variant]:
-    """Return the variants of some names, or all without any name."""
-    return [variant for variant in variants if not names or variant.name in names]
-
-
-def measure_once(
-    variant: Variant, options: argparse.Namespace, run: Callable[[], dict[str, Any]]
-) -> None:
-    """Measure a variant and write its file, unless that is there or another process is at it.
-
-    Args:
-        variant: what is measured.
-        options: of :func:`build_parser`.
-        run: trains and measures it; plain data with the report ``validation``.
+    Attributes:
+        data: the films, and the folder of what is computed once.
+        recipe: how every variant is trained, but for what it changes.
+        network: sizes of our network.
+        outlines: predicted lungs of the training films, ``(N, size, size)`` uint8.
+        black: the validation films with their lungs blacked out.
     """
+
+    data: TrainingData
+    recipe: TrainingConfig
+    network: ResFormerConfig
+    outlines: NDArray[np.uint8]
+    black: FilmDataset
+
+
+def prepare(data: TrainingData, recipe: TrainingConfig, network: ResFormerConfig) -> Bench:
+    """Decode the films and learn the lungs, or find both in its folder."""
+    network = replace(network, num_classes=len(data.manifest.class_names))
+    with_heads = replace(network, lung_head=True, infection_head=True)
+    device = choose_device(recipe.device)
+    data.training_films()
+    films = data.evaluation_films("validation")
+    masks = data.masks("train", recipe)
+    stage = learn_lungs(with_heads, data, recipe, masks, device, progress=False)
+    if stage.outlines is None:
+        raise ValueError("the recipe needs a lung head, whose outlines all variants share")
+    model = IdentityMappingResFormer(with_heads)
+    model.load_state_dict(stage.weights)
+    backend = PyTorchBackend.from_model(place_model(model, device), data.spec)
+    lungs = predict_lungs(backend, films.films, data.spec.size)
+    nobody = np.zeros(len(films), dtype=np.int64)  # blacking out needs no donor
+    black = np.stack(list(change_films(CONTROLS[LUNGS_BLACK], films.films, lungs, nobody)))
+    blacked = FilmDataset(black, films.labels, films.spec)
+    return Bench(data, recipe, network, stage.outlines, blacked)
+
+
+def measure_once(bench: Bench, variant: Variant, options: argparse.Namespace) -> None:
+    """Measure a variant and write its file, unless that is there or another process is at it."""
     path = options.out / variant.file_name
-    lock = FileLock(options.cache / f"{variant.file_name}.lock", blocking=False)
     try:
-        with lock:
+        with FileLock(options.cache / f"{variant.file_name}.lock", blocking=False):
             if path.is_file():
                 logger.info("%s: %s is there", variant.name, path)
                 return
             machine = describe_machine(options.threads)
-            found = {**run(), "machine": machine}
+            found = {**measure(bench, variant), "machine": machine}
             write_json(found, path, sort_keys=True)
             logger.info("%s: macro-F1 %.4f", variant.name, found["validation"]["macro_f1"]["value"])
     except Timeout:
         logger.info("%s: another process measures it", variant.name)
+
+
+def measure(bench: Bench, variant: Variant) -> dict[str, Any]:
+    """Train a variant and measure it on the validation split; plain data.
+
+    Returns:
+        ``name``, ``parameters``, ``seconds`` in training steps, ``epochs``, ``data`` (hash of the
+        films and masks), ``config`` (the common recipe), ``changes``, ``history``, ``validation``,
+        a report of ``evaluate_predictions``, and ``lungs_blacked_out``, the recall of each class.
+    """
+    config = replace(bench.recipe, **variant.changes)
+    names = bench.data.manifest.class_names
+    model, history = train(bench, variant, config)
+    films = bench.data.evaluation_films("validation")
+    device = choose_device(config.device)
+    backend, size = ModuleBackend(model, bench.data.spec, device), bench.data.spec.size
+    whole, black = (
+        softmax(compute_logits(backend, dataset.films, size), axis=1)
+        for dataset in (films, bench.black)
+    )
+    report = evaluate_predictions(films.labels, black, names, bootstrap=0)
+    return {
+        "name": variant.name,
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "seconds": sum(epoch["seconds"] for epoch in history),
+        "epochs": config.epochs,
+        "data": bench.data.data_digest,
+        "config": asdict(bench.recipe),
+        "changes": dict(variant.changes),
+        "history": history,
+        "validation": evaluate_predictions(films.labels, whole, names, seed=config.seed),
+        "lungs_blacked_out": {name: report["per_class"][name]["recall"]["value"] for name in names},
+    }
+
+
+def train(
+    bench: Bench, variant: Variant, config: TrainingConfig
+) -> tuple[nn.Module, list[dict[str, float]]]:
+    """Train a variant from random weights; return its averaged network and figures by epoch."""
+    alone = ProcessGroup(0, 1, choose_device(config.device))
+    network = variant.configure(bench.network)
+    learnt = replace(config, infection_head=variant.infection_head)
+    masks = bench.data.masks("train", learnt) if variant.lung_head else ()
+    films = build_training_films(bench.data, config, masks, bench.outlines)
+    loader = build_loader(films, config, alone)
+    loss = build_loss(network, config)
+    learner = build_learner(loss, len(loader), network, config, alone, build=variant.build)
+    history = []
+    for epoch in range(config.epochs):
+        begin_epoch(epoch, loader, config, alone)
+        history.append(train_one_epoch(learner, loader, alone, label=variant.name, progress=False))
+        logger.info("%s, epoch %d: loss %.4f", variant.name, epoch + 1, history[-1]["train_loss"])
+    return learner.average.module, history
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Asks networks about validation films that were changed as another hospital would change them.
+"""Measure networks on validation films that were changed as another hospital would change them.
 
     python -m benchmarks.elsewhere --data FOLDER --beside OTHER.pth
 
@@ -13,30 +13,31 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+import albumentations as A
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.options import build_parser
+from benchmarks.common import build_data_parser, publish
+from resformer.backends import PyTorchBackend
 from resformer.data.augment import STRENGTHS, appearance_transforms, seed_transforms
 from resformer.data.dataset import FilmDataset
 from resformer.data.find import open_dataset
 from resformer.data.manifest import read_manifest
 from resformer.data.surroundings import BackgroundReplacement, StyleExchange
-from resformer.evaluation.answers import answer_pixels, predict_lungs
-from resformer.evaluation.card import render_table
 from resformer.evaluation.metrics import evaluate_predictions
+from resformer.evaluation.predictions import predict_films, predict_lungs
+from resformer.evaluation.tables import render_table
 from resformer.predict import Predictor
-from resformer.training.films import Workspace
+from resformer.training.data import TrainingData
 from resformer.transforms import resize_pixels
 
 Pixels = NDArray[np.uint8]
 Change = Callable[[int], Pixels]
 
 HEALTHY, ASKED = "Normal", "COVID"
-AS_THEY_ARE = "as they are"
 TONES = replace(
     STRENGTHS["strongest"],
     intensity_probability=1.0,
@@ -48,103 +49,11 @@ TONES = replace(
 # Factor by which the film is made wider or narrower, and higher or lower.
 _STRETCH = (0.75, 1.25)
 _SEED_OF_STYLE = 9999
-_HEADER = ("network", "films", "accuracy", "macro-F1", f"{HEALTHY} called {ASKED}")
-_AREAS = ("abnormal against normal", f"{ASKED} against {HEALTHY}")
-
-
-def build_changes(films: FilmDataset, outlines: Pixels) -> dict[str, Change]:
-    """Return what is done to films, by name; each change is the same whenever it is made.
-
-    Args:
-        films: to change, all of one size.
-        outlines: their lungs, ``(N, H, W)`` from 0, outside, to 255, inside.
-    """
-    import albumentations as A
-
-    pixels = np.asarray(films.films)
-    surroundings = BackgroundReplacement(pixels, outlines, 1.0)
-    style = StyleExchange(pixels, films.labels, 1.0)
-    tones = A.Compose(appearance_transforms(TONES))
-
-    def in_other_tones(film: Pixels, index: int) -> Pixels:
-        seed_transforms(tones, index)
-        varied: Pixels = tones(image=film)["image"]
-        return varied
-
-    def foreign(index: int) -> Pixels:
-        moved = surroundings(index, np.random.default_rng(index))
-        return style(moved, np.random.default_rng(index + _SEED_OF_STYLE))
-
-    return {
-        AS_THEY_ARE: lambda index: pixels[index],
-        "another tone": lambda index: in_other_tones(pixels[index], index),
-        "stretched": lambda index: stretch(pixels[index], index),
-        "foreign surroundings and style": foreign,
-        "all at once": lambda index: stretch(in_other_tones(foreign(index), index), index),
-    }
-
-
-def stretch(film: Pixels, seed: int) -> Pixels:
-    """Stretch or shrink a film ``(S, S)`` about its middle, in each direction by itself.
-
-    What is uncovered is black, white, or as grey as the film's median.
-    """
-    import cv2
-
-    rng, middle = np.random.default_rng(seed), len(film) / 2
-    across, down = rng.uniform(*_STRETCH, 2)
-    matrix = np.array([[across, 0, middle - middle * across], [0, down, middle - middle * down]])
-    margin = int(rng.choice([0, 0, int(np.median(film)), 255]))
-    stretched: Pixels = cv2.warpAffine(
-        film, matrix.astype(np.float32), film.shape, flags=cv2.INTER_AREA, borderValue=margin
-    ).astype(np.uint8)
-    return stretched
-
-
-def measure(predictor: Predictor, films: FilmDataset, change: Change, label: str) -> dict[str, Any]:
-    """Return the figures of a network on changed films.
-
-    Args:
-        predictor: the network; ``HEALTHY`` and ``ASKED`` are classes of it.
-        films: ``N`` of them, with their labels in the network's order.
-        change: gives the changed film of an index, ``(H, W)``.
-        label: of the progress bar.
-
-    Returns:
-        ``accuracy``, ``macro_f1``, ``called`` (how many healthy films are called ``ASKED``),
-        and the areas ``abnormal`` and ``asked``.
-    """
-    changed = (change(index) for index in range(len(films)))
-    found = answer_pixels(predictor, changed, total=len(films), label=label, progress=True)
-    names, labels = predictor.class_names, films.labels
-    healthy, asked = names.index(HEALTHY), names.index(ASKED)
-    either = (labels == healthy) | (labels == asked)
-    report = evaluate_predictions(labels, found.probabilities, names, bootstrap=0)
-    return {
-        "accuracy": report["accuracy"]["value"],
-        "macro_f1": report["macro_f1"]["value"],
-        "called": report["confusion_matrix"][healthy][asked],
-        # By P(Normal), and so by 1 - P(Normal) for all that is abnormal.
-        "abnormal": report["per_class"][HEALTHY]["auc"]["value"],
-        "asked": roc_auc_score(labels[either] == asked, found.probabilities[either, asked]),
-    }
-
-
-def to_markdown(measured: dict[tuple[str, str], dict[str, Any]]) -> str:
-    """Return the table of figures by network and change."""
-    rows = [
-        (
-            *(network, change, f"{found['accuracy']:.3f}", f"{found['macro_f1']:.3f}"),
-            *(str(found["called"]), f"{found['abnormal']:.3f}", f"{found['asked']:.3f}"),
-        )
-        for (network, change), found in measured.items()
-    ]
-    return render_table((*_HEADER, *(f"AUC, {area}" for area in _AREAS)), rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure all networks and write the table."""
-    parser = build_parser(__doc__, Path(__file__).with_suffix(".md"))
+    """Measure all networks, and write the table."""
+    parser = build_data_parser(__doc__, "elsewhere")
     parser.add_argument(
         "--beside", type=Path, nargs="*", default=[], help="checkpoints to compare the model with"
     )
@@ -155,19 +64,107 @@ def main(arguments: Sequence[str] | None = None) -> None:
     predictors = {name: Predictor.from_file(path) for name, path in paths.items()}
     first = predictors[options.model.stem]
     spec = first.checkpoint.input_spec
-    measured: dict[tuple[str, str], dict[str, Any]] = {}
     with open_dataset(options.data / "chest-xray") as root, tempfile.TemporaryDirectory() as cache:
         manifest = read_manifest(options.manifest, root)
-        films = Workspace(root, manifest, Path(cache), spec).evaluation_films("validation")
-        lungs = predict_lungs(first.model, films.films, spec)
+        films = TrainingData(root, manifest, Path(cache), spec).evaluation_films("validation")
+        lungs = predict_lungs(PyTorchBackend.from_model(first.model, spec), films.films, spec.size)
         outlines = [resize_pixels(np.rint(255 * one).astype(np.uint8), spec.size) for one in lungs]
-        for change, make in build_changes(films, np.stack(outlines)).items():
-            for name, predictor in predictors.items():
-                measured[name, change] = measure(predictor, films, make, f"{name}, {change}")
-    lungs_of = f"the lungs are those that {options.model.stem} predicts"
-    text = f"{len(films):,} validation films; {lungs_of}.\n\n{to_markdown(measured)}"
-    options.out.write_text(f"# Elsewhere\n\n{text}\n", encoding="utf-8")
-    print(text)
+        rows = [
+            (name, change, *measure(predictor, films, make, f"{name}, {change}"))
+            for change, make in build_changes(films, np.stack(outlines)).items()
+            for name, predictor in predictors.items()
+        ]
+    header = (
+        "network",
+        "films",
+        "accuracy",
+        "macro-F1",
+        f"{HEALTHY} called {ASKED}",
+        f"AUC, abnormal against {HEALTHY.lower()}",
+        f"AUC, {ASKED} against {HEALTHY}",
+    )
+    publish(
+        f"# Elsewhere\n\n{len(films):,} validation films; the lungs are those that "
+        f"{options.model.stem} predicts.\n\n{render_table(header, rows)}",
+        options.out,
+    )
+
+
+def build_changes(films: FilmDataset, outlines: Pixels) -> dict[str, Change]:
+    """Return what is done to films, by name; each change is the same whenever it is made.
+
+    Args:
+        films: to change, all of one size.
+        outlines: their lungs, ``(N, H, W)`` from 0, outside, to 255, inside.
+    """
+    pixels = np.asarray(films.films)
+    surroundings = BackgroundReplacement(pixels, outlines, 1.0)
+    style = StyleExchange(pixels, films.labels, 1.0)
+    tones = A.Compose(appearance_transforms(TONES))
+
+    def change_tone(film: Pixels, index: int) -> Pixels:
+        seed_transforms(tones, index)
+        varied: Pixels = tones(image=film)["image"]
+        return varied
+
+    def make_foreign(index: int) -> Pixels:
+        moved = surroundings(index, np.random.default_rng(index))
+        return style(moved, np.random.default_rng(index + _SEED_OF_STYLE))
+
+    return {
+        "as they are": lambda index: pixels[index],
+        "another tone": lambda index: change_tone(pixels[index], index),
+        "stretched": lambda index: stretch(pixels[index], index),
+        "foreign surroundings and style": make_foreign,
+        "all at once": lambda index: stretch(change_tone(make_foreign(index), index), index),
+    }
+
+
+def stretch(film: Pixels, seed: int) -> Pixels:
+    """Stretch or shrink a film ``(S, S)`` about its middle, in each direction by itself.
+
+    What is uncovered is black, white, or as grey as the film's median.
+    """
+    rng, middle = np.random.default_rng(seed), len(film) / 2
+    across, down = rng.uniform(*_STRETCH, 2)
+    matrix = np.array([[across, 0, middle - middle * across], [0, down, middle - middle * down]])
+    margin = int(rng.choice([0, 0, int(np.median(film)), 255]))
+    stretched: Pixels = cv2.warpAffine(
+        film, matrix.astype(np.float32), film.shape, flags=cv2.INTER_AREA, borderValue=margin
+    ).astype(np.uint8)
+    return stretched
+
+
+def measure(
+    predictor: Predictor, films: FilmDataset, change: Change, label: str
+) -> tuple[str, str, str, str, str]:
+    """Return the figures of a network on changed films, as they are shown.
+
+    Args:
+        predictor: the network; ``HEALTHY`` and ``ASKED`` are classes of it.
+        films: ``N`` of them, with their labels in the network's order.
+        change: gives the changed film of an index, ``(H, W)``.
+        label: of the progress bar.
+
+    Returns:
+        accuracy, macro-F1, how many healthy films are called ``ASKED``, and the areas under the
+        curves of abnormal against healthy films and of ``ASKED`` against healthy ones.
+    """
+    changed = (change(index) for index in range(len(films)))
+    found = predict_films(predictor, changed, total=len(films), label=label, progress=True)
+    names, labels = predictor.class_names, films.labels
+    healthy, asked = names.index(HEALTHY), names.index(ASKED)
+    either = (labels == healthy) | (labels == asked)
+    report = evaluate_predictions(labels, found.probabilities, names, bootstrap=0)
+    area = roc_auc_score(labels[either] == asked, found.probabilities[either, asked])
+    return (
+        f"{report['accuracy']['value']:.3f}",
+        f"{report['macro_f1']['value']:.3f}",
+        str(report["confusion_matrix"][healthy][asked]),
+        # By P(Normal), and so by 1 - P(Normal) for all that is abnormal.
+        f"{report['per_class'][HEALTHY]['auc']['value']:.3f}",
+        f"{area:.3f}",
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Measures how time and memory grow with the side of the image, the batch and the clients.
+"""Measure how time and memory grow with the side of the image, the batch and the clients.
 
     python -m benchmarks.growth
 
@@ -10,40 +10,45 @@ counts by its square, the pixels.
 from __future__ import annotations
 
 import argparse
-import json
+import multiprocessing
 import os
-import subprocess
-import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from benchmarks.films import as_png, draw_film, put_in_a_form
-from benchmarks.load import put_load
-from benchmarks.reporting import Summary, SummaryRow, publish, speed_parser
-from benchmarks.service import OURS, SERVERS, server_variables
-from benchmarks.soak_memory import resident_bytes
-from benchmarks.timing import describe_machine, time_together
+from benchmarks.common import (
+    Summary,
+    SummaryRow,
+    build_speed_parser,
+    describe_machine,
+    draw_film,
+    encode_film,
+    publish,
+    read_status,
+    resident_bytes,
+    time_together,
+)
+from benchmarks.service import OURS, fill_form, put_load, run_server
 from resformer.backends import choose_backend
 from resformer.checkpoint import load_checkpoint, save_checkpoint
-from resformer.evaluation.card import render_table
 from resformer.evaluation.plots import COLOURS, GUIDE_COLOUR, new_figure
+from resformer.evaluation.tables import render_table
 from resformer.export import add_graph
 from resformer.transforms import InputSpec
-from tests.web.serving import run_command
 
 SIDES = (128, 192, 256, 384, 512, 768, 1024)
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 CLIENTS = (1, 2, 4, 8, 16, 32)
-_SHOWN = {"side": "pixels of the image", "batch": "images in a batch", "clients": "clients"}
+_SIDE, _BATCH, _CLIENTS = "pixels of the image", "images in a batch", "clients"
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """What one run cost.
 
     Attributes:
@@ -59,111 +64,102 @@ class Point:
 
 def main(arguments: Sequence[str] | None = None) -> Summary:
     """Measure, and write the table and its plot."""
-    options = _parse(arguments)
-    if options.point:
-        side, batch = options.point
-        _measure_here(side, batch, options)
-        return ()
-    machine = describe_machine(options.threads)
-    with tempfile.TemporaryDirectory() as folder:
-        first = options.sides[0]
-        small = _export(options.model, first, Path(folder))
-        found = {
-            "batch": [_measure(small, first, batch, batch, options) for batch in options.batches],
-            "clients": _measure_clients(small, options),
-            "side": [
-                _measure(_export(options.model, side, Path(folder)), side, 1, side**2, options)
-                for side in options.sides
-            ],
-        }
-    tables = "\n\n".join(_render(name, points) for name, points in found.items())
-    publish(f"{machine}\n\n{tables}", options.out)
-    _plot(found, options.out.with_suffix(".png"))
-    exponents = ", ".join(f"{_SHOWN[name]} {_exponent(found[name]):.2f}" for name in found)
-    return (SummaryRow("time grows with a power of (1 is linear)", exponents, ""),)
-
-
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = speed_parser(__doc__, __file__, seconds=2.0)
+    parser = build_speed_parser(__doc__, "growth", seconds=2.0)
     parser.add_argument("--backend", default="onnxruntime")
-    for name, amounts in (("sides", SIDES), ("batches", BATCHES), ("clients", CLIENTS)):
-        parser.add_argument(f"--{name}", type=int, nargs="+", default=amounts)
-    parser.add_argument("--point", type=int, nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--sides", type=int, nargs="+", default=SIDES)
+    parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
+    parser.add_argument("--clients", type=int, nargs="+", default=CLIENTS)
     options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    return options
+    machine = describe_machine(options.threads)
+    found: dict[str, list[Point]] = {_BATCH: [], _CLIENTS: [], _SIDE: []}
+    with tempfile.TemporaryDirectory() as folder:
+        models = {side: write_model(side, Path(folder), options) for side in options.sides}
+        first = options.sides[0]
+        for batch in options.batches:
+            point = measure_alone(models[first], first, batch, options)
+            found[_BATCH].append(Point(batch, *point))
+        found[_CLIENTS] = measure_clients(models[first], options)
+        for side, model in models.items():
+            found[_SIDE].append(Point(side**2, *measure_alone(model, side, 1, options)))
+    exponents = {name: growth_exponent(points) for name, points in found.items()}
+    tables = [
+        f"Time grows with the {name} to the power of {exponents[name]:.2f}.\n\n"
+        + render_table(
+            (name, "median, ms", "memory, MB"),
+            [(f"{p.amount:,}", f"{1000 * p.seconds:.2f}", f"{p.memory / 1e6:.0f}") for p in points],
+        )
+        for name, points in found.items()
+    ]
+    publish("\n\n".join([machine, *tables]), options.out)
+    plot(found, options.out.with_suffix(".png"))
+    shown = ", ".join(f"{name} {exponent:.2f}" for name, exponent in exponents.items())
+    return (SummaryRow("time grows with a power of (1 is linear)", shown),)
 
 
-def _export(model: Path, side: int, folder: Path) -> Path:
+def write_model(side: int, folder: Path, options: argparse.Namespace) -> Path:
     """Write the checkpoint for another input side; its weights fit any."""
-    checkpoint = replace(load_checkpoint(model), graph=None, gate=None)
+    checkpoint = load_checkpoint(options.model)
+    checkpoint = replace(checkpoint, graph=None, gate=None, input_spec=InputSpec(side))
     path = folder / f"{side}.pth"
-    save_checkpoint(add_graph(replace(checkpoint, input_spec=InputSpec(side))), path)
+    save_checkpoint(checkpoint if options.backend == "torch" else add_graph(checkpoint), path)
     return path
 
 
-def _measure(model: Path, side: int, batch: int, amount: int, options: argparse.Namespace) -> Point:
-    command = [sys.executable, "-m", "benchmarks.growth", "--point", str(side), str(batch)]
-    command += ["--model", str(model), "--backend", options.backend]
-    command += ["--threads", str(options.threads), "--seconds", str(options.seconds)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    seconds, memory = json.loads(done.stdout)
-    return Point(amount, seconds, memory)
+def measure_alone(
+    model: Path, side: int, batch: int, options: argparse.Namespace
+) -> tuple[float, int]:
+    """Return seconds and bytes of :func:`measure_batch` in a new process."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context) as pool:
+        task = pool.submit(
+            measure_batch, model, side, batch, options.backend, options.threads, options.seconds
+        )
+        return task.result()
 
 
-def _measure_here(side: int, batch: int, options: argparse.Namespace) -> None:
-    backend = choose_backend(load_checkpoint(options.model), torch.device("cpu"), options.backend)
+def measure_batch(
+    model: Path, side: int, batch: int, backend: str, threads: int, seconds: float
+) -> tuple[float, int]:
+    """Return the median seconds of a batch, and the bytes it took beyond the loaded model."""
+    torch.set_num_threads(threads)
+    runtime = choose_backend(load_checkpoint(model), torch.device("cpu"), backend)
     pixels = np.random.default_rng(0).integers(0, 256, (batch, side, side), dtype=np.uint8)
-    before = resident_bytes(os.getpid())
+    before = read_status(os.getpid(), "VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading
-    timing = time_together({"run": lambda: backend.compute(pixels)}, options.seconds)["run"]
-    status = Path("/proc/self/status").read_text().splitlines()
-    peak = next(1024 * int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
-    print(json.dumps([timing.median, peak - before]))
+    timing = time_together({"run": lambda: runtime.compute(pixels)}, seconds)["run"]
+    return timing.median, read_status(os.getpid(), "VmHWM") - before
 
 
-def _measure_clients(model: Path, options: argparse.Namespace) -> list[Point]:
-    body, points = put_in_a_form(as_png(draw_film(1024, 1024))), []
-    variables = server_variables(options.threads, options.backend, max(options.clients))
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        run_command(SERVERS[OURS], model, Path(folder) / "log.txt", **variables) as running,
-    ):
+def measure_clients(model: Path, options: argparse.Namespace) -> list[Point]:
+    """Return a point of the whole service for each number of clients."""
+    body, points = fill_form(encode_film(draw_film(1024, 1024), "PNG")), []
+    most = max(options.clients)
+    with run_server(OURS, model, options.threads, options.backend, most) as server:
         for clients in options.clients:
-            load = put_load(running.url, body, clients, 2 * options.seconds)
-            memory = resident_bytes(running.process.pid)
+            load = put_load(server.url, body, clients, 2 * options.seconds)
+            memory = resident_bytes(server.process.pid)
             points.append(Point(clients, float(np.median(load.seconds)), memory))
     return points
 
 
-def _exponent(points: Sequence[Point]) -> float:
-    """Slope of the time in a plot of logarithms."""
-    amounts, seconds = zip(*((point.amount, point.seconds) for point in points), strict=True)
+def growth_exponent(points: Sequence[Point]) -> float:
+    """Return the slope of the time in a plot of logarithms; NaN for a single point."""
+    if len(points) < 2:
+        return float("nan")
+    amounts, seconds, _ = np.array(points).T
     return float(np.polyfit(np.log(amounts), np.log(seconds), 1)[0])
 
 
-def _render(name: str, points: Sequence[Point]) -> str:
-    rows = [
-        (f"{point.amount:,}", f"{1000 * point.seconds:.2f}", f"{point.memory / 1e6:.0f}")
-        for point in points
-    ]
-    return (
-        f"Time grows with the {_SHOWN[name]} to the power of {_exponent(points):.2f}.\n\n"
-        + render_table((_SHOWN[name], "median, ms", "memory, MB"), rows)
-    )
-
-
-def _plot(found: dict[str, list[Point]], path: Path) -> None:
+def plot(found: Mapping[str, Sequence[Point]], path: Path) -> None:
+    """Draw time and memory against each amount, beside a line of linear growth."""
     figure, panels = new_figure(11, 3.2, columns=len(found))
     for axes, (name, points) in zip(panels, found.items(), strict=True):
-        amounts = [point.amount for point in points]
-        times = [1000 * point.seconds for point in points]
-        axes.loglog(amounts, times, "o-", color=COLOURS[0], label="time (ms)")
-        memory = [point.memory / 1e6 for point in points]
-        axes.loglog(amounts, memory, "s--", color=COLOURS[1], label="memory (MB)")
-        linear = [times[-1] * amount / amounts[-1] for amount in amounts]
+        amounts, seconds, memory = np.array(points).T
+        axes.loglog(amounts, 1e3 * seconds, "o-", color=COLOURS[0], label="time (ms)")
+        axes.loglog(amounts, memory / 1e6, "s--", color=COLOURS[1], label="memory (MB)")
+        linear = 1e3 * seconds[-1] * amounts / amounts[-1]
         axes.loglog(amounts, linear, ":", color=GUIDE_COLOUR, label="linear")
-        axes.set_xlabel(_SHOWN[name])
+        axes.set_xlabel(name)
     panels[0].legend()
     figure.savefig(path, dpi=120)
 

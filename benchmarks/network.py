@@ -1,18 +1,25 @@
-"""Measures the network against those that people would use instead.
+"""Measure the network against those that people would use instead, and in other runtimes.
 
     pip install -r requirements-benchmarks.txt
     python -m benchmarks.network
 
-Every network gets the same input and the same threads, in PyTorch as it is (eager) and exported to
-ONNX Runtime, one image and a batch; all are timed in turns. Ours runs with its preprocessing left
-out, as the others do. The operations are those of PyTorch's counter, two for a multiplication with
-an addition; the machine's limit is the rate of a large matrix product in the same run.
+ResNet-18, MobileNetV3-Small and DenseNet-121 are torchvision's; TorchXRayVision's DenseNet comes
+beside them. Every network gets the same input and the same threads, in PyTorch as it is (eager) and
+exported to ONNX Runtime, one image and a batch; all are timed in turns. Ours runs with its
+preprocessing left out, as the others do. The operations are those of PyTorch's counter, two for a
+multiplication with an addition; the machine's limit is the rate of a large matrix product in the
+same run.
+
+A second table has our graph in int8 (static, per channel, for convolutions alone, calibrated on
+drawn films) and in OpenVINO, and the most that a probability of other drawn films moves from
+PyTorch's. What is not installed is left out.
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable, Mapping, Sequence
+import logging
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,99 +27,214 @@ import numpy as np
 import onnxruntime
 import torch
 from numpy.typing import NDArray
+from onnxruntime.quantization import QuantFormat, quantize_static
+from scipy.special import softmax
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models import densenet121, mobilenet_v3_small, resnet18
 
-from benchmarks.baselines import build_baselines
-from benchmarks.reporting import Summary, SummaryRow, publish, speed_parser
-from benchmarks.timing import Timing, describe_machine, measure_limit, time_together
+from benchmarks.common import (
+    Summary,
+    SummaryRow,
+    Timing,
+    build_speed_parser,
+    compare,
+    describe_machine,
+    draw_film,
+    publish,
+    save_bars,
+    time_together,
+)
 from resformer.backends import fold_batch_norm, open_session
-from resformer.checkpoint import Checkpoint, load_checkpoint
-from resformer.evaluation.card import render_table
-from resformer.evaluation.plots import COLOURS, new_figure
+from resformer.checkpoint import load_checkpoint
+from resformer.evaluation.tables import render_table
 from resformer.export import quiet_exporter
+from resformer.transforms import InputSpec, to_input
+
+logger = logging.getLogger(__name__)
 
 OURS = "ResFormer (ours)"
-_HEADER = ("network", "parameters", "GFLOP", "eager, ms", "exported, ms", "exported, images/s")
-Run = Callable[[], object]
+BASELINES: Mapping[str, Callable[..., nn.Module]] = {
+    "ResNet-18": resnet18,
+    "MobileNetV3-Small": mobilenet_v3_small,
+    "DenseNet-121": densenet121,
+}
+SHIPPED = "ONNX Runtime, float32 (shipped)"
+_INSTALL = "pip install -r requirements-benchmarks.txt"
+_MATRIX_SIDE = 1536
+_CALIBRATION_FILMS, _CALIBRATION_SEED = 32, 1000
+
+Images = NDArray[np.float32]
+Run = Callable[[Images], Images]
+
+
+class GreyClassifier(nn.Module):
+    """A network of RGB images that takes grey ones and is called as the training loop calls ours.
+
+    Args:
+        network: takes ``(B, 3, H, W)``.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor, return_lungs: bool = False) -> Tensor:
+        """Map ``(B, 1, H, W)`` to logits; it knows nothing of lungs."""
+        logits: Tensor = self.network(images.expand(-1, 3, -1, -1))
+        return logits
+
+
+def build_baseline(name: str, num_classes: int) -> nn.Module:
+    """Return a network of :data:`BASELINES` with random weights; it takes ``(B, 1, H, W)``."""
+    return GreyClassifier(BASELINES[name](num_classes=num_classes))
 
 
 @dataclass(frozen=True)
-class Measured:
+class Speed:
     """What was measured of one network.
 
     Attributes:
         parameters: how many.
-        operations: for one image.
+        flops: floating-point operations of one image.
         eager: one image in PyTorch.
         exported: one image in ONNX Runtime.
         batch: a batch in ONNX Runtime.
     """
 
     parameters: int
-    operations: float
+    flops: float
     eager: Timing
     exported: Timing
     batch: Timing
 
 
 def main(arguments: Sequence[str] | None = None) -> Summary:
-    """Measure, and write the table and its plot."""
-    options, machine, checkpoint, ours = prepare(__doc__, __file__, arguments)
-    networks = {OURS: ours, **build_baselines(len(checkpoint.class_names))}
-    limit = measure_limit()
-    found = measure(networks, options.size, options.batch, options.threads, options.seconds)
-    limit = max(limit, measure_limit())
-    report = render(found, options.size, options.batch, limit)
-    publish(f"{machine}\n\n{report}", options.out)
-    plot(found, options.batch, options.out.with_suffix(".png"))
-    return summarise(found, options.size, options.batch, limit)
-
-
-def prepare(
-    description: str | None, file: str, arguments: Sequence[str] | None
-) -> tuple[argparse.Namespace, str, Checkpoint, nn.Module]:
-    """Return the options, the machine in words, the checkpoint and its folded network."""
-    parser = speed_parser(description, file, seconds=3.0)
+    """Measure, and write the tables and the plot."""
+    parser = build_speed_parser(__doc__, "network", seconds=3.0)
     parser.add_argument("--size", type=int, default=128, help="side of the image")
     parser.add_argument("--batch", type=int, default=32, help="images in a batch")
+    parser.add_argument(
+        "--against",
+        nargs="*",
+        choices=list(BASELINES),
+        default=list(BASELINES),
+        metavar="NAME",
+        help=f"some of: {', '.join(BASELINES)} (default: all)",
+    )
     options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    machine = describe_machine(options.threads)
+    size, batch, threads, seconds = options.size, options.batch, options.threads, options.seconds
+    torch.set_num_threads(threads)
+    machine = describe_machine(threads)
     checkpoint = load_checkpoint(options.model)
-    return options, machine, checkpoint, fold_batch_norm(checkpoint.build_model())
-
-
-def measure(
-    networks: Mapping[str, nn.Module], size: int, batch: int, threads: int, seconds: float
-) -> dict[str, Measured]:
-    """Time networks that take ``(B, 1, size, size)``, by name."""
-    image = torch.rand(1, 1, size, size)
-    images = np.random.default_rng(0).random((batch, 1, size, size), dtype=np.float32)
-    sessions = {
-        name: open_session(export_network(network, size), threads)
-        for name, network in networks.items()
+    networks = {
+        OURS: fold_batch_norm(checkpoint.build_model()),
+        **build_competitors(options.against, len(checkpoint.class_names)),
     }
+    graphs = {name: export_network(network, size) for name, network in networks.items()}
+    images = draw_images(batch, size)
+    limit = measure_limit(seconds)
+    found = measure_networks(networks, graphs, images, threads, seconds)
+    limit = max(limit, measure_limit(seconds))
+    rate = batch * found[OURS].flops / found[OURS].batch.median
+    runtimes, compared = measure_runtimes(
+        graphs[OURS], networks[OURS], checkpoint.temperature, images, threads, seconds
+    )
+    sizes = f"{size} x {size}; one image, and batches of {batch}."
+    publish(
+        f"{machine}\n\n{sizes} Medians, and in brackets the fastest.\n\n{render(found, batch)}\n\n"
+        f"The machine multiplies matrices at {limit / 1e9:.0f} GFLOP/s; in batches ours does "
+        f"{rate / 1e9:.0f} GFLOP/s, {rate / limit:.0%} of it.\n\n{compared}",
+        options.out,
+    )
+    exported = {name: 1000 * speed.exported.median for name, speed in found.items()}
+    eager = {name: 1000 * speed.eager.median for name, speed in found.items()}
+    rates = {name: batch / speed.batch.median for name, speed in found.items()}
+    save_bars(
+        {"one image, exported (ms)": exported, f"images/s in batches of {batch}, exported": rates},
+        options.out.with_suffix(".png"),
+    )
+    return (
+        compare(f"network, one image of {size}, exported, ms", exported, ".2f"),
+        compare("network, the same in PyTorch, ms", eager, ".2f"),
+        compare(f"network, images/s in batches of {batch}", rates, ".0f"),
+        SummaryRow("share of the machine's rate of matrix products", f"{rate / limit:.0%}"),
+        compare(f"other runtimes, one image of {size}, ms", runtimes, ".2f"),
+    )
+
+
+def build_competitors(names: Sequence[str], num_classes: int) -> dict[str, nn.Module]:
+    """Return what ours is compared with, in evaluation mode and with random weights."""
+    networks = {name: build_baseline(name, num_classes) for name in names}
+    try:
+        import torchxrayvision.models
+    except ImportError:
+        logger.warning("TorchXRayVision's DenseNet is left out: %s", _INSTALL)
+    else:
+        networks["TorchXRayVision DenseNet"] = torchxrayvision.models.DenseNet(
+            weights=None, num_classes=num_classes, in_channels=1, apply_sigmoid=False
+        )
+    return {name: network.eval() for name, network in networks.items()}
+
+
+def draw_images(count: int, size: int, seed: int = 0) -> Images:
+    """Return drawn films as the network takes them, ``(count, 1, size, size)``."""
+    films = [draw_film(size, size, seed + number).astype(np.uint8) for number in range(count)]
+    return torch.stack([to_input(film, InputSpec(size=size)) for film in films]).numpy()
+
+
+def measure_networks(
+    networks: Mapping[str, nn.Module],
+    graphs: Mapping[str, bytes],
+    images: Images,
+    threads: int,
+    seconds: float,
+) -> dict[str, Speed]:
+    """Time networks and their graphs, by name, on one and on all of the images."""
+    image = torch.from_numpy(images[:1])
+    sessions = {name: run_in_onnx_runtime(graph, threads) for name, graph in graphs.items()}
     eager = time_together(
-        {name: _eager(network, image) for name, network in networks.items()}, seconds
+        {name: run_in_pytorch(network, image) for name, network in networks.items()}, seconds
     )
-    alone = time_together(
-        {name: _exported(session, image.numpy()) for name, session in sessions.items()}, seconds
-    )
-    together = time_together(
-        {name: _exported(session, images) for name, session in sessions.items()}, seconds
-    )
+    alone = time_runs(sessions, images[:1], seconds)
+    together = time_runs(sessions, images, seconds)
     return {
-        name: Measured(
-            sum(p.numel() for p in network.parameters()),
-            count_operations(network, image),
-            *(timing[name] for timing in (eager, alone, together)),
+        name: Speed(
+            sum(weight.numel() for weight in network.parameters()),
+            count_flops(network, image),
+            eager[name],
+            alone[name],
+            together[name],
         )
         for name, network in networks.items()
     }
 
 
-def count_operations(network: nn.Module, image: Tensor) -> float:
+def render(found: Mapping[str, Speed], batch: int) -> str:
+    """Return the table of the networks."""
+    header = ("network", "parameters", "GFLOP", "eager, ms", "exported, ms", "exported, images/s")
+    rows = [
+        (
+            name,
+            f"{speed.parameters / 1e6:.1f} M",
+            f"{speed.flops / 1e9:.2f}",
+            speed.eager.milliseconds,
+            speed.exported.milliseconds,
+            f"{batch / speed.batch.median:.0f} ({batch / speed.batch.fastest:.0f})",
+        )
+        for name, speed in found.items()
+    ]
+    return render_table(header, rows)
+
+
+def measure_limit(seconds: float) -> float:
+    """Return the best rate of float32 matrix multiplication on PyTorch's threads, in FLOP/s."""
+    one, other = torch.rand(2, _MATRIX_SIDE, _MATRIX_SIDE).unbind(0)
+    timing = time_together({"product": lambda: torch.mm(one, other)}, min(seconds, 2.0))["product"]
+    return 2 * _MATRIX_SIDE**3 / timing.fastest
+
+
+def count_flops(network: nn.Module, image: Tensor) -> float:
     """Return the floating-point operations of one image ``(1, 1, H, W)``."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(image)
@@ -135,78 +257,124 @@ def export_network(network: nn.Module, size: int) -> bytes:
     return graph
 
 
-def _eager(network: nn.Module, images: Tensor) -> Run:
-    def run() -> object:
-        with torch.inference_mode():
-            return network(images)
+def run_in_pytorch(network: nn.Module, images: Tensor) -> Callable[[], Images]:
+    """Return a call of a network as it is."""
+
+    @torch.inference_mode()
+    def run() -> Images:
+        logits: Images = network(images).numpy()
+        return logits
 
     return run
 
 
-def _exported(session: onnxruntime.InferenceSession, images: NDArray[np.float32]) -> Run:
+def run_in_onnx_runtime(graph: bytes, threads: int) -> Run:
+    """Return a function that maps images ``(B, 1, H, W)`` to the logits of a graph."""
+    session: onnxruntime.InferenceSession = open_session(graph, threads)
     name = session.get_inputs()[0].name
-    return lambda: session.run(None, {name: images})
+    return lambda images: np.asarray(session.run(None, {name: images})[0])
 
 
-def render(found: Mapping[str, Measured], size: int, batch: int, limit: float) -> str:
-    """Return the table, and how much of the machine's limit ours reaches."""
+def time_runs(runs: Mapping[str, Run], images: Images, seconds: float) -> dict[str, Timing]:
+    """Time functions on the same images in turns."""
+
+    def call(run: Run) -> Callable[[], Images]:
+        return lambda: run(images)
+
+    return time_together({name: call(run) for name, run in runs.items()}, seconds)
+
+
+def measure_runtimes(
+    graph: bytes,
+    network: nn.Module,
+    temperature: float,
+    images: Images,
+    threads: int,
+    seconds: float,
+) -> tuple[dict[str, float], str]:
+    """Return the milliseconds of one image in each runtime, and the table of all figures.
+
+    Args:
+        graph: of the network.
+        network: whose probabilities are compared with those of the runtimes.
+        temperature: what logits are divided by.
+        images: ``(B, 1, size, size)``.
+        threads: of each runtime.
+        seconds: about how long each is timed.
+    """
+    runs = {
+        SHIPPED: run_in_onnx_runtime(graph, threads),
+        "ONNX Runtime, int8": run_in_onnx_runtime(quantize(graph, images.shape[-1]), threads),
+        **run_in_openvino(graph, threads),
+    }
+    one, many = time_runs(runs, images[:1], seconds), time_runs(runs, images, seconds)
+    expected = softmax(run_in_pytorch(network, torch.from_numpy(images))() / temperature, axis=1)
     rows = [
         (
             name,
-            f"{m.parameters / 1e6:.1f} M",
-            f"{m.operations / 1e9:.2f}",
-            m.eager.milliseconds,
-            m.exported.milliseconds,
-            f"{batch / m.batch.median:.0f} ({batch / m.batch.fastest:.0f})",
+            one[name].milliseconds,
+            f"{len(images) / many[name].median:.0f}",
+            f"{np.abs(softmax(run(images) / temperature, axis=1) - expected).max():.2g}",
         )
-        for name, m in found.items()
+        for name, run in runs.items()
     ]
-    rate = _rate(found[OURS], batch)
-    return (
-        f"{size} x {size}; one image, and batches of {batch}. Medians, and in brackets the "
-        f"fastest.\n\n{render_table(_HEADER, rows)}\n\n"
-        f"The machine multiplies matrices at {limit / 1e9:.0f} GFLOP/s; in batches ours does "
-        f"{rate / 1e9:.0f} GFLOP/s, {rate / limit:.0%} of it."
-    )
+    header = ("runtime", "one image, ms", "images/s in batches", "a probability moves by, at most")
+    medians = {name: 1000 * timing.median for name, timing in one.items()}
+    return medians, f"Ours in other runtimes:\n\n{render_table(header, rows)}"
 
 
-def _rate(ours: Measured, batch: int) -> float:
-    """Return the floating-point operations of a second, in batches."""
-    return batch * ours.operations / ours.batch.median
+class DrawnFilms:
+    """One batch of drawn films, by which ONNX Runtime calibrates (a ``CalibrationDataReader``)."""
+
+    def __init__(self, graph: bytes, size: int) -> None:
+        name = open_session(graph, 1).get_inputs()[0].name
+        images = draw_images(_CALIBRATION_FILMS, size, _CALIBRATION_SEED)
+        self._batches: Iterator[dict[str, Images]] = iter([{name: images}])
+
+    def get_next(self) -> dict[str, Images] | None:
+        """Return the next batch, until there is none."""
+        return next(self._batches, None)
 
 
-def summarise(found: Mapping[str, Measured], size: int, batch: int, limit: float) -> Summary:
-    """Return one film, a batch, and the share of the machine's limit."""
-
-    def row(what: str, show: Callable[[Measured], str]) -> SummaryRow:
-        beside = ", ".join(f"{name} {show(m)}" for name, m in found.items() if name != OURS)
-        return SummaryRow(what, show(found[OURS]), beside)
-
-    share = _rate(found[OURS], batch) / limit
-    return (
-        row(f"network, one image of {size}, exported, ms", lambda m: _milliseconds(m.exported)),
-        row("network, the same in PyTorch, ms", lambda m: _milliseconds(m.eager)),
-        row(f"network, images/s in batches of {batch}", lambda m: f"{batch / m.batch.median:.0f}"),
-        SummaryRow("share of the machine's rate of matrix products", f"{share:.0%}", ""),
-    )
-
-
-def _milliseconds(timing: Timing) -> str:
-    return f"{1000 * timing.median:.2f}"
+def quantize(graph: bytes, size: int) -> bytes:
+    """Return the graph with its convolutions in int8."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
+        source.write_bytes(graph)
+        quantize_static(
+            source,
+            target,
+            DrawnFilms(graph, size),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            op_types_to_quantize=["Conv"],
+        )
+        return target.read_bytes()
 
 
-def plot(found: Mapping[str, Measured], batch: int, path: Path) -> None:
-    """Draw the time of one image and the images of a second."""
-    names = list(found)
-    figure, (left, right) = new_figure(10, 3.2, columns=2)
-    left.barh(names, [1000 * found[name].exported.median for name in names], color=COLOURS[0])
-    left.set_xlabel("one image, exported (ms)")
-    right.barh(names, [batch / found[name].batch.median for name in names], color=COLOURS[2])
-    right.set_xlabel(f"images/s in batches of {batch}, exported")
-    right.tick_params(labelleft=False)
-    for axes in (left, right):
-        axes.invert_yaxis()
-    figure.savefig(path, dpi=120)
+def run_in_openvino(graph: bytes, threads: int) -> dict[str, Run]:
+    """Return the graph in OpenVINO, in float32 and in bfloat16; nothing where it is missing."""
+    try:
+        import openvino
+    except ImportError:
+        logger.warning("OpenVINO is left out: %s", _INSTALL)
+        return {}
+    core = openvino.Core()
+
+    def compile_for(precision: str) -> Run:
+        options = {
+            "INFERENCE_NUM_THREADS": threads,
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": precision,
+        }
+        model = core.compile_model(core.read_model(graph), "CPU", options)
+        request = model.create_infer_request()
+        return lambda images: np.array(request.infer([images])[model.output(0)])
+
+    return {
+        "OpenVINO, float32": compile_for("f32"),
+        "OpenVINO, bfloat16": compile_for("bf16"),
+    }
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Measures what the gate refuses, on pictures that it was not fitted on.
+"""Measure what the gate refuses, on pictures that it was not fitted on.
 
     python -m benchmarks.refusal --data FOLDER
 
@@ -17,15 +17,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image, ImageFilter
 from scipy.stats import binomtest
 
-from benchmarks.options import build_parser
-from benchmarks.screen_photo import photograph_screen
+from benchmarks.common import build_data_parser, publish
 from resformer.backends import PyTorchBackend
 from resformer.checkpoint import Checkpoint, load_checkpoint
 from resformer.data.duplicates import fingerprint, group_duplicates
 from resformer.data.find import open_dataset
 from resformer.data.manifest import read_manifest
+from resformer.evaluation.tables import render_table
 from resformer.gate.alterations import ALTERATIONS
 from resformer.gate.drawings import DRAWINGS
 from resformer.gate.fit import (
@@ -36,17 +37,16 @@ from resformer.gate.fit import (
     collect_samples,
     find_outliers,
     fit_gate,
-    join_blocks,
     read_outliers,
 )
 from resformer.gate.gate import Gate, find_objection
-from resformer.training.films import Workspace
+from resformer.training.data import TrainingData
 
-Pictures = Sequence[NDArray[np.uint8]]
+Pixels = NDArray[np.uint8]
+# By table and row, how many pictures were refused, and of how many.
 Tables = dict[str, dict[str, tuple[int, int]]]
 
 HALVES = ("first", "second")
-_ALTERED, _DRAWN = 200, 100
 # Too unlike each other for a sum to mean anything.
 NOT_SUMMED = "spoilt films and drawings, shipped gate"
 
@@ -68,34 +68,122 @@ class Measured:
         results = gate.judge(self.blocks, self.objections)
         return sum(not result.accepted for result in results), len(results)
 
-    def __add__(self, other: Measured) -> Measured:
-        """Return these pictures and then the others."""
-        return Measured(
-            join_blocks([self.blocks, other.blocks]), self.objections + other.objections
-        )
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, and write the tables."""
+    parser = build_data_parser(__doc__, "refusal")
+    parser.add_argument("--altered", type=int, default=200, help="films, by each alteration")
+    parser.add_argument("--drawn", type=int, default=100, help="pictures of each kind of drawing")
+    fit = GateConfig()
+    parser.add_argument("--variations", type=int, default=fit.variations, help="of films, to fit")
+    parser.add_argument("--copies", type=int, default=fit.copies, help="of each outlier, to fit")
+    options = parser.parse_args(arguments)
+    config = replace(fit, variations=options.variations, copies=options.copies)
+    checkpoint = load_checkpoint(options.model)
+    tables = measure(
+        checkpoint, options.data, options.manifest, config, options.altered, options.drawn
+    )
+    made = f"Made by `python -m benchmarks.refusal` of the network {checkpoint.source[:12]}."
+    publish(f"# What the gate refuses\n\n{made}\n\n{render(tables)}", options.out)
 
 
-def split_halves(pictures: Pictures) -> dict[str, list[NDArray[np.uint8]]]:
+def measure(
+    checkpoint: Checkpoint,
+    data: Path,
+    manifest_path: Path,
+    config: GateConfig,
+    altered: int,
+    drawn: int,
+) -> Tables:
+    """Return what is refused.
+
+    Args:
+        checkpoint: whose gate is measured, and whose network gates are fitted for.
+        data: folder with the folders chest-xray, external and not-chest-xray.
+        manifest_path: split of the films.
+        config: how to fit.
+        altered: most test films that each alteration spoils.
+        drawn: pictures of each kind of drawing.
+
+    Raises:
+        ValueError: if the checkpoint has no gate.
+    """
+    if checkpoint.gate is None:
+        raise ValueError("the checkpoint has no gate: give it one with fit-gate")
+    gate = checkpoint.gate
+    backend = PyTorchBackend(checkpoint, torch.device("cpu"))
+    describer = Describer(backend, checkpoint.input_spec.size)
+    with open_dataset(data / "chest-xray") as root, tempfile.TemporaryDirectory() as folder:
+        manifest = read_manifest(manifest_path, root)
+        films_of = TrainingData(root, manifest, Path(folder), checkpoint.input_spec)
+        training = np.array(films_of.training_films(progress=True).films)
+        validation = np.array(films_of.evaluation_films("validation").films)
+        test = list(np.array(films_of.evaluation_films("test").films))
+    halves = {
+        (kind, half): half_of_kind
+        for kind, pictures in read_outliers(find_outliers(data / "not-chest-xray")).items()
+        for half, half_of_kind in split_halves(pictures).items()
+    }
+    given = {"/".join(name): pictures for name, pictures in halves.items()}
+    samples = collect_samples(describer, training, validation, given, config, progress=True)
+
+    def look(pictures: Sequence[Pixels]) -> Measured:
+        return Measured(describer(pictures), [find_objection(p) for p in pictures])
+
+    films = {"test split": test, **read_outliers(find_outliers(data / "external"))}
+    spoilt = spoil_films(test, checkpoint.input_spec.size, altered, drawn)
+    return {
+        **measure_outliers(samples, {name: look(p) for name, p in halves.items()}, config),
+        "real films, shipped gate": {name: look(p).refused(gate) for name, p in films.items()},
+        NOT_SUMMED: {name: look(p).refused(gate) for name, p in spoilt.items()},
+    }
+
+
+def split_halves(pictures: Sequence[Pixels]) -> dict[str, list[Pixels]]:
     """Split pictures into two halves; groups of near-duplicates go to them in turn."""
     digests = [picture.tobytes().hex() for picture in pictures]
     groups = group_duplicates([fingerprint(picture) for picture in pictures], digests)
-    halves: dict[str, list[NDArray[np.uint8]]] = {half: [] for half in HALVES}
+    halves: dict[str, list[Pixels]] = {half: [] for half in HALVES}
     for picture, group in zip(pictures, groups.tolist(), strict=True):
         halves[HALVES[group % 2]].append(picture)
     return halves
 
 
-def spoil_films(films: Pictures, size: int) -> dict[str, list[NDArray[np.uint8]]]:
+def spoil_films(
+    films: Sequence[Pixels], size: int, altered: int, drawn: int
+) -> dict[str, list[Pixels]]:
     """Spoil films, and draw, with other random numbers than those of a fit."""
     rng = np.random.default_rng(20_000)
-    chosen = [films[i] for i in rng.permutation(len(films))[:_ALTERED].tolist()]
+    chosen = [films[i] for i in rng.permutation(len(films))[:altered].tolist()]
     made = {"blank": [np.full((size, size), level, np.uint8) for level in range(0, 256, 16)]}
     for name, alter in ALTERATIONS.items():
         made[name.replace("_", " ")] = [np.ascontiguousarray(alter(film, rng)) for film in chosen]
     made["photographed screen"] = [photograph_screen(film, rng) for film in chosen]
     for name, draw in DRAWINGS.items():
-        made[f"drawn {name}"] = [draw(size, rng) for _ in range(_DRAWN)]
+        made[f"drawn {name}"] = [draw(size, rng) for _ in range(drawn)]
     return made
+
+
+def photograph_screen(film: Pixels, rng: np.random.Generator) -> Pixels:
+    """Return a square film ``(S, S)`` as if photographed from a screen.
+
+    It is slanted, with moire, glare and a little blur.
+    """
+    size = len(film)
+    axis = np.linspace(-1, 1, size)
+    x, y = np.meshgrid(axis, axis)
+    waves = rng.uniform(0.5, 1.4, 2) * np.pi * size / 2
+    light = film * rng.uniform(0.6, 0.9) + rng.uniform(10, 40)
+    light = light * (1 + rng.uniform(0.02, 0.1) * np.sin(waves[0] * x + waves[1] * y + 3 * x * y))
+    spot = (x - rng.uniform(-0.8, 0.8)) ** 2 + (y - rng.uniform(-0.8, 0.8)) ** 2
+    light += rng.uniform(40, 140) * np.exp(-spot / rng.uniform(0.05, 0.3))
+    picture = Image.fromarray(np.clip(light, 0, 255).astype(np.uint8))
+    corners = np.array([-3, -3, -3, size + 3, size + 3, size + 3, size + 3, -3], dtype=np.float64)
+    corners += rng.uniform(-0.07, 0.07, 8) * size
+    slanted = picture.transform(
+        (size, size), Image.Transform.QUAD, corners.tolist(), Image.Resampling.BICUBIC
+    )
+    return np.asarray(slanted.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.0))))
 
 
 def measure_outliers(
@@ -109,7 +197,7 @@ def measure_outliers(
         config: how to fit.
     """
 
-    def fit(left_out: Sequence[str]) -> Gate:
+    def fit_without(left_out: Sequence[str]) -> Gate:
         kept = {name: b for name, b in samples.outliers.items() if name not in left_out}
         return fit_gate(replace(samples, outliers=kept), config)
 
@@ -117,82 +205,38 @@ def measure_outliers(
     first, second = HALVES
     tables: Tables = {}
     for fitted, held_out in ((first, second), (second, first)):
-        gate = fit([f"{kind}/{held_out}" for kind in kinds])
+        gate = fit_without([f"{kind}/{held_out}" for kind in kinds])
         tables[f"{held_out} half, gate fitted on the {fitted}"] = {
             kind: looked_at[kind, held_out].refused(gate) for kind in kinds
         }
-    whole = {kind: looked_at[kind, first] + looked_at[kind, second] for kind in kinds}
+
+    def refused_of_both(kind: str, gate: Gate) -> tuple[int, int]:
+        counts = [looked_at[kind, half].refused(gate) for half in HALVES]
+        return sum(refused for refused, _ in counts), sum(count for _, count in counts)
+
     tables["kind that the gate was not fitted on"] = {
-        kind: whole[kind].refused(fit([f"{kind}/{half}" for half in HALVES])) for kind in kinds
+        kind: refused_of_both(kind, fit_without([f"{kind}/{half}" for half in HALVES]))
+        for kind in kinds
     }
-    bare = fit([f"{kind}/{half}" for kind, half in looked_at])
-    tables["kind, with no outliers given"] = {kind: whole[kind].refused(bare) for kind in kinds}
+    bare = fit_without([f"{kind}/{half}" for kind, half in looked_at])
+    tables["kind, with no outliers given"] = {kind: refused_of_both(kind, bare) for kind in kinds}
     return tables
 
 
-def measure(checkpoint: Checkpoint, data: Path, manifest_path: Path) -> Tables:
-    """Return ``(refused, of)`` by table and row.
-
-    Raises:
-        ValueError: if the checkpoint has no gate.
-    """
-    if checkpoint.gate is None:
-        raise ValueError("the checkpoint has no gate: give it one with fit-gate")
-    gate, config = checkpoint.gate, GateConfig()
-    describer = Describer(
-        PyTorchBackend(checkpoint, torch.device("cpu")), checkpoint.input_spec.size
-    )
-    with open_dataset(data / "chest-xray") as root, tempfile.TemporaryDirectory() as folder:
-        manifest = read_manifest(manifest_path, root)
-        workspace = Workspace(root, manifest, Path(folder), checkpoint.input_spec)
-        training = np.array(workspace.training_films(0, progress=True).films)
-        validation = np.array(workspace.evaluation_films("validation").films)
-        test = list(np.array(workspace.evaluation_films("test").films))
-    halves = {
-        (kind, half): half_of_kind
-        for kind, pictures in read_outliers(find_outliers(data / "not-chest-xray")).items()
-        for half, half_of_kind in split_halves(pictures).items()
-    }
-    given = {"/".join(name): pictures for name, pictures in halves.items()}
-    samples = collect_samples(describer, training, validation, given, config, progress=True)
-
-    def look(pictures: Pictures) -> Measured:
-        return Measured(describer(pictures), [find_objection(p) for p in pictures])
-
-    films: dict[str, Pictures] = {"test split": test}
-    films |= read_outliers(find_outliers(data / "external"))
-    made = spoil_films(test, checkpoint.input_spec.size)
-    return {
-        **measure_outliers(samples, {name: look(p) for name, p in halves.items()}, config),
-        "real films, shipped gate": {name: look(p).refused(gate) for name, p in films.items()},
-        NOT_SUMMED: {name: look(pictures).refused(gate) for name, pictures in made.items()},
-    }
-
-
-def to_markdown(tables: Tables, source: str) -> str:
+def render(tables: Tables) -> str:
     """Lay the figures out as tables, with exact (Clopper and Pearson) intervals."""
-    made = f"Made by `python -m benchmarks.refusal` of the network {source[:12]}."
-    lines = ["# What the gate refuses", "", made, ""]
+    parts = []
     for title, rows in tables.items():
-        lines += [f"| {title} | refused | of | share (95 % interval) |", "|---|---|---|---|"]
         if title != NOT_SUMMED:
-            together = (sum(r for r, _ in rows.values()), sum(n for _, n in rows.values()))
-            rows = {**rows, "together": together}
+            refused_of = np.sum(list(rows.values()), axis=0).tolist()
+            rows = {**rows, "together": tuple(refused_of)}
+        cells = []
         for name, (refused, count) in rows.items():
             low, high = binomtest(refused, count).proportion_ci(method="exact")
             share = f"{refused / count:.1%} ({low:.1%} to {high:.1%})"
-            lines.append(f"| {name.replace('_', ' ')} | {refused} | {count} | {share} |")
-        lines.append("")
-    return "\n".join(lines)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the options, measure, print, write."""
-    options = build_parser(__doc__, Path("benchmarks/refusal.md")).parse_args(arguments)
-    checkpoint = load_checkpoint(options.model)
-    text = to_markdown(measure(checkpoint, options.data, options.manifest), checkpoint.source)
-    options.out.write_text(text)
-    print(text)
+            cells.append((name.replace("_", " "), str(refused), str(count), share))
+        parts.append(render_table((title, "refused", "of", "share (95 % interval)"), cells))
+    return "\n\n".join(parts)
 
 
 if __name__ == "__main__":

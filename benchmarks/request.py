@@ -1,16 +1,14 @@
-"""Measures what one request costs, part by part.
+"""Measure what one request costs, part by part.
 
     python -m benchmarks.request
 
 For a PNG of 299 x 299 and of 1024 x 1024 and a DICOM file of 2500 x 2000 with 16 bits: each part
 that the app does for an answer, and the whole request through the app without a socket. What the
-parts do not explain is the form, the queue and the log. A second table shows what decoding a large
-JPEG at half its scale would save and how far it would move the probabilities.
+parts do not explain is the form, the queue and the log.
 """
 
 from __future__ import annotations
 
-import argparse
 import base64
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,29 +18,41 @@ import numpy as np
 import torch
 from flask import Flask
 
-from benchmarks.films import FORM_TYPE, as_dicom, as_png, draw_film, put_in_a_form
-from benchmarks.reduced_jpeg import describe_reduced_jpegs
-from benchmarks.reporting import Summary, SummaryRow, publish, speed_parser
-from benchmarks.timing import Timing, describe_machine, time_together
+from benchmarks.common import (
+    Summary,
+    SummaryRow,
+    Timing,
+    build_speed_parser,
+    describe_machine,
+    draw_film,
+    encode_film,
+    publish,
+    time_together,
+)
+from benchmarks.service import fill_form
 from resformer.backends import Backend, choose_backend
 from resformer.checkpoint import Checkpoint
-from resformer.evaluation.card import render_table
 from resformer.evaluation.plots import COLOURS, new_figure
+from resformer.evaluation.tables import render_table
 from resformer.gate.gate import find_objection
 from resformer.images import decode_image, encode_preview
 from resformer.transforms import resize_pixels
+from tests.web.posting import CONTENT_TYPE
 from web import WebConfig, create_app
 from web.service import ModelService
 
 TOTAL, REST = "whole request", "rest"
+_FILES = (("PNG", 299, 299), ("PNG", 1024, 1024), ("DICOM, 16 bits", 2500, 2000))
 
 Parts = dict[str, Callable[[], Any]]
-Timings = Mapping[str, Timing]
 
 
 def main(arguments: Sequence[str] | None = None) -> Summary:
-    """Measure, and write the tables and the plot."""
-    options = _parse(arguments)
+    """Measure, and write the table and its plot."""
+    parser = build_speed_parser(__doc__, "request", seconds=1.0)
+    parser.add_argument("--backend", default="auto")
+    parser.add_argument("--scale", type=float, default=1.0, help="of all sides, for a trial")
+    options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     machine = describe_machine(options.threads)
     config = WebConfig(options.model, "cpu", port=0, backend=options.backend)
@@ -50,36 +60,26 @@ def main(arguments: Sequence[str] | None = None) -> Summary:
     service.load()
     app = create_app(config, service)
     backend = choose_backend(service.checkpoint, torch.device("cpu"), options.backend)
-    found = {
-        name: time_together(
-            build_parts(data, app, service.checkpoint, backend, config.preview_side),
-            options.seconds,
-        )
-        for name, data in draw_inputs(options.scale).items()
-    }
-    jpegs = describe_reduced_jpegs(service, options.films, options.seconds, options.scale)
-    publish(f"{machine} Backend: {backend.name}.\n\n{render(found)}\n\n{jpegs}", options.out)
+
+    def measure(data: bytes) -> dict[str, Timing]:
+        parts = build_parts(data, app, service.checkpoint, backend, config.preview_side)
+        return time_together(parts, options.seconds)
+
+    found: dict[str, dict[str, float]] = {}
+    for kind, *shape in _FILES:
+        height, width = (round(options.scale * side) for side in shape)
+        data = encode_film(draw_film(height, width), kind.split(",")[0])
+        found[f"{kind}, {height} x {width}"] = explain(measure(data))
+    publish(f"{machine} Backend: {backend.name}.\n\n{render(found)}", options.out)
     plot(found, options.out.with_suffix(".png"))
-    return summarise(found)
-
-
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = speed_parser(__doc__, __file__, seconds=1.0)
-    parser.add_argument("--backend", default="auto")
-    parser.add_argument("--films", type=int, default=6, help="of the second table")
-    parser.add_argument("--scale", type=float, default=1.0, help="of all sides, for a trial")
-    return parser.parse_args(arguments)
-
-
-def draw_inputs(scale: float) -> dict[str, bytes]:
-    """Return the files, by their kind and size."""
-    sizes = {"PNG": [(299, 299), (1024, 1024)], "DICOM, 16 bits": [(2500, 2000)]}
-    files = {}
-    for kind, shapes in sizes.items():
-        for height, width in ((round(scale * h), round(scale * w)) for h, w in shapes):
-            film = draw_film(height, width)
-            files[f"{kind}, {height} x {width}"] = (as_png if kind == "PNG" else as_dicom)(film)
-    return files
+    return tuple(
+        SummaryRow(
+            f"request, {name}, ms",
+            f"{parts.pop(TOTAL):.1f}",
+            "of that " + ", ".join(f"{part} {taken:.1f}" for part, taken in parts.items()),
+        )
+        for name, parts in found.items()
+    )
 
 
 def build_parts(
@@ -94,16 +94,11 @@ def build_parts(
     resized = resize_pixels(pixels, checkpoint.input_spec.size)[np.newaxis]
     outputs = backend.compute(resized)
     preview = encode_preview(pixels, max_side=preview_side)
-    client, body = app.test_client(), put_in_a_form(data)
-
-    def request() -> dict[str, Any]:
-        response = client.post("/predict", data=body, content_type=FORM_TYPE)
-        if response.status_code != 200:
-            raise RuntimeError(f"the app answered {response.status_code}: {response.text[:200]}")
-        answer: dict[str, Any] = response.get_json()
-        return answer
-
-    answer = {name: part for name, part in request().items() if name != "image"}
+    client, body = app.test_client(), fill_form(data)
+    response = client.post("/predict", data=body, content_type=CONTENT_TYPE)
+    if response.status_code != 200:
+        raise RuntimeError(f"the app answered {response.status_code}: {response.text[:200]}")
+    answer = response.get_json()
     gate = checkpoint.gate
     judge: Parts = (
         {"gate": lambda: gate.judge(outputs.blocks, [find_objection(pixels)])} if gate else {}
@@ -117,49 +112,38 @@ def build_parts(
         "JSON": lambda: app.json.response(
             {**answer, "image": base64.b64encode(preview).decode("ascii")}
         ),
-        TOTAL: lambda: client.post("/predict", data=body, content_type=FORM_TYPE),
+        TOTAL: lambda: client.post("/predict", data=body, content_type=CONTENT_TYPE),
     }
 
 
-def shares(timings: Timings) -> dict[str, float]:
-    """Return what each part takes, in seconds, and the rest that no part explains."""
-    parts = {name: timing.median for name, timing in timings.items() if name != TOTAL}
-    return {**parts, REST: max(0.0, timings[TOTAL].median - sum(parts.values()))}
+def explain(timings: Mapping[str, Timing]) -> dict[str, float]:
+    """Return the median milliseconds of each part, of the rest that none explains, and in all."""
+    taken = {name: 1000 * timing.median for name, timing in timings.items()}
+    whole = taken.pop(TOTAL)
+    return {**taken, REST: max(0.0, whole - sum(taken.values())), TOTAL: whole}
 
 
-def render(found: Mapping[str, Timings]) -> str:
+def render(found: Mapping[str, Mapping[str, float]]) -> str:
     """Return the table of milliseconds and shares."""
-    header, rows = ["file"], []
-    for name, timings in found.items():
-        total = timings[TOTAL].median
-        parts = shares(timings)
-        header = ["file", *parts, TOTAL]
-        cells = (f"{1000 * s:.2f} ({s / total:.0%})" for s in parts.values())
-        rows.append((name, *cells, f"{1000 * total:.2f}"))
+    rows = []
+    for name, parts in found.items():
+        *cells, (_, total) = parts.items()
+        shares = (f"{taken:.2f} ({taken / total:.0%})" for _, taken in cells)
+        rows.append((name, *shares, f"{total:.2f}"))
+    header = ("file", *next(iter(found.values())))
     return f"Medians in ms, and their share of the request.\n\n{render_table(header, rows)}"
 
 
-def summarise(found: Mapping[str, Timings]) -> Summary:
-    """Return the whole request of each file beside its parts."""
-    return tuple(
-        SummaryRow(
-            f"request, {name}, ms",
-            f"{1000 * timings[TOTAL].median:.1f}",
-            "of that " + ", ".join(f"{part} {1000 * s:.1f}" for part, s in shares(timings).items()),
-        )
-        for name, timings in found.items()
-    )
-
-
-def plot(found: Mapping[str, Timings], path: Path) -> None:
+def plot(found: Mapping[str, Mapping[str, float]], path: Path) -> None:
     """Draw the parts of each request one after the other."""
     figure, (axes,) = new_figure(9, 2.6)
-    for name, timings in found.items():
-        left = 0.0
-        for index, (part, seconds) in enumerate(shares(timings).items()):
-            label = part if name == next(iter(found)) else None
-            axes.barh(name, 1000 * seconds, left=left, color=COLOURS[index], label=label)
-            left += 1000 * seconds
+    names = list(found)
+    left = np.zeros(len(names))
+    parts = [part for part in found[names[0]] if part != TOTAL]
+    for part, colour in zip(parts, COLOURS, strict=False):
+        taken = np.array([found[name][part] for name in names])
+        axes.barh(names, taken, left=left, color=colour, label=part)
+        left += taken
     axes.invert_yaxis()
     axes.set_xlabel("ms")
     axes.legend(ncols=len(COLOURS), loc="lower center", bbox_to_anchor=(0.4, 1.0), frameon=False)

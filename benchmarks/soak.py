@@ -1,97 +1,157 @@
-"""Lets several clients send good and bad requests for a long time, and watches the server.
+"""Let several clients send good and bad requests for a long time, and watch the server.
 
     python -m benchmarks.soak --minutes 10 --requests 20000
 
 Exits with 1 if an answer has another status than it should, which every 5xx has but a deliberate
-503, or if the server's memory still grows once it has warmed up. For Linux, where memory is read
-from /proc.
+503, or if the server's memory still grows once it has warmed up, which takes a minute at least. For
+Linux, where memory is read from /proc.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
+import http.client
 import itertools
 import json
+import logging
 import os
 import random
+import struct
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from benchmarks.soak_client import Outcome, send_all
-from benchmarks.soak_memory import watch_memory
-from benchmarks.soak_report import find_faults, render
-from benchmarks.soak_traffic import Message, bad_messages, good_messages
+import numpy as np
+from pydicom.uid import JPEG2000Lossless, RLELossless
+
+from benchmarks.common import build_parser, publish, resident_bytes
+from resformer.evaluation.tables import render_table
+from tests.data_sets import encode
+from tests.dicom_files import radiograph, write, write_frame
+from tests.image_files import png_chunk, png_header
+from tests.phantom import draw_chest_phantom
+from tests.web.posting import CONTENT_TYPE, form
 from tests.web.serving import RunningApp, run_command
+
+logger = logging.getLogger(__name__)
+
+_VARIANTS = 6
+_PATIENCE = 120
+_HUNG_UP = "no answer waited for"
+_BUSY = ("busy", "timeout")
+_GROWTH = 0.05
+_FEWEST_SAMPLES = 60  # a server has not warmed up before
+_PARTS = 15
+_MEBIBYTE = 2**20
+
+
+@dataclass(frozen=True)
+class Message:
+    """One request.
+
+    Attributes:
+        kind: its name in the table.
+        body: what is sent.
+        statuses: what is right to answer; nothing where the client hangs up before.
+        path: where it goes to.
+        content_type: of the body.
+        length: the length that the client announces, if that is not the body's.
+    """
+
+    kind: str
+    body: bytes = field(repr=False)
+    statuses: tuple[int, ...]
+    path: str = "/predict"
+    content_type: str = CONTENT_TYPE
+    length: int | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a request.
+
+    Attributes:
+        kind: of the message.
+        status: of the answer with its code, or what went wrong on the way.
+        seconds: from the first byte sent to the last one received.
+        is_right: whether the status is one of those that the message may get.
+        is_deliberate: whether the server refused it because it was busy.
+    """
+
+    kind: str
+    status: str
+    seconds: float
+    is_right: bool
+    is_deliberate: bool
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a soak and print its tables."""
-    options = _parse(arguments)
-    with tempfile.TemporaryDirectory() as folder, _start(options, Path(folder) / "log") as server:
-        outcomes, memory, seconds = _soak(server, options)
-    title = f"Soak: {options.server}, {options.clients} clients"
-    tables = f"# {title}\n\n{render(outcomes, memory, seconds)}"
-    sys.stdout.write(f"{tables}\n")
-    options.out.write_text(f"{tables}\n", encoding="utf-8")
-    faults = find_faults(outcomes, memory)
-    sys.stderr.writelines(f"FAULT: {fault}\n" for fault in faults)
-    return 1 if faults else 0
-
-
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    """Run a soak, write its tables, and return the status to exit with."""
+    parser = build_parser(__doc__, "soak")
     parser.add_argument("--minutes", type=float, default=10.0, help="at least so long")
     parser.add_argument("--requests", type=int, default=20_000, help="at least so many")
     parser.add_argument("--clients", type=int, default=6, help="that send at the same time")
     parser.add_argument("--server", choices=["waitress", "gunicorn"], default="waitress")
-    parser.add_argument("--model", type=Path, default=Path("best_model.pth"), help="checkpoint")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("benchmarks/soak.md"),
-        help="Markdown (default: %(default)s)",
-    )
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    gunicorn = options.server == "gunicorn"
+    command = ["-m", "gunicorn", "app:create_app()"] if gunicorn else ["app.py"]
+    threads = max(1, (os.cpu_count() or 1) // (2 if gunicorn else 1))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        run_command(
+            [sys.executable, *command],
+            options.model.resolve(),
+            Path(folder) / "log",
+            RESFORMER_PORT="0",
+            OMP_NUM_THREADS=str(threads),
+        ) as server,
+    ):
+        outcomes, memory, seconds = soak(server, options)
+    title = f"# Soak: {options.server}, {options.clients} clients"
+    publish(f"{title}\n\n{render(outcomes, memory, seconds)}", options.out)
+    faults = find_faults(outcomes, memory)
+    for fault in faults:
+        logger.error("FAULT: %s", fault)
+    return 1 if faults else 0
 
 
-def _start(options: argparse.Namespace, log: Path) -> AbstractContextManager[RunningApp]:
-    by_gunicorn = options.server == "gunicorn"
-    command = ["-m", "gunicorn", "app:create_app()"] if by_gunicorn else ["app.py"]
-    threads = max(1, (os.cpu_count() or 1) // (2 if by_gunicorn else 1))
-    return run_command(
-        [sys.executable, *command],
-        options.model.resolve(),
-        log,
-        RESFORMER_PORT="0",
-        OMP_NUM_THREADS=str(threads),
-    )
+def soak(server: RunningApp, options: argparse.Namespace) -> tuple[list[Outcome], list[int], float]:
+    """Let clients send until there is enough.
 
-
-def _soak(
-    server: RunningApp, options: argparse.Namespace
-) -> tuple[list[Outcome], list[int], float]:
-    with urllib.request.urlopen(f"{server.url}/model", timeout=60) as response:
+    Returns:
+        what became of each request, the server's memory in bytes once a second, and the seconds.
+    """
+    with urllib.request.urlopen(f"{server.url}/model", timeout=_PATIENCE) as response:
         has_gate = json.load(response)["gate"] is not None
     good, bad = good_messages(), bad_messages(has_gate=has_gate)
     outcomes: list[Outcome] = []
     start = time.monotonic()
 
-    def is_done() -> bool:
-        minutes = (time.monotonic() - start) / 60
-        return bool(minutes >= options.minutes and len(outcomes) >= options.requests)
+    def mix(seed: int) -> Iterator[Message]:
+        choose = random.Random(seed).choice
+        for number in itertools.count(seed):
+            minutes = (time.monotonic() - start) / 60
+            if minutes >= options.minutes and len(outcomes) >= options.requests:
+                return
+            yield choose((good, bad)[number % 2])
 
     with (
         watch_memory(server.process.pid) as memory,
         ThreadPoolExecutor(options.clients) as clients,
     ):
         running = [
-            clients.submit(send_all, server.url, _mix(good, bad, seed), outcomes.append, is_done)
+            clients.submit(send_all, server.url, mix(seed), outcomes.append)
             for seed in range(options.clients)
         ]
         for client in running:
@@ -99,10 +159,200 @@ def _soak(
     return outcomes, memory, time.monotonic() - start
 
 
-def _mix(good: Sequence[Message], bad: Sequence[Message], seed: int) -> Iterator[Message]:
-    """Alternate between the two for ever, each in an order of its own."""
-    choose = random.Random(seed).choice
-    return (choose((good, bad)[number % 2]) for number in itertools.count(seed))
+def send_all(url: str, messages: Iterable[Message], note: Callable[[Outcome], None]) -> None:
+    """Send messages one after the other over a connection that is kept, and note each outcome."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=_PATIENCE)
+    for message in messages:
+        start = time.perf_counter()
+        try:
+            status, code = _exchange(connection, message)
+        except (OSError, http.client.HTTPException) as error:
+            status, code = 0, type(error).__name__
+            connection.close()
+        seconds = time.perf_counter() - start
+        busy = status == 503 and code in _BUSY
+        right = status in message.statuses if message.statuses else code == _HUNG_UP
+        shown = f"{status or ''} {code}".strip()
+        note(Outcome(message.kind, shown, seconds, right or busy, busy))
+    connection.close()
+
+
+def _exchange(connection: http.client.HTTPConnection, message: Message) -> tuple[int, str]:
+    """Send a message; return the status of the answer and its code, empty for a good one."""
+    connection.putrequest("POST", message.path)
+    connection.putheader("Content-Type", message.content_type)
+    length = len(message.body) if message.length is None else message.length
+    connection.putheader("Content-Length", str(length))
+    connection.endheaders(message.body)
+    if not message.statuses:
+        connection.close()
+        return 0, _HUNG_UP
+    response = connection.getresponse()
+    answer = json.loads(response.read())
+    if length != len(message.body):
+        connection.close()  # the server waits for the rest
+    return response.status, answer.get("code", "")
+
+
+@contextmanager
+def watch_memory(pid: int) -> Iterator[list[int]]:
+    """Add the resident bytes of a process and its descendants to a list, once a second."""
+    samples = [resident_bytes(pid)]
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(1.0):
+            samples.append(resident_bytes(pid))
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        over.set()
+        thread.join()
+
+
+def find_faults(outcomes: Sequence[Outcome], memory: Sequence[int]) -> list[str]:
+    """Return what must not have happened."""
+    wrong = Counter(f"{o.kind}: {o.status}" for o in outcomes if not o.is_right)
+    faults = [f"{count} x wrong answer to {what}" for what, count in wrong.most_common()]
+    warm, end = _phases(memory)[1:3]
+    if len(memory) >= _FEWEST_SAMPLES and end > warm * (1 + _GROWTH):
+        faults.append(f"memory grew from {warm:.0f} to {end:.0f} MiB after warm-up")
+    return faults
+
+
+def render(outcomes: Sequence[Outcome], memory: Sequence[int], seconds: float) -> str:
+    """Return the tables in Markdown.
+
+    Args:
+        outcomes: of all requests.
+        memory: bytes of all processes of the server, at even intervals.
+        seconds: that it took.
+    """
+    bad = sum(o.kind.startswith("bad") for o in outcomes)
+    deliberate = sum(o.is_deliberate for o in outcomes)
+    server_errors = sum(o.status.startswith("5") and not o.is_deliberate for o in outcomes)
+    wrong = sum(not o.is_right for o in outcomes)
+    start, warm, end, most = (f"{value:.0f}" for value in _phases(memory))
+    parts = np.array_split(np.asarray(memory), min(_PARTS, len(memory)))
+    over_time = ", ".join(f"{np.median(part) // _MEBIBYTE:.0f}" for part in parts)
+    memory_rows = [
+        ("at the start, model loaded", start),
+        ("after warm-up (median of the second fifth)", warm),
+        ("at the end (median of the last fifth)", end),
+        ("at most", most),
+        (f"over time, medians of {_PARTS} equal parts", over_time),
+    ]
+    rows = []
+    kinds = {outcome.kind for outcome in outcomes}
+    for kind in sorted(kinds, key=lambda kind: (kind.startswith("bad"), kind)):
+        mine = [outcome for outcome in outcomes if outcome.kind == kind]
+        counts = sorted(Counter(outcome.status for outcome in mine).items())
+        answers = ", ".join(f"{count:,} x {status}" for status, count in counts)
+        times = 1000 * np.percentile([outcome.seconds for outcome in mine], [50, 95, 99])
+        rows.append((kind, answers, *(f"{milliseconds:.0f}" for milliseconds in times)))
+    return (
+        f"{len(outcomes):,} requests in {seconds / 60:.1f} minutes, {bad:,} of them bad: "
+        f"{server_errors} server errors, {deliberate} deliberate 503, {wrong} wrong answers.\n\n"
+        f"{render_table(('memory of the server', 'MiB'), memory_rows)}\n\n"
+        f"{render_table(('request', 'answers', 'p50 ms', 'p95 ms', 'p99 ms'), rows)}"
+    )
+
+
+def _phases(memory: Sequence[int]) -> tuple[float, float, float, float]:
+    """Return MiB at the start, after warm-up (a fifth of the time), at the end, and at most."""
+    fifth = max(1, len(memory) // 5)
+    warm = np.median(memory[fifth : 2 * fifth] or memory)
+    values = np.array([memory[0], warm, np.median(memory[-fifth:]), max(memory)]) / _MEBIBYTE
+    start, warm, end, most = values.tolist()
+    return start, warm, end, most
+
+
+def good_messages() -> list[Message]:
+    """Return drawn films of several sizes in every way that they can be sent."""
+    messages = []
+    for seed in range(_VARIANTS):
+        film = draw_chest_phantom(256 + 64 * seed, seed)
+        data_set = radiograph(film.astype("u2") * 16, bits_stored=12)
+        png, jpeg, dicom = encode(film), encode(film, "JPEG"), write(data_set)
+        j2k = write(data_set, JPEG2000Lossless)
+        document = json.dumps({"image": base64.b64encode(png).decode()}).encode()
+        batch = form([("files", "film", data) for data in (png, jpeg, dicom)])
+        # A gate may find that drawings are no films: half of them insist on an answer.
+        path, statuses = ("/predict?force=1", (200,)) if seed % 2 else ("/predict", (200, 422))
+        messages += [
+            *[Message("PNG", _upload(png), statuses, path)] * 2,
+            *[Message("JPEG", _upload(jpeg), statuses, path)] * 2,
+            Message("DICOM", _upload(dicom), statuses, path),
+            Message("DICOM, JPEG 2000", j2k, statuses, path, "image/dicom"),
+            Message("JSON", document, statuses, path, "application/json"),
+            Message("with evidence", _upload(png), (200,), "/predict?force=1&explain=1"),
+            Message("batch of 3", batch, (200,), "/predict/batch"),
+        ]
+    return messages
+
+
+def bad_messages(*, has_gate: bool) -> list[Message]:
+    """Return requests that deserve no answer about a film."""
+    rng = np.random.default_rng(0)
+    film = draw_chest_phantom(400, _VARIANTS)
+    png, dicom = encode(film), write(radiograph(film.astype("u2") * 16, bits_stored=12))
+    any_answer = (200, 400, 413, 415, 422)
+    noise = [encode(rng.integers(0, 256, (300, 300), dtype=np.uint8)) for _ in range(4)]
+    files: list[tuple[str, tuple[int, ...], list[bytes]]] = [
+        ("truncated", (400, 415), [png[: len(png) // 2], dicom[: len(dicom) // 2]]),
+        ("bits flipped", any_answer, [_flip_bits(data, rng) for data in [png, dicom] * 4]),
+        ("wrong type", (415,), [b"%PDF-1.7 film", b"<html>film</html>", b"PK\3\4film"]),
+        ("empty", (400,), [b""]),
+        ("noise", (422,) if has_gate else (200,), noise),
+        ("bomb", any_answer, _bombs()),
+    ]
+    documents = (b'{"image": "no base64"}', b'{"image":' * 5000, b"[" * 50_000)
+    spoilt = form([("files", "film", data) for data in (png, png[:999], b"", b"text")])
+    return [
+        *(Message(f"bad: {kind}", _upload(d), right) for kind, right, data in files for d in data),
+        *(Message("bad: JSON", d, (400,), content_type="application/json") for d in documents),
+        Message("bad: no file", form([], note="film"), (400,)),
+        Message("bad: 10,000 parts", form([("x", "y", b"z")] * 10_000), (413,)),
+        Message("bad: announces 1 TB", b"", (413,), length=10**12),
+        Message("bad: hangs up", _upload(png), (), length=10**6),
+        Message("bad: 3 in a batch of 4", spoilt, (200,), "/predict/batch"),
+    ]
+
+
+def _upload(data: bytes) -> bytes:
+    return form([("file", "film", data)])
+
+
+def _flip_bits(data: bytes, rng: np.random.Generator) -> bytes:
+    """Flip twenty bits of a file, past its beginning."""
+    spoilt = bytearray(data)
+    for position in rng.integers(len(data) // 10, len(data), 20):
+        spoilt[position] ^= 1 << int(rng.integers(8))
+    return bytes(spoilt)
+
+
+def _bombs() -> list[bytes]:
+    """Return small files that announce, or unpack to, a great deal."""
+    packed = zlib.compress(bytes(100_000_000), 9)
+    text = png_chunk(b"zTXt", b"a\0\0" + packed)
+    png = encode(draw_chest_phantom(64))
+    tags = ((256, 60_000), (257, 60_000), (258, 8), (259, 8), (262, 1), (273, 8))
+    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags]
+    entries.append(struct.pack("<HHII", 279, 4, 1, len(packed)))
+    directory = struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+    runs = b"\x81\x00" * 200_000
+    frame = struct.pack("<16I", 2, 64, 64 + len(runs), *[0] * 13) + runs + runs
+    values = np.arange(4096, dtype="u2").reshape(64, 64)
+    return [
+        png_header(60_000, 60_000),
+        png[:33] + text + png[33:],
+        b"II*\0" + struct.pack("<I", 8 + len(packed)) + packed + directory,
+        write_frame(radiograph(values), RLELossless, frame),
+        write_frame(radiograph(values, Rows=60_000, Columns=60_000), RLELossless, frame),
+    ]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Runs all speed benchmarks one after the other and puts their summary into the README.
+"""Run all benchmarks of speed one after the other and put their summary into the README.
 
     pip install -r requirements-benchmarks.txt
     python -m benchmarks.speed
@@ -16,50 +16,46 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
-from benchmarks import growth, network, request, runtimes, service, start, training
-from benchmarks.reporting import Summary, publish
-from benchmarks.timing import describe_machine
-from resformer.evaluation.card import render_table
+from benchmarks import growth, network, request, service, training
+from benchmarks.common import FOLDER, Summary, SummaryRow, describe_machine, publish
+from resformer.evaluation.tables import render_table, replace_block
 
-BEGIN, END = "<!-- speed:begin -->", "<!-- speed:end -->"
 BENCHMARKS: Mapping[str, Callable[[Sequence[str]], Summary]] = {
-    "network": network.main,
     "request": request.main,
     "service": service.main,
     "training": training.main,
     "growth": growth.main,
-    "start": start.main,
     # The last one: after OpenVINO has run in it, a process that starts others may crash.
-    "runtimes": runtimes.main,
+    "network": network.main,
 }
-_HEADER = ("what", "ours", "beside it")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure everything, and write the summary."""
     options = _parse(arguments)
     machine = describe_machine(options.threads)
-    rows: list[tuple[str, str, str]] = []
+    rows: list[SummaryRow] = []
     for name, measure in BENCHMARKS.items():
-        out = options.folder / f"{name}.md"
         shared = ["--model", str(options.model), "--threads", str(options.threads)]
-        summary = measure([*shared, "--out", str(out), *options.more.get(name, [])])
-        rows += [(row.what, row.ours, row.beside) for row in summary]
-    text = f"{date.today():%d %B %Y}; {machine} Medians.\n\n{render_table(_HEADER, rows)}"
+        out = ["--out", str(options.folder / f"{name}.md")]
+        rows += measure([*shared, *out, *options.more.get(name, [])])
+    table = render_table(("what", "ours", "beside it"), rows)
+    text = f"{date.today():%d %B %Y}; {machine} Medians.\n\n{table}"
     publish(text, options.folder / "speed.md")
-    quote_into(options.readme, text)
-    quote_into(options.folder / "README.md", collect(options.folder))
+    whole = {options.readme: text, options.folder / "README.md": collect(options.folder)}
+    for path, content in whole.items():
+        path.write_text(quote(path.read_text(encoding="utf-8"), content), encoding="utf-8")
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.speed",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--model", type=Path, default=Path("best_model.pth"), help="checkpoint")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of the network")
-    parser.add_argument(
-        "--folder", type=Path, default=Path(__file__).parent, help="of the tables and plots"
-    )
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="of the tables and plots")
     parser.add_argument("--readme", type=Path, default=Path("README.md"))
     parser.add_argument(
         "--more",
@@ -85,32 +81,19 @@ def collect(folder: Path) -> str:
     """Return all tables that the benchmarks wrote into a folder, each with its plot."""
     parts = []
     for name in BENCHMARKS:
-        table = (folder / f"{name}.md").read_text(encoding="utf-8").strip()
-        plot = (
-            f"\n\n![Plot of the table above]({name}.png)"
-            if (folder / f"{name}.png").is_file()
-            else ""
-        )
-        parts.append(f"### {name.capitalize()}\n\n{table}{plot}")
+        parts += [f"### {name.capitalize()}", (folder / f"{name}.md").read_text("utf-8").strip()]
+        if (folder / f"{name}.png").is_file():
+            parts.append(f"![Plot of the table above]({name}.png)")
     return "\n\n".join(parts)
 
 
-def quote_into(path: Path, text: str) -> None:
-    """Put a text between the marks of a file; see :func:`quote`."""
-    path.write_text(quote(path.read_text(encoding="utf-8"), text), encoding="utf-8")
-
-
 def quote(readme: str, text: str) -> str:
-    """Return a README with the text between the marks.
+    """Return a README with the text between its marks ``<!-- speed:begin -->`` and ``end``.
 
     Raises:
         ValueError: if it lacks the marks.
     """
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"the README lacks {BEGIN} and {END}: put both where the table belongs")
-    return f"{before}{begin}\n{text.strip()}\n{end}{after}"
+    return replace_block(readme, "speed", text.strip())
 
 
 if __name__ == "__main__":

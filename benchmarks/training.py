@@ -1,15 +1,13 @@
-"""Measures how fast a training goes, ours against torchvision's ResNet-18 in the same loop.
+"""Measure how fast a training goes, ours against torchvision's ResNet-18 in the same loop.
 
-    pip install -r requirements-benchmarks.txt
     python -m benchmarks.training
 
 The checkpoint says how our network is built and how its films are varied. Drawn films go through
 the project's own loader, augmentation, loss and optimiser, in turns: an epoch of one network, an
 epoch of the other; first in one process with workers and threads, then by ``torchrun`` in as many
 processes as there are threads. The loader alone is timed too: where it is the slower part, the
-network is not what to improve. `--splits 1:1 1:2 2:1 2:2` measures ours for each number of workers
-that augment and of threads that the network gets. How long the checkpoint itself was trained until
-it reached an accuracy is read from its history.
+network is not what to improve. How long the checkpoint itself was trained until it reached an
+accuracy is read from its history.
 """
 
 from __future__ import annotations
@@ -21,35 +19,57 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import nn
 
-from benchmarks.reporting import Summary, SummaryRow, publish, speed_parser
-from benchmarks.timing import describe_machine
-from benchmarks.training_films import drawn_films, training_config
-from benchmarks.training_loop import CPU, OURS, RESNET, Split, measure, measure_split
-from benchmarks.training_report import (
-    Rates,
-    describe_history,
-    minutes_to_accuracy,
-    plot_rates,
-    render_rates,
-    render_splits,
-    whole_history,
+from benchmarks.common import (
+    Summary,
+    SummaryRow,
+    build_speed_parser,
+    describe_machine,
+    publish,
+    save_bars,
 )
+from benchmarks.network import OURS, build_baseline
 from resformer.checkpoint import Checkpoint, load_checkpoint
+from resformer.data.augment import CACHE_MARGIN, STRENGTHS, FilmAugmentation
+from resformer.data.dataset import FilmDataset
+from resformer.data.masks import RegionMasks
+from resformer.data.surroundings import BackgroundReplacement, StyleExchange
+from resformer.evaluation.lineage import list_stages
+from resformer.evaluation.tables import render_table
+from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.training.config import TrainingConfig
+from resformer.training.data import build_loader
+from resformer.training.distributed import ProcessGroup, join_processes
+from resformer.training.learner import Learner, build_learner, build_loss, train_one_epoch
 from resformer.training.optim import choose_precision
+from resformer.transforms import InputSpec
+from tests.phantom import draw_chest_phantom
+
+RESNET, LOADER = "ResNet-18", "loader alone"
+CPU = torch.device("cpu")
+ALONE = ProcessGroup(0, 1, CPU)
+_DRAWN = 32
+# Of a lung, as a share of half the side: away from the middle, half its width, half its height.
+_LUNG = (0.42, 0.28, 0.6)
+
+Rates = dict[str, list[float]]
 
 
 def main(arguments: Sequence[str] | None = None) -> Summary:
-    """Measure, and write the table and its plot."""
+    """Measure, and write the table and its plot; a process of torchrun writes its rates alone."""
     options = _parse(arguments)
-    torch.set_num_threads(options.threads)
-    machine = describe_machine(options.threads)
     checkpoint = load_checkpoint(options.model)
+    network = checkpoint.model_config
     config = training_config(
         checkpoint,
         input_size=options.size,
@@ -57,32 +77,55 @@ def main(arguments: Sequence[str] | None = None) -> Summary:
         epochs=options.epochs + 1,
         device="cpu",
     )
-    network = checkpoint.model_config
-    films = drawn_films(options.films, network.num_classes, config)
-    splits = {s: measure_split(films, network, config, s, options.epochs) for s in options.splits}
+    films = draw_films(options.films, network.num_classes, config)
+    if options.rates:
+        torch.set_num_threads(1)
+        with join_processes(CPU) as group:
+            rates = measure(films, network, config, options.epochs, group)
+            if group.is_main:
+                options.rates.write_text(json.dumps(rates), encoding="utf-8")
+        return ()
+    machine = describe_machine(options.threads)
     torch.set_num_threads(options.threads)
-    alone = measure(films, network, config, options.epochs)
-    together = measure_together(options) if options.processes > 1 else {}
+    measured = {"one process": measure(films, network, config, options.epochs)}
+    if options.processes > 1:
+        measured[f"{options.processes} processes"] = measure_together(options)
     rates = {
-        **alone,
-        **{f"{name}, {options.processes} processes": together[name] for name in together},
+        name if how == "one process" else f"{name}, {how}": found
+        for how, by_name in measured.items()
+        for name, found in by_name.items()
     }
+    medians = {name: statistics.median(found) for name, found in rates.items()}
+    rows = [(name, f"{medians[name]:.0f}", f"{max(found):.0f}") for name, found in rates.items()]
     parts = [
         machine,
         f"{options.films} films of {options.size} x {options.size}, augmented, in batches of "
         f"{config.batch_size}, {choose_precision(config.precision, CPU)}; {options.epochs} epochs. "
         f"One process augments by {config.workers} workers; several have one thread each and none.",
-        render_rates(rates),
-        *([render_splits(splits)] if splits else []),
+        render_table(("network", "images/s, median", "fastest epoch"), rows),
         describe_history(checkpoint, options.accuracy),
     ]
     publish("\n\n".join(parts), options.out)
-    plot_rates(rates, options.out.with_suffix(".png"))
-    return summarise(alone, together, checkpoint, options)
+    save_bars({"images/s": medians}, options.out.with_suffix(".png"))
+    reached = reach_accuracy(read_history(checkpoint), options.accuracy)
+    return (
+        *(
+            SummaryRow(
+                f"training, images/s, augmented, {how}",
+                f"{statistics.median(found[OURS]):.0f}",
+                f"{RESNET} {statistics.median(found[RESNET]):.0f}",
+            )
+            for how, found in measured.items()
+        ),
+        SummaryRow(
+            f"training to {options.accuracy:.1%} validation accuracy, minutes",
+            f"{reached[1]:.1f}" if reached else "not reached",
+        ),
+    )
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = speed_parser(__doc__, __file__)
+    parser = build_speed_parser(__doc__, "training")
     parser.add_argument("--size", type=int, default=128, help="side of the input")
     parser.add_argument("--films", type=int, default=1024, help="in an epoch")
     parser.add_argument("--epochs", type=int, default=3)
@@ -94,64 +137,132 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="that train together, the second time; 1: only one process is measured",
     )
     parser.add_argument("--accuracy", type=float, default=0.886, help="of the history")
-    parser.add_argument(
-        "--splits",
-        nargs="+",
-        type=_read_split,
-        default=[],
-        metavar="WORKERS:THREADS",
-        help="of the cores, to compare",
-    )
+    # Of each process that torchrun starts: where the main one writes the rates.
+    parser.add_argument("--rates", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
 
-def _read_split(text: str) -> Split:
-    workers, _, threads = text.partition(":")
-    if not (workers.isdecimal() and threads.isdecimal() and int(threads)):
-        raise argparse.ArgumentTypeError(f"expected WORKERS:THREADS, such as 1:2, got {text!r}")
-    return int(workers), int(threads)
+def training_config(checkpoint: Checkpoint, **changes: Any) -> TrainingConfig:
+    """Return how a checkpoint was trained, with changes; defaults where it does not say."""
+    told = {**checkpoint.training.get("config", {}), **changes}
+    known = {option.name for option in fields(TrainingConfig)}
+    return TrainingConfig(**{name: value for name, value in told.items() if name in known})
+
+
+def draw_films(count: int, classes: int, config: TrainingConfig) -> FilmDataset:
+    """Return films as the cache holds them, augmented as a training augments them."""
+    size = round(config.input_size * CACHE_MARGIN)
+    kinds = np.arange(count) % _DRAWN
+    films = np.stack([draw_chest_phantom(size, seed=seed) for seed in range(_DRAWN)])[kinds]
+    labels = np.arange(count) % classes
+    outlines = np.repeat(_draw_outline(size)[np.newaxis], count, axis=0)
+    region = RegionMasks(outlines, np.ones(count, dtype=np.float32), "drawn")
+    share, exchange = config.background_replacement, config.style_exchange
+    return FilmDataset(
+        films,
+        labels,
+        InputSpec(config.input_size),
+        augmentation=FilmAugmentation(config.input_size, STRENGTHS[config.augmentation]),
+        masks=[region] * (config.lung_head + config.infection_head),
+        background=BackgroundReplacement(films, outlines, share) if share else None,
+        style=StyleExchange(films, labels, exchange) if exchange else None,
+    )
+
+
+def _draw_outline(size: int) -> NDArray[np.uint8]:
+    """Return two ovals where a film has its lungs, ``(size, size)``, 255 inside."""
+    away, width, height = _LUNG
+    y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
+    inside = np.hypot((np.abs(x) - away) / width, y / height) < 1
+    return np.where(inside, np.uint8(255), np.uint8(0))
+
+
+def measure(
+    films: FilmDataset,
+    network: ResFormerConfig,
+    config: TrainingConfig,
+    epochs: int,
+    group: ProcessGroup = ALONE,
+) -> Rates:
+    """Return the images a second of each epoch, by network, and of the loader alone."""
+    loader = build_loader(films, config, group)
+    plain = replace(network, lung_head=False, infection_head=False)
+
+    def learn(sizes: ResFormerConfig, build: Callable[[ResFormerConfig], nn.Module]) -> Learner:
+        loss = build_loss(sizes, config)
+        return build_learner(loss, len(loader), sizes, config, group, build=build)
+
+    learners = {
+        OURS: learn(network, IdentityMappingResFormer),
+        RESNET: learn(plain, lambda sizes: build_baseline(RESNET, sizes.num_classes)),
+    }
+    rates: Rates = {name: [] for name in (*learners, LOADER)}
+    for epoch in range(epochs + 1):
+        for name, learner in learners.items():
+            found = train_one_epoch(learner, loader, group, label=name, progress=False)
+            rates[name].append(found["images_per_second"])
+        group.from_main(None)
+        start = time.perf_counter()
+        for _ in loader:
+            pass
+        rates[LOADER].append(len(films) / (time.perf_counter() - start))
+        if epoch == 0:  # it warms up and does not count
+            rates = {name: [] for name in rates}
+    return rates
 
 
 def measure_together(options: argparse.Namespace) -> Rates:
     """Return the same rates of several processes that train together, over all of them."""
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "rates.json"
+        rates = Path(folder) / "rates.json"
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        worker = ["--nproc-per-node", str(options.processes), "-m", "benchmarks.training_loop"]
-        same = (
-            f"--{name}={getattr(options, name)}" for name in ("model", "size", "films", "epochs")
-        )
+        worker = ["--nproc-per-node", str(options.processes), "-m", "benchmarks.training"]
+        names = ("model", "size", "films", "epochs")
+        same = [f"--{name}={getattr(options, name)}" for name in names]
         subprocess.run(
-            [*torchrun, *worker, *same, f"--out={out}"],
+            [*torchrun, *worker, *same, "--workers=0", f"--rates={rates}"],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             check=True,
         )
-        rates: Rates = json.loads(out.read_text(encoding="utf-8"))
-    return rates
+        found: Rates = json.loads(rates.read_text(encoding="utf-8"))
+    return found
 
 
-def summarise(
-    alone: Rates, together: Rates, checkpoint: Checkpoint, options: argparse.Namespace
-) -> Summary:
-    """Return the images a second and the minutes to an accuracy."""
-    measured = {"one process": alone}
-    if together:
-        measured[f"{options.processes} processes"] = together
-    minutes = minutes_to_accuracy(whole_history(checkpoint), options.accuracy)
+def read_history(checkpoint: Checkpoint) -> list[Mapping[str, float]]:
+    """Return the epochs of all stages of a checkpoint's training, the first stage first."""
+    stages = list_stages(checkpoint.training)
+    return [figures for stage in stages for figures in stage.get("history", [])]
+
+
+def reach_accuracy(
+    history: Sequence[Mapping[str, float]], accuracy: float
+) -> tuple[int, float] | None:
+    """Return the first epoch with such a validation accuracy, from 1, and the minutes until then.
+
+    Returns:
+        None where no epoch reaches it.
+    """
+    seconds = 0.0
+    for number, figures in enumerate(history, start=1):
+        seconds += figures["seconds"]
+        if figures["validation_accuracy"] >= accuracy:
+            return number, seconds / 60
+    return None
+
+
+def describe_history(checkpoint: Checkpoint, accuracy: float) -> str:
+    """Say in a sentence how long a checkpoint was trained until it reached an accuracy."""
+    history = read_history(checkpoint)
+    reached = reach_accuracy(history, accuracy)
+    if reached is None:
+        return f"The checkpoint's history has no epoch with {accuracy:.1%} validation accuracy."
+    epoch, minutes = reached
+    rate = statistics.median(figures["images_per_second"] for figures in history)
+    before = ", after the stage that learns the lungs" if "lungs" in checkpoint.training else ""
     return (
-        *(
-            SummaryRow(
-                f"training, images/s, augmented, {how}",
-                f"{statistics.median(rates[OURS]):.0f}",
-                f"{RESNET} {statistics.median(rates[RESNET]):.0f}",
-            )
-            for how, rates in measured.items()
-        ),
-        SummaryRow(
-            f"training to {options.accuracy:.1%} validation accuracy, minutes",
-            "not reached" if minutes is None else f"{minutes:.1f}",
-            "",
-        ),
+        f"The checkpoint reached {accuracy:.1%} validation accuracy in epoch {epoch}, with "
+        f"{minutes:.1f} minutes of training at a median of {rate:.0f} images/s{before}; validation "
+        "is not counted. It was trained on whatever else the machine had to do."
     )
 
 

@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,12 +26,12 @@ from resformer.data.manifest import (
     read_manifest,
     write_manifest,
 )
-from resformer.evaluation.answers import classify_films
 from resformer.evaluation.metrics import evaluate_predictions
+from resformer.evaluation.predictions import classify_films
 from resformer.export import add_graph_if_possible
 from resformer.images import decode_image
 from resformer.predict import Predictor
-from resformer.training.config import RECIPES, TrainingConfig
+from resformer.training.config import RECIPES, TrainingConfig, change_recipe
 from resformer.training.train import train as run_training
 
 logger = logging.getLogger(__name__)
@@ -244,13 +244,7 @@ def _choose_recipe(recipe: str | TrainingConfig, changes: dict[str, Any]) -> Tra
     if isinstance(recipe, str) and recipe not in RECIPES:
         raise ValueError(f"there is no recipe {recipe!r}: choose one of {', '.join(RECIPES)}")
     config = RECIPES[recipe] if isinstance(recipe, str) else recipe
-    unknown = sorted(set(changes) - set(TrainingConfig.__dataclass_fields__))
-    if unknown:
-        raise ValueError(
-            f"a training has no option {', '.join(unknown)}: "
-            f"choose among {', '.join(TrainingConfig.__dataclass_fields__)}"
-        )
-    return replace(config, **changes)
+    return change_recipe(config, changes)
 
 
 def evaluate(

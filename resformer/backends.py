@@ -11,6 +11,7 @@ weights do.
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import logging
 from collections.abc import Mapping
@@ -28,7 +29,7 @@ from resformer.devices import place_model
 from resformer.gate.gate import describe
 from resformer.layers import ConvNormAct
 from resformer.model import NUM_STAGES, IdentityMappingResFormer
-from resformer.transforms import to_input
+from resformer.transforms import InputSpec, to_input
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -130,9 +131,19 @@ class PyTorchBackend:
     name = "torch"
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
-        self._spec = checkpoint.input_spec
+        self._take(checkpoint.build_model(), checkpoint.input_spec, device)
+
+    @classmethod
+    def from_model(cls, model: IdentityMappingResFormer, spec: InputSpec) -> PyTorchBackend:
+        """Run a copy of a network as it is now, in evaluation mode on its own device."""
+        backend = cls.__new__(cls)
+        backend._take(copy.deepcopy(model).eval(), spec, next(model.parameters()).device)
+        return backend
+
+    def _take(self, model: IdentityMappingResFormer, spec: InputSpec, device: torch.device) -> None:
+        self._spec = spec
         self._device = device
-        self._model = place_model(fold_batch_norm(checkpoint.build_model()), device)
+        self._model = place_model(fold_batch_norm(model), device)
 
     @torch.inference_mode()
     def compute(self, pixels: NDArray[np.uint8]) -> NetworkOutputs:

@@ -232,7 +232,11 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
 
 
 def save_atomically(content: dict[str, Any], path: Path) -> None:
-    """Write ``content`` with ``torch.save`` beside ``path`` and move it into place."""
+    """Write ``content`` with ``torch.save`` beside ``path`` and move it into place.
+
+    Raises:
+        OSError: if it cannot be written, as on a full disk.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -242,9 +246,10 @@ def save_atomically(content: dict[str, Any], path: Path) -> None:
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)
         os.replace(temporary, path)
-    except BaseException:
+    except RuntimeError as error:  # what torch.save makes of a full disk
+        raise OSError(f"{path} cannot be written: {error.__context__ or error}") from error
+    finally:
         Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def content_digest(content: Mapping[str, Any]) -> str:

@@ -300,3 +300,20 @@ def compute_logits(model: nn.Module, batch: Tensor) -> Tensor:
     """
     logits: Tensor = model(batch.contiguous(memory_format=torch.channels_last))
     return logits.double()
+
+
+NOT_A_FILM = "not_a_chest_xray"
+UNCERTAIN = "uncertain"
+
+
+def list_warnings(prediction: Prediction) -> dict[str, str]:
+    """Return what to know before relying on a prediction: sentences for people, by code."""
+    warnings = {}
+    if prediction.gate and not prediction.gate.accepted:
+        warnings[NOT_A_FILM] = f"{prediction.gate.reason} The estimate may mean nothing."
+    if prediction.abstained:
+        warnings[UNCERTAIN] = (
+            "Uncertain: the model has not seen enough films like this one. "
+            "Do not rely on its probabilities."
+        )
+    return warnings

@@ -25,9 +25,11 @@ def encode(pixels: NDArray[np.uint8], kind: str = "PNG") -> bytes:
     return stream.getvalue()
 
 
-def write_data_set(root: Path, counts: Mapping[str, int], folder: str = "images") -> Path:
+def write_data_set(
+    root: Path, counts: Mapping[str, int], folder: str = "images", first_seed: int = 0
+) -> Path:
     """Write so many different images of each class to ``<root>/<Class>/<folder>``."""
-    seed = 0
+    seed = first_seed
     for name, count in counts.items():
         images = root / name / folder
         images.mkdir(parents=True)

@@ -13,9 +13,11 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from PIL import Image
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.sequence import Sequence
+from pydicom.tag import Tag
 from pydicom.uid import (
     UID,
     ComputedRadiographyImageStorage,
@@ -71,6 +73,13 @@ def radiograph(values: NDArray[Any], *, bits_stored: int | None = None, **header
     return dataset
 
 
+def put(dataset: Dataset, keyword: str, value: bytes, vr: str = "DS") -> None:
+    """Set an attribute to bytes that pydicom would not write."""
+    tag = Tag(tag_for_keyword(keyword) or 0)
+    value += b" " * (len(value) % 2)
+    dataset[tag] = RawDataElement(tag, vr, len(value), value, 0, False, True)
+
+
 def write(dataset: Dataset, syntax: str = ExplicitVRLittleEndian) -> bytes:
     """The file in a transfer syntax; the pixels of ``dataset`` are little-endian."""
     if syntax in GDCM_NAMES:
@@ -91,13 +100,19 @@ def write_frame(dataset: Dataset, syntax: str, frame: bytes, *, fragments: int =
     return _save(dataset, syntax)
 
 
-def lookup_table(first: int, depth: int, entries: list[int]) -> Sequence:
-    """A modality or VOI LUT sequence of one item."""
+def lookup_table(
+    first: int, depth: int, entries: NDArray[Any] | list[int], *, count: int | None = None
+) -> Dataset:
+    """An item of a modality or VOI LUT sequence; ``count`` is what its descriptor claims."""
     item = Dataset()
-    item.add_new("LUTDescriptor", "SS" if first < 0 else "US", [len(entries), first, depth])
-    item.add_new("LUTData", "US", entries)
+    length = len(entries) if count is None else count
+    item.add_new("LUTDescriptor", "SS" if first < 0 else "US", [length, first, depth])
+    if 0 < len(entries) < 1 << 15:
+        item.add_new("LUTData", "US", [int(entry) for entry in entries])
+    else:
+        item.add_new("LUTData", "OW", np.asarray(entries, dtype="<u2").tobytes())
     item.ModalityLUTType = "US"
-    return Sequence([item])
+    return item
 
 
 def jpeg(pixels: NDArray[np.uint8]) -> bytes:

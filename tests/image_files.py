@@ -1,13 +1,26 @@
-"""Writes PNG and TIFF files byte by byte, for the kinds that Pillow reads but does not write."""
+"""Write image files, byte by byte for the kinds that Pillow reads but does not write."""
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+
+
+def save(image: Image.Image, name: str, **options: Any) -> bytes:
+    """A file as Pillow writes it."""
+    buffer = io.BytesIO()
+    image.save(buffer, format=name, **options)
+    return buffer.getvalue()
+
+
+def jpeg_segment(code: int, body: bytes) -> bytes:
+    return bytes([0xFF, code]) + struct.pack(">H", len(body) + 2) + body
 
 
 def png_chunk(kind: bytes, body: bytes) -> bytes:
@@ -79,3 +92,37 @@ def tiff(
     )
     directory = struct.pack(f"{order}H", len(tags)) + entries + bytes(4)
     return start + body + bits + directory
+
+
+def bmp_rle(
+    content: NDArray[np.uint8] | bytes, *, bits: Literal[4, 8], size: tuple[int, int] | None = None
+) -> bytes:
+    """A BMP with run lengths, of ``(H, W)`` palette indices or of the runs themselves.
+
+    The palette is a ramp of greys. A size other than the indices' own is a lie.
+    """
+    runs = content if isinstance(content, bytes) else _runs(content, bits)
+    width, height = size or (content.shape[::-1] if isinstance(content, np.ndarray) else (0, 0))
+    colours = 1 << bits
+    palette = b"".join(bytes([255 * n // (colours - 1)] * 3 + [0]) for n in range(colours))
+    start = 54 + len(palette)
+    header = struct.pack("<2sIHHI", b"BM", start + len(runs), 0, 0, start)
+    kind = {8: 1, 4: 2}[bits]
+    header += struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, kind, len(runs), 0, 0, 0, 0)
+    return header + palette + runs
+
+
+def _runs(indices: NDArray[np.uint8], bits: int) -> bytes:
+    """Lines from the bottom up: half of each as runs, the other half as it is."""
+    half = indices.shape[1] // 2 // 4 * 4
+    runs = bytearray()
+    for line in indices[::-1].tolist():
+        for value in line[:half]:
+            runs += bytes([1, value if bits == 8 else value << 4])
+        rest = (
+            line[half:]
+            if bits == 8
+            else [a << 4 | b for a, b in zip(line[half::2], line[half + 1 :: 2], strict=True)]
+        )
+        runs += bytes([0, len(line) - half, *rest]) + bytes(len(rest) % 2) + b"\0\0"
+    return bytes(runs) + b"\0\1"

@@ -49,7 +49,13 @@ def write_external(folder: Path) -> Path:
 
 def report_arguments(model: Path, data: Path, folder: Path) -> list[str]:
     """Write the split and the external films into a folder; arguments of the command."""
-    write_manifest(split_by_number(data), folder / "split.csv")
+    folder.mkdir(exist_ok=True)
+    manifest = split_by_number(data)
+    rows = tuple(
+        replace(row, source="clinic", reading="Negative" if row.class_name == "COVID" else "")
+        for row in manifest.rows
+    )
+    write_manifest(replace(manifest, rows=rows), folder / "split.csv")
     external = write_external(folder / "external")
     return [
         *("report", "--model", str(model), "--data", str(data), "--device", "cpu"),

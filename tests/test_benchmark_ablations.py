@@ -4,134 +4,79 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from torch import nn
 
-from benchmarks import ablation_training
-from benchmarks.ablation_networks import VARIANTS, LastScaleAlone, Variant
-from benchmarks.ablation_training import Bench, measure, prepare
-from benchmarks.ablations import RECIPE, main
-from benchmarks.baselines import WithoutLungs
+from benchmarks.ablations import VARIANTS, main
 from resformer.cli import main as run_command
 from resformer.data.manifest import write_manifest
 from resformer.data.masks import INFECTION_FOLDER, LUNGS_FOLDER
-from resformer.evaluation.card import render_ablations
 from resformer.evaluation.report import read_ablations
+from resformer.evaluation.tables import render_ablations
 from resformer.layers import EMPT, IMTM
 from resformer.layers.simam import SimAM
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
-from resformer.training.films import Workspace
-from resformer.transforms import InputSpec
 from tests.conftest import CLASS_NAMES
 from tests.report_setup import report_arguments, tell_of_a_training
-from tests.training_setup import TINY_TRAINING, split_by_number
+from tests.training_setup import split_by_number
 
-QUICK = replace(
-    RECIPE,
-    **{
-        name: getattr(TINY_TRAINING, name)
-        for name in ("input_size", "batch_size", "warmup_epochs", "precision")
-    },
-    epochs=1,
-    lung_epochs=1,
-)
-OURS = [v for v in VARIANTS if v.name.startswith("ours")]
+PUBLISHED = sorted((Path(__file__).resolve().parent.parent / "docs/ablations").glob("*.json"))
+BY_NAME = {variant.name: variant for variant in VARIANTS}
+BASELINE, STYLE = "MobileNetV3-Small", "ours without style exchange"
 
 
-def tiny(config: ResFormerConfig, variant: Variant) -> nn.Module:
-    network = replace(config, lung_head=variant.lung_head, infection_head=variant.infection_head)
+def tiny(config: ResFormerConfig, name: str) -> IdentityMappingResFormer:
     torch.manual_seed(0)
-    return variant.build(network).eval()
+    model = BY_NAME[name].build(BY_NAME[name].configure(config)).eval()
+    assert isinstance(model, IdentityMappingResFormer)
+    return model
 
 
-def variant(name: str) -> Variant:
-    (found,) = (v for v in VARIANTS if v.name == name)
-    return found
-
-
-@pytest.fixture(scope="module")
-def masked_folder(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The drawn films, those of three classes with a circle as the mask of both regions."""
-    root = tmp_path_factory.mktemp("masked") / "films"
-    shutil.copytree(image_folder, root)
-    mask = Image.new("L", (96, 96))
-    ImageDraw.Draw(mask).ellipse((16, 16, 80, 80), fill=255)
-    for name in CLASS_NAMES[:3]:
-        for region in (LUNGS_FOLDER, INFECTION_FOLDER):
-            (root / name / region).mkdir()
-            for number in range(12):
-                mask.save(root / name / region / f"{name}-{number}.png")
-    return root
-
-
-@pytest.fixture(scope="module")
-def bench(
-    tiny_config: ResFormerConfig, masked_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Bench:
-    manifest = split_by_number(masked_folder)
-    folder = tmp_path_factory.mktemp("bench")
-    workspace = Workspace(masked_folder, manifest, folder, InputSpec(64), with_masks=True)
-    return prepare(workspace, QUICK, tiny_config)
-
-
-@pytest.fixture(scope="module")
-def measured(bench: Bench) -> dict[str, dict[str, Any]]:
-    """One variant of ours without heads, one of another recipe, and a stand-in for the others."""
-    other = Variant(
-        "another network",
-        lambda config: WithoutLungs(
-            nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16, config.num_classes))
-        ),
-        lung_head=False,
-        infection_head=False,
-    )
-    chosen = [variant("ours without lung head"), variant("ours without style exchange"), other]
-    return {each.name: measure(bench, each) for each in chosen}
-
-
-@pytest.mark.parametrize("each", OURS, ids=lambda each: each.name)
-def test_every_variant_of_ours_classifies(each: Variant, tiny_config: ResFormerConfig) -> None:
-    model = tiny(tiny_config, each)
+@pytest.mark.parametrize("name", [name for name in BY_NAME if name.startswith("ours")])
+def test_every_variant_of_ours_classifies(name: str, tiny_config: ResFormerConfig) -> None:
+    model = tiny(tiny_config, name)
     images = torch.rand(2, 1, 64, 64)
     logits = model(images)
     assert logits.shape == (2, 4)
-    if each.lung_head:
+    if model.config.lung_head:
         same, lungs = model(images, return_lungs=True)
         assert torch.equal(same, logits)
-        assert lungs.shape == (2, 1 + each.infection_head, 16, 16)
+        assert lungs.shape == (2, model.config.regions, 16, 16)
 
 
 def test_every_variant_lacks_what_its_name_says(tiny_config: ResFormerConfig) -> None:
-    def kinds(name: str) -> set[type]:
-        return {type(module) for module in tiny(tiny_config, variant(name)).modules()}
+    def parts(name: str) -> set[type]:
+        return {type(module) for module in tiny(tiny_config, name).modules()} & {SimAM, EMPT, IMTM}
 
-    assert {SimAM, EMPT, IMTM} <= kinds("ours")
-    assert kinds("ours without SimAM") & {SimAM, EMPT, IMTM} == {EMPT, IMTM}
-    assert kinds("ours without EMPT") & {SimAM, EMPT, IMTM} == {SimAM, IMTM}
-    assert kinds("ours without IMTM") & {SimAM, EMPT, IMTM} == {SimAM, EMPT}
-    assert kinds("ours without EMPT and IMTM") & {SimAM, EMPT, IMTM} == {SimAM}
-    assert variant("ours without background replacement").changes == {"background_replacement": 0.0}
+    assert parts("ours") == {SimAM, EMPT, IMTM}
+    assert parts("ours without SimAM") == {EMPT, IMTM}
+    assert parts("ours without EMPT") == {SimAM, IMTM}
+    assert parts("ours without IMTM") == {SimAM, EMPT}
+    assert parts("ours without EMPT and IMTM") == {SimAM}
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
+def test_a_published_result_is_of_a_network_of_this_size(path: Path) -> None:
+    published = json.loads(path.read_text())
+    variant = BY_NAME[published["name"]]
+    assert path.name == variant.file_name
+    model = variant.build(variant.configure(ResFormerConfig()))
+    assert sum(weight.numel() for weight in model.parameters()) == published["parameters"]
+    assert published["changes"] == variant.changes
 
 
 def test_the_backbone_alone_is_the_identity_of_the_fusion(tiny_config: ResFormerConfig) -> None:
-    model = tiny(tiny_config, variant("ours without EMPT and IMTM"))
-    assert isinstance(model, IdentityMappingResFormer)
+    model = tiny(tiny_config, "ours without EMPT and IMTM")
     features = model.backbone(torch.rand(1, 1, 64, 64))
-    fused = model.fuse(features)
-    assert all(torch.equal(f, x) for f, x in zip(fused, features, strict=True))
+    assert all(torch.equal(f, x) for f, x in zip(model.fuse(features), features, strict=True))
 
 
 def test_pooling_the_last_scale_alone_reads_no_other(tiny_config: ResFormerConfig) -> None:
-    model = tiny(tiny_config, variant("ours pooling f4 only"))
-    assert isinstance(model, LastScaleAlone)
+    model = tiny(tiny_config, "ours pooling f4 only")
     features = model.forward_features(torch.rand(1, 1, 64, 64))
     lungs = model.lungs(features)
     first = model.classify(features, lungs)
@@ -140,83 +85,75 @@ def test_pooling_the_last_scale_alone_reads_no_other(tiny_config: ResFormerConfi
     assert not torch.equal(model.classify([*features[:3], 2 * features[3]], lungs), first)
 
 
-def test_all_variants_have_the_same_films_epochs_and_recipe(
-    measured: dict[str, dict[str, Any]], bench: Bench
+@pytest.fixture(scope="module")
+def arguments(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A short training on drawn films, of which three classes have masks of both regions."""
+    folder = tmp_path_factory.mktemp("ablations")
+    root = folder / "films"
+    shutil.copytree(image_folder, root)
+    mask = Image.new("L", (96, 96))
+    ImageDraw.Draw(mask).ellipse((16, 16, 80, 80), fill=255)
+    for name in CLASS_NAMES[:3]:
+        for region in (LUNGS_FOLDER, INFECTION_FOLDER):
+            (root / name / region).mkdir()
+            for number in range(12):
+                mask.save(root / name / region / f"{name}-{number}.png")
+    write_manifest(split_by_number(root), folder / "split.csv")
+    return [
+        *["--data", str(root), "--manifest", str(folder / "split.csv")],
+        *["--cache", str(folder / "cache"), "--out", str(folder / "out")],
+        *["--epochs", "1", "--lung-epochs", "1", "--size", "64", "--seed", "3"],
+        *["--threads", str(torch.get_num_threads()), "--only", STYLE, BASELINE],
+    ]
+
+
+@pytest.fixture(scope="module")
+def results(arguments: list[str]) -> Path:
+    main(arguments)
+    return Path(arguments[arguments.index("--out") + 1])
+
+
+def test_all_variants_have_the_same_films_epochs_and_recipe(results: Path) -> None:
+    found: dict[str, dict[str, Any]] = {
+        name: json.loads((results / BY_NAME[name].file_name).read_text())
+        for name in (STYLE, BASELINE)
+    }
+    for result in found.values():
+        assert len(result["history"]) == result["epochs"] == 1
+        assert result["data"] == found[STYLE]["data"]
+        assert (result["config"]["style_exchange"], result["config"]["seed"]) == (0.5, 3)
+        assert result["validation"]["count"] == 8
+        assert set(result["lungs_blacked_out"]) == set(CLASS_NAMES)
+        assert result["seconds"] > 0
+    assert found[STYLE]["changes"] == {"style_exchange": 0.0}
+    assert found[BASELINE]["changes"] == {}
+
+
+def test_what_is_there_is_not_measured_again(
+    results: Path, arguments: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    for found in measured.values():
-        assert len(found["history"]) == found["epochs"] == 1
-        assert found["data"] == bench.workspace.data_digest
-        assert found["config"]["style_exchange"] == 0.5
-        assert found["validation"]["count"] == 8
-        assert set(found["lungs_blacked_out"]) == set(CLASS_NAMES)
-        assert found["seconds"] > 0
-    assert measured["ours without style exchange"]["changes"] == {"style_exchange": 0.0}
-    assert measured["another network"]["parameters"] == 16 * 4 + 4
-
-
-def test_the_predicted_lungs_are_black_in_the_films_that_the_variants_see(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def see_a_square(_: nn.Module, films: NDArray[np.uint8], __: InputSpec) -> NDArray[np.float32]:
-        lungs = np.zeros((len(films), 16, 16), np.float32)
-        lungs[:, 4:12, 4:12] = 1
-        return lungs
-
-    monkeypatch.setattr(ablation_training, "predict_lungs", see_a_square)
-    black = prepare(bench.workspace, bench.recipe, bench.network).black
-    whole = bench.workspace.evaluation_films("validation")
-    assert black.films[:, 20:44, 20:44].max() == 0
-    assert np.array_equal(black.films[:, :8], whole.films[:, :8])
-    assert np.array_equal(black.labels, whole.labels)
+    caplog.set_level("INFO")
+    before = {path: path.stat().st_mtime_ns for path in results.iterdir()}
+    assert len(before) == 2
+    main(arguments)
+    assert {path: path.stat().st_mtime_ns for path in results.iterdir()} == before
+    assert f"{STYLE}: {results / BY_NAME[STYLE].file_name} is there" in caplog.text
 
 
 def test_the_report_shows_them_if_they_were_measured_alike(
-    measured: dict[str, dict[str, Any]],
-    tiny_checkpoint: Path,
-    image_folder: Path,
-    tmp_path: Path,
+    results: Path, tiny_checkpoint: Path, image_folder: Path, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "ablations"
-    folder.mkdir()
-    for number, found in enumerate(measured.values()):
-        (folder / f"{number}.json").write_text(json.dumps(found))
+    folder = shutil.copytree(results, tmp_path / "ablations")
     model = tell_of_a_training(tiny_checkpoint, tmp_path / "model.pth")
-    arguments = report_arguments(model, image_folder, tmp_path)
-    assert run_command([*arguments, "--ablations", str(folder)]) == 0
+    report = report_arguments(model, image_folder, tmp_path)
+    assert run_command([*report, "--ablations", str(folder)]) == 0
     card = (tmp_path / "MODEL_CARD.md").read_text()
     assert render_ablations(read_ablations(folder)) in card
-    assert "| another network | 68 | 0 | " in card
-    longer = {**measured["another network"], "epochs": 2}
+    assert f"| {BASELINE} | " in card
+    longer = json.loads((folder / BY_NAME[BASELINE].file_name).read_text()) | {"epochs": 2}
     (folder / "longer.json").write_text(json.dumps(longer))
     with pytest.raises(ValueError, match="differ in epochs: measure them alike"):
         read_ablations(folder)
     (folder / "longer.json").write_text("{}")
     with pytest.raises(ValueError, match="lacks epochs, data, config, name"):
         read_ablations(folder)
-
-
-def test_the_command_measures_what_is_not_there(
-    masked_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("INFO")
-    write_manifest(split_by_number(masked_folder), tmp_path / "split.csv")
-    arguments = [
-        *("--data", str(masked_folder), "--manifest", str(tmp_path / "split.csv")),
-        *("--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "out")),
-        *("--epochs", "1", "--lung-epochs", "1", "--seed", "3"),
-        *("--only", "ours without EMPT and IMTM"),
-    ]
-    threads = torch.get_num_threads()
-    try:
-        main(arguments)
-        (path,) = (tmp_path / "out").iterdir()
-        found = json.loads(path.read_text())
-        assert path.name == "ours-without-empt-and-imtm.json"
-        assert found["config"]["seed"] == 3
-        assert found["validation"]["class_names"] == list(CLASS_NAMES)
-        before = path.stat().st_mtime_ns
-        main(arguments)
-        assert path.stat().st_mtime_ns == before
-        assert f"{found['name']}: {path} is there" in caplog.text
-    finally:
-        torch.set_num_threads(threads)

@@ -1,29 +1,39 @@
-"""The speed benchmarks: what they count and what they compare is right; times are not tested."""
+"""The benchmarks of speed: what they count, compare and write is right; times are not tested."""
 
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
-from benchmarks import growth, network, service, speed
-from benchmarks.films import as_png, draw_film, put_in_a_form
-from benchmarks.load import Load, put_load
-from benchmarks.network import count_operations
+from benchmarks import growth, network, request, service, speed, training
+from benchmarks.common import Summary, SummaryRow, draw_film, encode_film, time_together
 from benchmarks.plain_service import create_app as create_plain_app
-from benchmarks.reporting import Summary, SummaryRow
-from benchmarks.timing import Timing, measure_limit, time_together
-from resformer.evaluation.card import render_table
+from resformer.checkpoint import load_checkpoint, save_checkpoint
+from resformer.images import decode_image
+from resformer.model import IdentityMappingResFormer
 from resformer.predict import Predictor
-from tests.phantom import draw_chest_phantom
-from tests.web.serving import serve_in_thread
-from web import WebConfig, create_app
+from tests.web.gating import write_gated_checkpoint
+from tests.web.serving import serve_checkpoint
+
+HISTORY = [
+    {"validation_accuracy": accuracy, "seconds": 90.0, "images_per_second": rate}
+    for accuracy, rate in ((0.7, 100.0), (0.89, 110.0), (0.85, 120.0))
+]
+
+
+def cells(text: str, first: str) -> list[str]:
+    """The cells of the only row of a table that begins with a name."""
+    (row,) = (line for line in text.splitlines() if line.startswith(f"| {first} |"))
+    return row.strip("| ").split(" | ")[1:]
 
 
 def test_every_function_is_timed_often_enough() -> None:
@@ -35,54 +45,172 @@ def test_every_function_is_timed_often_enough() -> None:
     timings = time_together({name: partial(count, name) for name in calls}, seconds=0)
     assert calls == {"one": 6, "other": 6}  # once to warm up
     assert all(0 <= timing.fastest <= timing.median for timing in timings.values())
-    assert measure_limit(seconds=0) > 0
+
+
+def test_networks_and_runtimes_are_compared(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "network.md"
+    rows = network.main(
+        f"--model {tiny_checkpoint} --out {out} --size 64 --batch 2 --threads 1 --seconds 0 "
+        "--against".split()
+    )
+    text = out.read_text()
+    weights = load_checkpoint(tiny_checkpoint).build_model().parameters()
+    million = sum(weight.numel() for weight in weights) / 1e6
+    assert cells(text, network.OURS)[0] == f"{million:.1f} M"
+    assert float(cells(text, network.SHIPPED)[-1]) < 1e-5
+    assert 0 < float(cells(text, "ONNX Runtime, int8")[-1]) < 0.1
+    assert rows[-1].beside.startswith("ONNX Runtime, int8 ")
+    assert out.with_suffix(".png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("name", network.BASELINES)
+def test_the_peers_take_the_same_images(name: str) -> None:
+    peer = network.build_competitors([name], 4)[name]
+    with torch.inference_mode():
+        assert peer(torch.zeros(2, 1, 64, 64)).shape == (2, 4)
+        assert peer(torch.zeros(2, 1, 64, 64), return_lungs=True).shape == (2, 4)
 
 
 def test_operations_count_a_multiplication_and_an_addition() -> None:
-    network = nn.Conv2d(1, 2, 3, padding=1, bias=False)
-    assert count_operations(network, torch.zeros(1, 1, 8, 8)) == 2 * 2 * 9 * 64
+    convolution = nn.Conv2d(1, 2, 3, padding=1, bias=False)
+    assert network.count_flops(convolution, torch.zeros(1, 1, 8, 8)) == 2 * 2 * 9 * 64
 
 
-def test_a_load_shows_its_rate_and_its_percentiles() -> None:
-    assert Load((0.010, 0.020, 0.030), 2, 1.5).row() == ("2", "20.0", "29.8", "2")
-    assert Load((), 4, 1.0).row() == ("0", "-", "-", "4")
+def test_the_parts_of_a_request_are_shares_of_the_whole(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    model = write_gated_checkpoint(tiny_checkpoint, tmp_path / "gated.pth", accepts=False)
+    out = tmp_path / "request.md"
+    rows = request.main(f"--model {model} --out {out} --threads 1 --scale 0.1 --seconds 0".split())
+    assert [row.what for row in rows] == [
+        "request, PNG, 30 x 30, ms",
+        "request, PNG, 102 x 102, ms",
+        "request, DICOM, 16 bits, 250 x 200, ms",
+    ]
+    text = out.read_text()
+    assert "| decode | resize | network | gate | preview | JSON | rest | whole request |" in text
+    *parts, total = cells(text, "DICOM, 16 bits, 250 x 200")
+    taken = [float(part.split()[0]) for part in parts]
+    assert all(0 <= part < float(total) for part in taken)
+    assert sum(taken) >= float(total) - 0.1
+    assert out.with_suffix(".png").stat().st_size > 1000
 
 
-def test_a_table_is_markdown() -> None:
-    assert render_table(("a", "b"), [("1", "2")]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
+def test_a_drawn_film_is_the_same_picture_in_both_files() -> None:
+    film = draw_film(96, 64)
+    png, dicom = (decode_image(encode_film(film, kind)) for kind in ("PNG", "DICOM"))
+    assert png.shape == dicom.shape == (96, 64)
+    assert abs(png.astype(float) - film).max() <= 1
+    assert np.corrcoef(png.ravel(), dicom.ravel())[0, 1] > 0.999
 
 
-def test_a_summary_compares_ours_with_the_others() -> None:
-    load = Load((0.010, 0.020, 0.030), 0, 1.5)
-    other = Load((0.1, 0.1), 0, 2.0)
-    (row,) = service.summarise({(1, service.OURS): load, (1, service.PLAIN): other}, [1])
-    assert row.what.startswith("service, 1 client:")
-    assert (row.ours, row.beside) == ("2, 20, 30", "plain Flask 1, 100, 100")
-    timing = Timing(0.002, 0.001)
-    ours = network.Measured(1, 1e9, timing, timing, Timing(0.04, 0.03))
-    found = {network.OURS: ours, "other": network.Measured(1, 1e9, timing, timing, timing)}
-    alone, _, together, share = network.summarise(found, 128, 32, 1e12)
-    assert (alone.ours, alone.beside) == ("2.00", "other 2.00")
-    assert (together.ours, together.beside) == ("800", "other 16000")
-    assert share.ours == "80%"
-
-
-def test_growth_is_measured_point_by_point(
+def test_both_servers_are_loaded_and_started(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    points = [growth.Point(amount, 0.001 * amount, 1e6) for amount in (1, 2, 4)]
-    monkeypatch.setattr(growth, "_export", lambda model, side, folder: model)
-    monkeypatch.setattr(growth, "_measure", lambda model, side, batch, amount, options: points[0])
-    monkeypatch.setattr(growth, "_measure_clients", lambda model, options: points)
-    steeper = [growth.Point(p.amount, p.seconds**2, p.memory) for p in points]
-    assert growth._exponent(points) == pytest.approx(1)
-    assert growth._exponent(steeper) == pytest.approx(2)
-    monkeypatch.setattr(growth, "_exponent", lambda points: 1.0)
-    out = tmp_path / "growth.md"
-    (row,) = growth.main(f"--model {tiny_checkpoint} --out {out} --sides 64 --batches 1".split())
-    assert row.ours == "images in a batch 1.00, clients 1.00, pixels of the image 1.00"
-    assert "| 4 | 4.00 | 1 |" in out.read_text()
+    # The tiny checkpoint has no graph for the other backend.
+    monkeypatch.setattr(service, "STARTS", {"ours, torch": (service.OURS, "torch")})
+    out = tmp_path / "service.md"
+    *loads, start = service.main(
+        f"--model {tiny_checkpoint} --out {out} --threads 1 --seconds 0.3 --size 96 "
+        "--clients 1 2 --starts 1".split()
+    )
+    table = [line.strip("| ").split(" | ") for line in out.read_text().splitlines()]
+    found = {(row[0], row[1]): row for row in table if row[0] in ("1", "2")}
+    assert set(found) == {(n, name) for n in ("1", "2") for name in ("ours", "plain Flask")}
+    assert all(float(row[2]) > 0 and row[-1] == "0" for row in found.values())
+    assert [row.what.split(":")[0] for row in loads] == ["service, 1 client", "service, 2 clients"]
+    assert float(start.ours) > 0
     assert out.with_suffix(".png").stat().st_size > 1000
+
+
+def test_answers_and_failures_are_counted(tiny_checkpoint: Path) -> None:
+    film = service.fill_form(encode_film(draw_film(96, 96), "PNG"))
+    with serve_checkpoint(tiny_checkpoint) as url:
+        load = service.put_load(url, film, clients=3, seconds=0.3)
+        broken = service.put_load(url, b"no form", clients=1, seconds=0.1)
+    assert len(load.seconds) >= 3
+    assert load.failed == 0
+    assert 0 < load.milliseconds(50) <= load.milliseconds(99)
+    assert load.rate == len(load.seconds) / load.duration
+    assert broken.seconds == ()
+    assert broken.failed > 0
+
+
+def test_the_plain_service_runs_the_same_network(tiny_checkpoint: Path) -> None:
+    png = encode_film(draw_film(96, 96), "PNG")
+    client = create_plain_app(tiny_checkpoint).test_client()
+    answer = client.post("/predict", data={"file": (io.BytesIO(png), "film.png")}).get_json()
+    (expected,) = Predictor.from_file(tiny_checkpoint, "cpu").predict([decode_image(png)])
+    assert answer["probabilities"] == pytest.approx(expected.probabilities, abs=1e-5)
+
+
+def test_growth_is_measured_by_side_batch_and_clients(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "growth.md"
+    (row,) = growth.main(
+        f"--model {tiny_checkpoint} --out {out} --threads 1 --seconds 0.05 "
+        "--backend torch --sides 64 --batches 2 --clients 1".split()
+    )
+    text = out.read_text()
+    assert all(float(cells(text, amount)[0]) > 0 for amount in ("1", "2", "4,096"))
+    assert "pixels of the image " in row.ours
+    assert out.with_suffix(".png").stat().st_size > 1000
+
+
+def test_an_exponent_is_the_slope_of_the_logarithms() -> None:
+    points = [growth.Point(amount, 0.001 * amount**2, 1e6) for amount in (1, 2, 4)]
+    assert growth.growth_exponent(points) == pytest.approx(2)
+
+
+@pytest.fixture
+def trained(tiny_checkpoint: Path, tmp_path: Path) -> Path:
+    """A checkpoint with a lung head that tells how it was trained."""
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    config = replace(checkpoint.model_config, lung_head=True)
+    made = replace(
+        checkpoint,
+        model_config=config,
+        state_dict=IdentityMappingResFormer(config).state_dict(),
+        training={
+            "initial": {"history": HISTORY},
+            "config": {"lung_head": True, "batch_size": 4, "style_exchange": 1.0, "gone": 3},
+        },
+    )
+    save_checkpoint(made, tmp_path / "lungs.pth")
+    return tmp_path / "lungs.pth"
+
+
+def test_both_networks_go_through_the_same_training_loop(trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "training.md"
+    first, last = training.main(
+        f"--model {trained} --out {out} --size 64 --films 8 --epochs 1 --workers 0 --threads 1 "
+        "--processes 1".split()
+    )
+    text = out.read_text()
+    assert "in batches of 4," in text
+    for name in (network.OURS, training.RESNET, training.LOADER):
+        assert float(cells(text, name)[0]) > 0
+    assert first.beside.startswith("ResNet-18 ")
+    assert last == ("training to 88.6% validation accuracy, minutes", "3.0", "")
+    assert (
+        "reached 88.6% validation accuracy in epoch 2, with 3.0 minutes of training at a median "
+        "of 110 images/s; validation is not counted." in text
+    )
+    assert training.reach_accuracy(HISTORY, 0.9) is None
+    assert out.with_suffix(".png").stat().st_size > 1000
+
+
+def test_each_process_measures_and_the_main_one_writes(trained: Path, tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    out = tmp_path / "rates.json"
+    training.main(
+        f"--model {trained} --rates {out} --size 64 --films 8 --epochs 2 --workers 0".split()
+    )
+    torch.set_num_threads(threads)
+    rates = json.loads(out.read_text())
+    assert set(rates) == {network.OURS, training.RESNET, training.LOADER}
+    assert all(len(found) == 2 and min(found) > 0 for found in rates.values())
 
 
 def test_all_benchmarks_run_and_the_readme_quotes_them(
@@ -95,54 +223,23 @@ def test_all_benchmarks_run_and_the_readme_quotes_them(
         (tmp_path / f"{name}.md").write_text(f"table of {name}\n")
         return (SummaryRow(f"{name}, ms", "1", "other 2"),)
 
-    monkeypatch.setattr(
-        speed, "BENCHMARKS", {name: partial(measure, name) for name in speed.BENCHMARKS}
-    )
+    names = ("request", "service", "training", "growth", "network")
+    assert tuple(speed.BENCHMARKS) == names
+    monkeypatch.setattr(speed, "BENCHMARKS", {name: partial(measure, name) for name in names})
     (tmp_path / "growth.png").write_bytes(b"plot")
+    begin, end = "<!-- speed:begin -->", "<!-- speed:end -->"
     readme, whole = tmp_path / "top.md", tmp_path / "README.md"
     for path in (readme, whole):
-        path.write_text(f"before\n{speed.BEGIN}\nold\n{speed.END}\nafter\n")
+        path.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
     speed.main(
         ["--readme", str(readme), "--folder", str(tmp_path), "--more", "service:--seconds 5"]
     )
     table = (tmp_path / "speed.md").read_text()
     assert "| network, ms | 1 | other 2 |" in table
-    assert readme.read_text() == f"before\n{speed.BEGIN}\n{table}{speed.END}\nafter\n"
+    assert readme.read_text() == f"before\n{begin}\n{table}{end}\nafter\n"
     assert "### Request\n\ntable of request\n\n### Service\n\n" in whole.read_text()
     assert "table of growth\n\n![Plot of the table above](growth.png)\n\n" in whole.read_text()
-    assert whole.read_text().startswith(f"before\n{speed.BEGIN}\n### Network")
-    assert list(asked) == [
-        "network",
-        "request",
-        "service",
-        "training",
-        "growth",
-        "start",
-        "runtimes",
-    ]
     assert asked["service"][-2:] == ["--seconds", "5"]
     assert str(tmp_path / "growth.md") in asked["growth"]
-    with pytest.raises(ValueError, match="put both where the table belongs"):
+    with pytest.raises(ValueError, match="speed:begin"):
         speed.quote("no marks", "text")
-
-
-def test_clients_are_answered_and_failures_are_counted(tiny_checkpoint: Path) -> None:
-    config = WebConfig(tiny_checkpoint, "cpu", port=0)
-    with serve_in_thread(create_app(config), config) as url:
-        load = put_load(url, put_in_a_form(as_png(draw_film(96, 96))), clients=3, seconds=0.3)
-        assert len(load.seconds) >= 3
-        assert load.failed == 0
-        broken = put_load(url, b"no form", clients=1, seconds=0.1)
-        assert broken.seconds == ()
-        assert broken.failed > 0
-
-
-def test_the_plain_service_runs_the_same_network(tiny_checkpoint: Path) -> None:
-    film = draw_chest_phantom(96)
-    file = io.BytesIO()
-    Image.fromarray(film).save(file, "PNG")
-    file.seek(0)
-    client = create_plain_app(tiny_checkpoint).test_client()
-    answer = client.post("/predict", data={"file": (file, "film.png")}).get_json()
-    (expected,) = Predictor.from_file(tiny_checkpoint, "cpu").predict([film])
-    assert answer["probabilities"] == pytest.approx(expected.probabilities, abs=1e-5)

@@ -106,39 +106,6 @@ def test_correlation_of_a_film_with_itself_its_negative_and_nothing() -> None:
     assert aligned_correlation(nothing, nothing) == 0
 
 
-def test_a_fingerprint_has_fixed_shapes_and_normed_vectors() -> None:
-    for shape in ((16, 500), (300, 200)):
-        result = fingerprint(draw_texture(0, 512)[: shape[0], : shape[1]])
-        assert result.detail.shape == (96, 96)
-        assert result.detail.dtype == np.uint8
-        assert (result.spectrum.shape, result.coarse.shape) == ((325,), (256,))
-        for vector in (result.spectrum, result.coarse):
-            assert vector.dtype == np.float32
-            assert vector.mean() == pytest.approx(0, abs=1e-6)
-            assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
-    assert not fingerprint(np.full((64, 64), 7, dtype=np.uint8)).spectrum.any()
-
-
-def test_a_spectrum_does_not_change_with_a_shift() -> None:
-    film = draw_texture(4, 160)
-    here, there, stranger = (
-        fingerprint(pixels).spectrum
-        for pixels in (film[:128, :128], film[10:138, 6:134], draw_texture(5))
-    )
-    assert here @ there > 0.7
-    assert here @ there > here @ stranger + 0.2
-
-
-def test_candidates_are_pairs_once_each_and_never_of_one_image() -> None:
-    prints = [fingerprint(draw_texture(seed % 4)) for seed in range(8)]
-    pairs = candidate_pairs(prints)
-    assert pairs == sorted(set(pairs))
-    assert all(first < second for first, second in pairs)
-    assert {(i, i + 4) for i in range(4)} <= set(pairs)
-    assert candidate_pairs(prints[:1]) == []
-    assert candidate_pairs([]) == []
-
-
 def test_candidates_are_found_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     prints = [fingerprint(draw_texture(seed)) for seed in (0, 1, 2, 3, 4, 5, 6, 0)]
     whole = candidate_pairs(prints)

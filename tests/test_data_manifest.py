@@ -1,28 +1,52 @@
-"""The manifest: built from images, written, read back, held against the files."""
+"""The manifest: built from images of one data set or several, written, read back, held to files."""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from resformer.data.find import DatasetError
+from resformer.checkpoint import load_checkpoint
+from resformer.cli import main
+from resformer.data.find import DatasetError, JoinedRoot, find_images, open_datasets
 from resformer.data.manifest import (
     Manifest,
+    ManifestRow,
     build_manifest,
+    describe_manifest,
     read_manifest,
     write_manifest,
 )
+from resformer.data.masks import cache_films
+from tests.conftest import CLASS_NAMES
 from tests.data_sets import draw_texture, encode, write_data_set
+from tests.phantom import draw_chest_phantom
+
+HASH = "0" * 64
+HEADER = "path,class,group,split,sha256,source,reading"
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Twenty images of two classes."""
-    return write_data_set(tmp_path / "films", {"Normal": 10, "COVID": 10})
+    """Ten images each of COVID and Normal, in the layout with masks."""
+    return write_data_set(tmp_path / "films", {"COVID": 10, "Normal": 10})
+
+
+@pytest.fixture
+def uploads(tmp_path: Path) -> Path:
+    """Two images of one class, as feedback keeps them."""
+    folder = write_data_set(tmp_path / "uploads", {"Normal": 2}, ".", first_seed=700)
+    (folder / ".gitkeep").touch()
+    return folder
+
+
+def build(*folders: Path) -> Manifest:
+    with open_datasets(folders) as root:
+        return build_manifest(root)
 
 
 def test_every_image_has_a_row(root: Path) -> None:
@@ -45,7 +69,7 @@ def test_every_image_has_a_row(root: Path) -> None:
 def test_the_same_files_give_the_same_manifest_wherever_they_lie(
     root: Path, tmp_path: Path
 ) -> None:
-    elsewhere = tmp_path / "elsewhere"
+    elsewhere = tmp_path / "elsewhere" / "films"
     for path in sorted(root.rglob("*.png"), reverse=True):
         target = elsewhere / path.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -53,35 +77,22 @@ def test_the_same_files_give_the_same_manifest_wherever_they_lie(
     first = build_manifest(root, seed=5, workers=2)
     assert build_manifest(elsewhere, seed=5, workers=1) == first
     assert build_manifest(root, seed=6) != first
-    assert len(build_manifest(root, fractions=(0.4, 0.3, 0.3)).subset("train")) == 8
 
 
 def test_unreadable_images_are_named_and_left_out(
     root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (root / "COVID/images/COVID-003.png").write_bytes(b"not an image")
-    (root / "Normal/images/empty.jpg").touch()
+    for number in range(7):
+        (root / "Normal" / "images" / f"empty\n{number}.jpg").touch()
     manifest = build_manifest(root)
     assert len(manifest.rows) == 19
-    assert [path for path, _ in manifest.unreadable] == [
-        "COVID/images/COVID-003.png",
-        "Normal/images/empty.jpg",
-    ]
-    assert manifest.unreadable[1][1] == "The file is empty."
+    assert manifest.unreadable[0][0] == "COVID/images/COVID-003.png"
+    assert manifest.unreadable[1] == ("Normal/images/empty\n0.jpg", "The file is empty.")
     (record,) = caplog.records
     assert record.levelname == "WARNING"
-    assert "left out 2 unreadable images: COVID/images/COVID-003.png: " in record.message
-
-
-def test_of_many_unreadable_images_a_few_are_logged(
-    root: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    for number in range(8):
-        (root / "COVID" / "images" / f"broken-{number}.png").touch()
-    assert len(build_manifest(root).unreadable) == 8
-    assert "broken-4.png" in caplog.text
-    assert "broken-5.png" not in caplog.text
-    assert "and 3 more" in caplog.text
+    assert "left out 8 unreadable images: COVID/images/COVID-003.png: " in record.message
+    assert record.message.endswith("empty\\n3.jpg: The file is empty.; and 3 more")
 
 
 def test_a_class_without_a_readable_image_is_refused(root: Path) -> None:
@@ -100,7 +111,7 @@ def test_near_duplicates_share_a_group_and_a_split(root: Path) -> None:
     manifest = build_manifest(root)
     rows = {Path(row.path).name: row for row in manifest.rows}
     for number in range(10):
-        crop, film = rows[f"crop-{number}.jpg"], rows[f"Normal-{number:03d}.png"]
+        crop, film = rows[f"crop-{number}.jpg"], rows[f"COVID-{number:03d}.png"]
         assert (crop.group, crop.split) == (film.group, film.split)
     assert len({row.group for row in manifest.rows}) == 20
     alone = build_manifest(root, duplicate_threshold=1.1)
@@ -111,10 +122,9 @@ def test_a_film_in_two_classes_is_reported_and_stays_in_one_split(
     root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     shutil.copy(root / "COVID/images/COVID-004.png", root / "Normal/images/again.png")
-    manifest = build_manifest(root)
-    one, two = (row for row in manifest.rows if row.path.endswith(("COVID-004.png", "again.png")))
-    assert one.group == two.group
-    assert one.split == two.split
+    rows = build_manifest(root).rows
+    one, two = (row for row in rows if row.path.endswith(("COVID-004.png", "again.png")))
+    assert (one.group, one.split) == (two.group, two.split)
     assert one.class_name != two.class_name
     assert (
         "1 groups of near-duplicates hold more than one class, check their labels: "
@@ -133,18 +143,69 @@ def test_images_that_are_all_alike_are_reported(
     assert "12 of 32 images are one group of near-duplicates" in caplog.text
 
 
-def test_a_manifest_is_read_back_as_it_was_written(root: Path, tmp_path: Path) -> None:
+def test_a_manifest_is_written_and_read_back(root: Path, tmp_path: Path) -> None:
     manifest = build_manifest(root)
     path = tmp_path / "run" / "manifest.csv"
     write_manifest(manifest, path)
-    assert read_manifest(path) == manifest
-    assert read_manifest(path, root) == manifest
+    assert read_manifest(path) == read_manifest(path, root) == manifest
     first = manifest.rows[0]
-    assert path.read_text().splitlines()[:2] == [
-        "path,class,group,split,sha256",
-        f"COVID/images/COVID-000.png,COVID,0,{first.split},{first.sha256}",
-    ]
+    lines = path.read_text().splitlines()
+    row = f"COVID/images/COVID-000.png,COVID,0,{first.split},{first.sha256}"
+    assert lines[:2] == [HEADER, f"{row},radiography,"]
     assert list(path.parent.iterdir()) == [path]
+    # As a spreadsheet saves it, and as it was written before sources were kept.
+    path.write_text("\ufeff" + "\r\n".join(lines), encoding="utf-8")
+    assert read_manifest(path, root) == manifest
+    path.write_text("\n".join(",".join(line.split(",")[:5]) for line in lines))
+    assert read_manifest(path, root) == manifest
+    assert {row.source for row in read_manifest(path).rows} == {"radiography", "rsna"}
+
+
+def test_unusual_names_survive(tmp_path: Path) -> None:
+    names = ['a/quote" and, comma.png', "a/two\nlines.png", "b/f\udce9vrier.png", "b/été.png"]
+    rows = tuple(ManifestRow(n, n[0], i, "train", HASH) for i, n in enumerate(names))
+    write_manifest(Manifest(("a", "b"), rows, ()), tmp_path / "m.csv")
+    assert read_manifest(tmp_path / "m.csv").rows == rows
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([], f"is no manifest: its first line must be {HEADER}"),
+        (["path,label"], "is no manifest"),
+        ([HEADER], "names fewer than two classes"),
+        ([HEADER, f"a/1.png,a,0,train,{HASH},,"], "names fewer than two classes"),
+        ([HEADER, "a/1.png,a,0,train"], "row 2: 7 values are needed, got 4"),
+        ([HEADER, f"../1.png,a,0,train,{HASH},,"], "'../1.png' is no relative path"),
+        ([HEADER, f"a/../../1.png,a,0,train,{HASH},,"], "is no relative path"),
+        ([HEADER, f"/a/1.png,a,0,train,{HASH},,"], "is no relative path"),
+        ([HEADER, f"C:/1.png,a,0,train,{HASH},,"], "is no relative path"),
+        ([HEADER, f"..\\1.png,a,0,train,{HASH},,"], "is no relative path"),
+        ([HEADER, f",a,0,train,{HASH},,"], "'' is no relative path"),
+        ([HEADER, f"a/1.png,,0,train,{HASH},,"], "the class is empty"),
+        ([HEADER, f"a/1.png,a,-1,train,{HASH},,"], "the group must be a whole number, got '-1'"),
+        ([HEADER, f"a/1.png,a,0,valid,{HASH},,"], "must be one of train, validation, test"),
+        ([HEADER, "a/1.png,a,0,train,abc,,"], "'abc' is no SHA-256"),
+        (
+            [HEADER, f"a/1.png,a,0,train,{HASH},,", f"b/1.png,b,0,test,{HASH},,"],
+            "group 0 of near-duplicates stands in train and in test",
+        ),
+        (
+            [HEADER, f"a/1.png,a,0,train,{HASH},,", f"a/1.png,b,1,test,{HASH},,"],
+            "names a/1.png twice",
+        ),
+        ([HEADER, '"a/1.png,a,0'], "cannot be read"),
+    ],
+)
+def test_what_is_no_manifest_is_refused(tmp_path: Path, lines: list[str], message: str) -> None:
+    path = tmp_path / "manifest.csv"
+    path.write_text("".join(f"{line}\n" for line in lines))
+    with pytest.raises(DatasetError) as refusal:
+        read_manifest(path)
+    assert message in str(refusal.value)
+    path.unlink()
+    with pytest.raises(DatasetError, match=r"manifest.csv cannot be read: .*No such file"):
+        read_manifest(path)
 
 
 def test_missing_and_changed_files_are_refused(root: Path, tmp_path: Path) -> None:
@@ -162,7 +223,7 @@ def test_missing_and_changed_files_are_refused(root: Path, tmp_path: Path) -> No
 
 
 def test_a_failed_write_leaves_the_former_manifest(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "m.csv"
     path.write_text("former")
@@ -175,3 +236,146 @@ def test_a_failed_write_leaves_the_former_manifest(
         write_manifest(Manifest(("a", "b"), (), ()), path)
     assert path.read_text() == "former"
     assert sorted(tmp_path.glob("*m.csv*")) == [path]
+
+
+def test_films_of_further_data_sets_carry_their_number(root: Path, uploads: Path) -> None:
+    third = write_data_set(root.parent / "third", {"COVID": 1}, first_seed=800)
+    with open_datasets([root, uploads, third]) as joined:
+        index = find_images(joined)
+    assert index.class_names == ("COVID", "Normal")
+    assert index.items == (
+        *((f"COVID/images/COVID-{n:03d}.png", "COVID") for n in range(10)),
+        *((f"Normal/images/Normal-{n:03d}.png", "Normal") for n in range(10)),
+        ("data-2/Normal/Normal-000.png", "Normal"),
+        ("data-2/Normal/Normal-001.png", "Normal"),
+        ("data-3/COVID/images/COVID-000.png", "COVID"),
+    )
+    assert index.root / "COVID/images/COVID-000.png" == root / "COVID/images/COVID-000.png"
+    assert index.root / "data-2/Normal/Normal-000.png" == uploads / "Normal" / "Normal-000.png"
+    assert index.root / "data-3/COVID/images/a.png" == third / "COVID" / "images" / "a.png"
+
+
+def test_a_class_may_be_in_one_data_set_alone(root: Path, uploads: Path) -> None:
+    write_data_set(uploads, {"Lung_Opacity": 5}, first_seed=900)
+    manifest = build(root, uploads)
+    assert manifest.class_names == ("COVID", "Lung_Opacity", "Normal")
+    counts = Counter((row.class_name, row.split) for row in manifest.rows)
+    assert [counts["Lung_Opacity", s] for s in ("train", "validation", "test")] == [3, 1, 1]
+    assert sum(counts["Normal", split] for split in ("train", "validation", "test")) == 12
+    write_data_set(uploads, {"Rare": 1}, first_seed=990)
+    with pytest.raises(DatasetError, match="the class 'Rare' has 1 images in 1 groups"):
+        build(root, uploads)
+
+
+def test_the_same_film_in_two_data_sets_is_in_one_group(root: Path, uploads: Path) -> None:
+    shutil.copy(root / "COVID/images/COVID-004.png", uploads / "Normal" / "equal.png")
+    (uploads / "Normal" / "crop.jpg").write_bytes(encode(draw_texture(7)[3:-5, 4:-2], "JPEG"))
+    rows = {row.path: row for row in build(root, uploads).rows}
+    for first, second in [
+        ("COVID/images/COVID-004.png", "data-2/Normal/equal.png"),
+        ("COVID/images/COVID-007.png", "data-2/Normal/crop.jpg"),
+    ]:
+        assert (rows[first].group, rows[first].split) == (rows[second].group, rows[second].split)
+    assert len({row.group for row in rows.values()}) == 22
+
+
+def test_a_manifest_of_several_data_sets_holds_wherever_they_lie(
+    root: Path, uploads: Path, tmp_path: Path
+) -> None:
+    manifest = build(root, uploads)
+    write_manifest(manifest, tmp_path / "manifest.csv")
+    moved = tmp_path / "moved" / "films", tmp_path / "moved" / "uploads"
+    moved[0].parent.mkdir()
+    for folder, target in zip((root, uploads), moved, strict=True):
+        shutil.move(folder, target)
+    assert build(*moved) == manifest
+    with open_datasets(moved) as joined:
+        assert read_manifest(tmp_path / "manifest.csv", joined) == manifest
+    with open_datasets(moved[::-1]) as joined, pytest.raises(DatasetError, match="in that order"):
+        read_manifest(tmp_path / "manifest.csv", joined)
+    with pytest.raises(DatasetError, match=r"2 files .* cannot be found .*: data-2/Normal/Normal"):
+        read_manifest(tmp_path / "manifest.csv", moved[0])
+
+
+def test_films_are_decoded_from_where_they_lie(root: Path, uploads: Path, tmp_path: Path) -> None:
+    rows = [row for row in build(root, uploads).rows if row.path.startswith("data-2/")]
+    films = cache_films(JoinedRoot((root, uploads)), rows, 128, tmp_path / "cache")
+    assert len(films) == 2
+    for film, seed in zip(films, (700, 701), strict=True):
+        np.testing.assert_array_equal(film, draw_texture(seed))
+
+
+@pytest.mark.parametrize("empty_class", [False, True])
+def test_an_empty_data_set_adds_nothing_and_is_named(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, empty_class: bool
+) -> None:
+    empty = tmp_path / "empty"
+    (empty / "Normal" if empty_class else empty).mkdir(parents=True)
+    (empty / ".gitkeep").touch()
+    assert build(root, empty) == build_manifest(root)
+    assert f"{empty} holds no images in class folders: it adds nothing" in caplog.text
+
+
+def test_what_is_no_data_set_alone_is_none_together(root: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        write_data_set(folder, {"Normal": 1})
+    with pytest.raises(DatasetError, match=r"first with .*second holds only the folder 'Normal'"):
+        build(first, second)
+    (first / "COVID").mkdir()
+    with pytest.raises(DatasetError, match="the class folder 'COVID' holds no image"):
+        build(first, second)
+    with pytest.raises(DatasetError, match=r"there is nothing at .*absent"):
+        build(root, tmp_path / "absent")
+
+
+def test_data_sets_that_cannot_be_told_apart_are_refused(root: Path, uploads: Path) -> None:
+    with pytest.raises(DatasetError, match=r"given twice: .*films with .*uploads with .*films"):
+        build(root, uploads, root.parent / "uploads" / ".." / "films")
+    (root / "data-2").mkdir()
+    with pytest.raises(DatasetError, match="data-2 has the name that stands for another data set"):
+        build(root, uploads)
+
+
+def test_train_reads_a_folder_and_an_archive_together(image_folder: Path, tmp_path: Path) -> None:
+    more = tmp_path / "more" / "Normal"
+    more.mkdir(parents=True)
+    for seed in range(5):
+        film = encode(draw_chest_phantom(96, seed=900 + seed))
+        (more / f"{seed}.png").write_bytes(film)
+    (tmp_path / "empty").mkdir()
+    archive = shutil.make_archive(str(tmp_path / "more"), "zip", tmp_path / "more")
+    out, run = tmp_path / "best_model.pth", tmp_path / "run"
+    arguments = [
+        *("train", "--data", str(image_folder), "--data", archive, "--data", tmp_path / "empty"),
+        *("--out", out, "--run-dir", run, "--epochs", "1", "--duplicate-threshold", "1.1"),
+        *("--batch-size", "8", "--input-size", "64", "--workers", "0"),
+        *("--device", "cpu", "--precision", "float32"),
+    ]
+    assert main([str(argument) for argument in arguments]) == 0
+    checkpoint = load_checkpoint(out)
+    assert checkpoint.class_names == CLASS_NAMES
+    assert sum(checkpoint.training["films"].values()) == 48 + 5
+    rows = read_manifest(run / "manifest.csv").rows
+    joined = [row for row in rows if row.path.startswith("data-2/")]
+    assert [row.path for row in joined] == [f"data-2/Normal/{seed}.png" for seed in range(5)]
+    assert {(row.class_name, row.source) for row in joined} == {("Normal", "more")}
+
+
+def test_the_films_groups_and_near_duplicates_of_a_manifest_are_counted() -> None:
+    rows = (
+        ManifestRow("A/A-1.png", "A", 0, "train", "a", "x"),
+        ManifestRow("A/A-2.png", "A", 0, "train", "b", "y"),
+        ManifestRow("A/A-QU-3.png", "A", 0, "train", "b", "x"),
+        ManifestRow("A/A-4.png", "A", 1, "validation", "c", "x"),
+        ManifestRow("B/B-RSNA-1.png", "B", 2, "test", "d", "x"),
+        ManifestRow("B/B-RSNA-2.png", "B", 3, "test", "e", "x"),
+    )
+    assert describe_manifest(Manifest(("A", "B"), rows, ())) == {
+        "films": {"train": 3, "validation": 1, "test": 2},
+        "groups": {"train": 1, "validation": 1, "test": 2},
+        "duplicate_groups": 1,
+        "duplicate_films": 3,
+        "largest_group": 3,
+        "equal_files": 1,
+    }

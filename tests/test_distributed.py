@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -9,9 +10,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from resformer.checkpoint import load_checkpoint
 from resformer.data.dataset import EpochSampler
+from resformer.model import ResFormerConfig
+from resformer.training.data import TrainingData, build_loader, build_training_films
+from resformer.training.distributed import join_processes
+from resformer.training.learner import begin_epoch, build_learner, build_loss, train_one_epoch
+from resformer.transforms import InputSpec
+from tests.training_setup import TINY_TRAINING, split_by_number
 
 ROOT = Path(__file__).parent.parent
 
@@ -46,7 +54,7 @@ def test_the_processes_share_every_film_once_an_epoch(world_size: int) -> None:
 def test_two_processes_see_all_films_and_end_with_the_same_weights(
     image_folder: Path, tmp_path: Path
 ) -> None:
-    result = _torchrun("tests.distributed_worker", image_folder, tmp_path)
+    result = _torchrun("tests.test_distributed", image_folder, tmp_path)
     assert result.returncode == 0, result.stderr
     notes = [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
     assert sorted(notes[0]["seen"] + notes[1]["seen"]) == list(range(32))
@@ -57,23 +65,40 @@ def test_two_processes_see_all_films_and_end_with_the_same_weights(
 def test_the_command_line_trains_with_two_processes_and_writes_once(
     image_folder: Path, tmp_path: Path
 ) -> None:
-    out, run = tmp_path / "best_model.pth", tmp_path / "run"
-    options = ("--epochs", "1", "--batch-size", "8", "--input-size", "64", "--workers", "0")
-    result = _torchrun(
-        "resformer",
-        "train",
-        "--data",
-        image_folder,
-        "--out",
-        out,
-        "--run-dir",
-        run,
-        *options,
-        "--device",
-        "cpu",
+    run = tmp_path / "run"
+    options = (
+        *("--recipe", "bare", "--start-size", "0", "--epochs", "1", "--batch-size", "8"),
+        *("--input-size", "64", "--workers", "0", "--device", "cpu"),
     )
+    result = _torchrun("resformer", "train", "--data", image_folder, "--run-dir", run, *options)
     assert result.returncode == 0, result.stderr
     assert result.stderr.count("wrote ") == 1
-    checkpoint = load_checkpoint(out)
+    checkpoint = load_checkpoint(run / "model.pth")
     assert sum(checkpoint.training["films"].values()) == 48
     assert {path.name for path in run.iterdir()} >= {"manifest.csv", "last.pt", "metrics.json"}
+
+
+def main(images: Path, notes: Path) -> None:
+    """Train one epoch together, and write the films that this process saw and its weights' hash."""
+    network = ResFormerConfig(channels=(8, 8, 8, 8), num_heads=(1, 1, 1, 1), fusion_dim=8)
+    data = TrainingData(images, split_by_number(images), notes, InputSpec(size=64))
+    with join_processes(torch.device("cpu")) as group:
+        if group.is_main:
+            data.training_films()
+        group.from_main(None)
+        loader = build_loader(build_training_films(data, TINY_TRAINING), TINY_TRAINING, group)
+        loss = build_loss(network, TINY_TRAINING)
+        learner = build_learner(loss, len(loader), network, TINY_TRAINING, group)
+        begin_epoch(0, loader, TINY_TRAINING, group)
+        train_one_epoch(learner, loader, group, label="epoch", progress=False)
+        weights = torch.cat([w.double().flatten() for w in learner.averaged_weights().values()])
+        note = {
+            "seen": [index for _, index in loader.sampler],
+            "batches": len(loader),
+            "weights": hashlib.sha256(weights.numpy().tobytes()).hexdigest(),
+        }
+        (notes / f"rank-{group.rank}.json").write_text(json.dumps(note))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

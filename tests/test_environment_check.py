@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 import test_environment
-from test_environment import check_device, check_model, check_packages, check_python, main
+from test_environment import (
+    check_compressed_films,
+    check_device,
+    check_model,
+    check_packages,
+    check_python,
+    main,
+)
 
 ROOT = Path(test_environment.__file__).parent
 
@@ -79,11 +86,29 @@ def test_the_device_is_named() -> None:
     assert check.found.startswith(("CPU, threads: ", "GPU: ", "MPS"))
 
 
+def test_each_compression_of_dicom_is_tried(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    names = ["RLE", "JPEG", "JPEG lossless", "JPEG-LS", "JPEG 2000"]
+    assert [(check.name, check.found, check.remedy) for check in check_compressed_films()] == [
+        (f"DICOM, {name}", "decodes", "") for name in names
+    ]
+    (tmp_path / "gdcm.py").write_text("raise ImportError", encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    failing = [check for check in check_compressed_films() if check.remedy]
+    assert [check.name for check in failing] == ["DICOM, JPEG lossless", "DICOM, JPEG-LS"]
+    assert all("cannot decode compressed DICOM images" in check.found for check in failing)
+    assert all("--force-reinstall" in check.remedy for check in failing)
+
+
 def test_packages_that_do_not_load_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.setitem(sys.modules, "resformer.predict", None)
     assert "PyTorch does not load" in check_device().found
     assert "--force-reinstall" in check_device().remedy
+    monkeypatch.setitem(sys.modules, "resformer.images.errors", None)
+    (check,) = check_compressed_films()
+    assert check.remedy == "mend the packages above first"
     assert check_model(Path("any.pth")).remedy == "mend the packages above first"
 
 

@@ -16,8 +16,9 @@ from resformer.checkpoint import Checkpoint, save_checkpoint
 from resformer.cli import main
 from resformer.data.find import DatasetError
 from resformer.data.manifest import write_manifest
-from resformer.evaluation.answers import Answers, collect_answers
 from resformer.evaluation.external import ExternalFilm, evaluate_external, read_labels
+from resformer.evaluation.predictions import Predictions
+from resformer.evaluation.tables import render_areas
 from resformer.gate.gate import GateResult
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.predict import Prediction
@@ -47,9 +48,9 @@ PROBABILITIES = np.array(
 
 def answers(
     count: int = len(FILMS), refused: Sequence[int] = (), abstained: Sequence[int] = ()
-) -> Answers:
+) -> Predictions:
     films = range(count)
-    return Answers(
+    return Predictions(
         PROBABILITIES[-count:],
         np.array([k in refused for k in films]),
         np.array([k in abstained for k in films]),
@@ -110,15 +111,15 @@ def test_only_a_finding_with_a_class_of_its_own_can_get_a_wrong_one() -> None:
 
 
 def test_every_film_needs_an_answer() -> None:
-    with pytest.raises(ValueError, match="give one answer for each film: 4 for 5"):
+    with pytest.raises(ValueError, match="give one prediction for each film: 4 for 5"):
         evaluate_external(FILMS, answers(4), CLASS_NAMES)
     with pytest.raises(ValueError, match="one row, refusal and abstention for each film"):
-        Answers(PROBABILITIES, np.zeros(5, bool), np.zeros(4, bool))
+        Predictions(PROBABILITIES, np.zeros(5, bool), np.zeros(4, bool))
 
 
 def test_a_gate_that_refuses_and_a_network_that_abstains_are_told_apart() -> None:
     even = dict.fromkeys(CLASS_NAMES, 0.25)
-    found = collect_answers(
+    found = Predictions.collect(
         [
             Prediction(even),
             Prediction(even, GateResult(0.9, 0.5, "")),
@@ -132,14 +133,32 @@ def test_a_gate_that_refuses_and_a_network_that_abstains_are_told_apart() -> Non
     assert found.probabilities.shape == (4, 4)
 
 
-def test_what_a_network_or_a_set_does_not_have_is_undefined() -> None:
+def test_what_a_network_or_a_set_does_not_have_is_undefined_and_says_why() -> None:
     names = ("COVID", "Lung_Opacity", "Healthy", "Viral Pneumonia")
     report = evaluate_external(FILMS, answers(), names, bootstrap=0)
-    assert report["abnormal_against_no_finding"]["auc"] is None
+    abnormal = report["abnormal_against_no_finding"]
+    assert (abnormal["auc"], abnormal["reason"]) == (None, "the network has no class Normal")
+    assert "| undefined: the network has no class Normal |" in render_areas(report)
     assert report["covid_against_no_finding"]["auc"]["value"] == 0.5
     assert report["sets"]["clinic"]["no finding"]["expected"] is None
     sick = evaluate_external(FILMS[2:], answers(3), CLASS_NAMES, bootstrap=0)
-    assert sick["covid_against_no_finding"]["auc"] is None
+    covid = sick["covid_against_no_finding"]
+    assert (covid["auc"], covid["reason"]) == (None, "no set has a film without a finding")
+
+
+def test_own_classes_are_asked_for_by_their_own_names() -> None:
+    films = [
+        ExternalFilm("clinic", f"clinic/{n}.png", f) for n, f in enumerate(("no finding", "b l"))
+    ]
+    report = evaluate_external(
+        films, answers(2), ("A", "B_l", "Healthy", "C"), healthy_class="Healthy", bootstrap=0
+    )
+    assert report["abnormal_against_no_finding"]["auc"]["value"] == 1
+    assert report["sets"]["clinic"]["b l"]["expected"] == "B_l"
+    assert list(report["classes_against_no_finding"]) == ["B_l"]
+    text = render_areas(report)
+    assert "by 1 - P(Healthy) | 1 | 1 | 1.000 |" in text
+    assert "| B l against no finding, by P(B l) | 1 | 1 | 0.000 |" in text
 
 
 def test_the_list_of_films_is_read(tmp_path: Path) -> None:
@@ -151,13 +170,26 @@ def test_the_list_of_films_is_read(tmp_path: Path) -> None:
     ]
 
 
+def test_a_table_that_a_spreadsheet_saved_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_bytes("\ufeffset,file,finding\r\nclinic,1.png,No Finding\r\n".encode())
+    assert read_labels(path) == [ExternalFilm("clinic", "clinic/1.png", "no finding")]
+
+
 @pytest.mark.parametrize(
-    "text", ["", "set,file,finding\n", "set,file\na,b\n", "set,file,finding\na,b,\n"]
+    ("text", "message"),
+    [
+        ("", "has no column 'set', but nothing: its first line must name the columns"),
+        ("set,file\na,b\n", "has no column 'finding', but set, file"),
+        ("set,file,finding\n", "names no film"),
+        ("set,file,finding\na,b,ards\na,c, \n", "row 3: the column finding is empty .write 'no f"),
+        ("set,file,finding\na,,ards\n", "row 2: the column file is empty$"),
+    ],
 )
-def test_what_is_no_list_of_films_is_refused(tmp_path: Path, text: str) -> None:
+def test_what_is_no_list_of_films_is_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "labels.csv"
     path.write_text(text)
-    with pytest.raises(DatasetError, match="needs rows with the columns set, file, finding"):
+    with pytest.raises(DatasetError, match=message):
         read_labels(path)
     with pytest.raises(DatasetError, match=r"absent\.csv cannot be read"):
         read_labels(tmp_path / "absent.csv")
@@ -173,7 +205,10 @@ def lung_checkpoint(tiny_config: ResFormerConfig, tmp_path_factory: pytest.TempP
     return path
 
 
-def test_the_command_for_external_films(lung_checkpoint: Path, tmp_path: Path) -> None:
+def test_the_command_for_external_films(
+    lung_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     rows = ["set,file,finding"]
     for number, finding in enumerate(("No finding", "COVID-19")):
         folder = tmp_path / "data" / f"set-{number}"
@@ -186,6 +221,9 @@ def test_the_command_for_external_films(lung_checkpoint: Path, tmp_path: Path) -
     report = json.loads((tmp_path / "out" / "external.json").read_text())
     assert report["sets"]["set-1"]["covid-19"]["count"] == 1
     assert report["covid_against_no_finding"]["count"] == 2
+    table = (tmp_path / "out" / "external.md").read_text()
+    assert "| set-1 | covid-19 | 1 |" in table
+    assert table in caplog.text
 
 
 def test_the_command_for_controls(

@@ -1,6 +1,9 @@
+"""Scores, intervals, calibration, risk against coverage, and measures of evidence maps."""
+
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -9,8 +12,30 @@ import pytest
 from scipy.stats import norm
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support, roc_auc_score
 
-from resformer.evaluation import metrics as bootstrap
-from resformer.evaluation.metrics import class_scores, confidence_bins, evaluate_predictions
+from resformer.evaluation import metrics
+from resformer.evaluation.faithfulness import (
+    area_under_curve,
+    rank_correlation,
+    replace_by_evidence,
+    share_inside,
+    structural_similarity,
+)
+from resformer.evaluation.metrics import (
+    Mistake,
+    class_scores,
+    confidence_bins,
+    estimate_mean,
+    estimate_share,
+    evaluate_predictions,
+    risk_curve,
+    worst_mistakes,
+)
+from resformer.evaluation.predictions import (
+    Predictions,
+    dice_of_lungs,
+    evaluate_abstention,
+)
+from resformer.evaluation.tables import class_table, format_estimate, overall_table
 
 NAMES = ("A", "B", "C")
 LABELS = np.array([0, 0, 0, 1, 1, 2])
@@ -126,7 +151,7 @@ def test_the_seed_decides_the_intervals_and_the_pass_size_does_not(
     other = evaluate_predictions(labels, probabilities, NAMES, bootstrap=100, seed=2)
     assert first["accuracy"]["value"] == other["accuracy"]["value"]
     assert first["macro_auc"]["low"] != other["macro_auc"]["low"]
-    monkeypatch.setattr(bootstrap, "_WEIGHTS_PER_PASS", 60 * 7)
+    monkeypatch.setattr(metrics, "_WEIGHTS_PER_PASS", 60 * 7)
     again = evaluate_predictions(labels, probabilities, NAMES, bootstrap=100, seed=1)
     assert again["confusion_matrix"] == first["confusion_matrix"]
     for name in ("accuracy", "macro_f1", "macro_auc", "expected_calibration_error"):
@@ -187,8 +212,151 @@ def test_bad_arguments_are_named(change: dict[str, Any], message: str) -> None:
 
 def test_a_mean_leaves_out_what_is_undefined() -> None:
     values = np.array([1.0, np.nan, 3.0])
-    mean = bootstrap.estimate_mean(values, bootstrap=200)
+    mean = estimate_mean(values, bootstrap=200)
     assert mean == {"value": 2.0, "low": 1.0, "high": 3.0}
-    assert bootstrap.estimate_mean(values, bootstrap=0) == {"value": 2.0, "low": None, "high": None}
-    nothing = bootstrap.estimate_mean(np.array([np.nan]))
+    assert estimate_mean(values, bootstrap=0) == {"value": 2.0, "low": None, "high": None}
+    nothing = estimate_mean(np.array([np.nan]))
     assert nothing == {"value": None, "low": None, "high": None}
+
+
+def test_the_dice_of_lungs_is_twice_the_overlap_over_both() -> None:
+    masks = np.zeros((2, 64, 64), np.uint8)
+    masks[:, :, :32] = 255
+    lungs = np.zeros((2, 16, 16), np.float32)
+    lungs[0, :, :8] = 0.9
+    lungs[1, :, 4:12] = 0.9
+    assert dice_of_lungs(lungs, masks) == pytest.approx((1 + 0.5) / 2)
+
+
+# Confidence 0.9 right, 0.8 wrong, 0.7 right, 0.6 wrong.
+SURE_LABELS = np.array([0, 1, 0, 1])
+SURE = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]])
+
+
+def test_the_surest_films_are_answered_first_and_equally_sure_ones_keep_their_order() -> None:
+    assert risk_curve(SURE_LABELS, SURE).tolist() == [0, 1 / 2, 1 / 3, 2 / 4]
+    assert risk_curve(SURE_LABELS[::-1], SURE[::-1]).tolist() == [0, 1 / 2, 1 / 3, 2 / 4]
+    even = np.full((3, 2), 0.5)
+    assert risk_curve(np.array([1, 0, 0]), even).tolist() == [1, 1 / 2, 1 / 3]
+
+
+def test_what_is_refused_or_abstained_from_is_not_shown() -> None:
+    films = np.arange(4)
+    found = evaluate_abstention(SURE_LABELS, Predictions(SURE, films == 1, films == 2))
+    assert (found["count"], found["refused"], found["abstained"]) == (4, 1, 1)
+    for name, value in {"shown": 0.5, "accuracy_shown": 0.5, "accuracy_withheld": 0.5}.items():
+        assert found[name]["value"] == value
+    assert found["wrong_without_warning"]["value"] == 0.25
+    everything = evaluate_abstention(SURE_LABELS, Predictions(SURE, films < 0, films < 0))
+    assert everything["accuracy_withheld"]["value"] is None
+    assert everything["area"] == pytest.approx((0 + 1 / 2 + 1 / 3 + 1 / 2) / 4)
+    # 0.95, 0.9 and 0.8 of four films are all four, 0.7 is three and 0.5 two.
+    risks = {point["coverage"]: point["risk"] for point in everything["risks"]}
+    assert risks == {1.0: 0.5, 0.95: 0.5, 0.9: 0.5, 0.8: 0.5, 0.7: 1 / 3, 0.5: 0.5}
+
+
+def test_a_share_has_its_wilson_interval() -> None:
+    # Wilson (1927) for 1 of 4 at 95 %.
+    expected = {"value": 0.25, "low": 0.0456, "high": 0.6994}
+    assert estimate_share(1, 4) == pytest.approx(expected, abs=1e-4)
+    assert estimate_share(0, 0) == {"value": None, "low": None, "high": None}
+    with pytest.raises(ValueError, match="hits must lie between 0 and the 2 films, got 3"):
+        estimate_share(3, 2)
+
+
+def test_an_estimate_reads_as_a_value_and_its_interval() -> None:
+    estimate = {"value": 0.9126, "low": 0.8714, "high": 1.0}
+    assert format_estimate(estimate) == "0.913 (0.871 to 1.000)"
+    assert format_estimate({"value": 0.5, "low": None, "high": None}) == "0.500"
+
+
+def test_the_tables_hold_the_scores_of_the_report() -> None:
+    report = evaluate_predictions(LABELS, PROBABILITIES, (*NAMES[:2], "C"), bootstrap=0)
+    overall = overall_table(report)
+    assert overall["macro_recall"] == "0.722"
+    assert list(overall)[-1] == "expected_calibration_error"
+    row = {"precision": "1.000", "recall": "0.667", "f1": "0.800", "specificity": "1.000"}
+    assert class_table(report)["A"] == {"support": 3, **row, "auc": "0.833"}
+    nobody = evaluate_predictions(LABELS[:5], PROBABILITIES[:5], NAMES, bootstrap=0)
+    assert class_table(nobody)["C"]["recall"] == "undefined"
+
+
+def test_the_worst_mistake_is_the_one_whose_label_was_least_probable() -> None:
+    paths = ("a.png", "b.png", "c.png", "d.png")
+    labels = np.array([0, 0, 1, 1])
+    given = np.array([[0.9, 0.1, 0], [0.25, 0.5, 0.25], [0.75, 0.125, 0.125], [0, 1, 0]])
+    expected = [Mistake("c.png", "B", "A", 0.75, 0.125), Mistake("b.png", "A", "B", 0.5, 0.25)]
+    assert worst_mistakes(paths, labels, given, NAMES) == expected
+    assert worst_mistakes(paths, labels, given, NAMES, count=1) == expected[:1]
+    assert worst_mistakes(paths[:2], labels[[0, 2]], np.eye(3)[:2], NAMES) == []
+    with pytest.raises(ValueError, match="3 paths, 4 films"):
+        worst_mistakes(paths[:3], labels, given, NAMES)
+
+
+def test_pixels_are_replaced_in_the_order_of_their_evidence() -> None:
+    film = np.array([[1.0, 2.0], [3.0, 4.0]])
+    evidence = np.array([[0.1, 0.9], [-5.0, 0.5]])
+    steps = replace_by_evidence(film, np.zeros((2, 2)), evidence, 4)
+    assert steps.dtype == np.float32
+    assert steps.tolist() == [
+        [[1, 2], [3, 4]],
+        [[1, 0], [3, 4]],
+        [[1, 0], [3, 0]],
+        [[0, 0], [3, 0]],
+        [[0, 0], [0, 0]],
+    ]
+
+
+def test_equal_evidence_goes_in_reading_order_and_steps_share_the_pixels() -> None:
+    steps = replace_by_evidence(np.ones((2, 5)), np.zeros((2, 5)), np.zeros((2, 5)), 4)
+    assert steps.reshape(5, -1).sum(axis=1).tolist() == [10, 8, 5, 2, 0]
+    assert steps[1].ravel().tolist() == [0, 0] + [1] * 8
+
+
+@pytest.mark.parametrize(("shape", "steps"), [((2, 2), 0), ((2, 3), 4)])
+def test_a_replacement_needs_equal_shapes_and_a_step(shape: tuple[int, int], steps: int) -> None:
+    with pytest.raises(ValueError, match="same shape, and there must be a step"):
+        replace_by_evidence(np.ones((2, 2)), np.zeros((2, 2)), np.zeros(shape), steps)
+
+
+def test_the_area_under_a_curve() -> None:
+    assert area_under_curve(np.array([1.0, 0.5, 0.0])) == 0.5
+    assert area_under_curve(np.array([1.0, 0.0, 0.0, 0.0, 0.0])) == 0.125
+    with pytest.raises(ValueError, match="two values at least"):
+        area_under_curve(np.array([1.0]))
+
+
+def test_the_share_inside_a_mask() -> None:
+    evidence = np.array([[3.0, 1.0], [0.0, 4.0]])
+    assert share_inside(evidence, np.array([[1.0, 0.0], [1.0, 0.0]])) == 0.375
+    assert share_inside(evidence, np.full((2, 2), 0.5)) == 0.5
+    assert math.isnan(share_inside(np.zeros((2, 2)), np.ones((2, 2))))
+
+
+@pytest.mark.parametrize("mask", [np.ones((2, 3)), -np.ones((2, 2))])
+def test_a_share_needs_a_mask_of_the_maps_shape(mask: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="rectify the evidence"):
+        share_inside(np.ones((2, 2)), mask)
+
+
+def test_the_rank_correlation_sees_order_alone() -> None:
+    a = np.array([[1.0, 2.0], [3.0, 4.0]])
+    assert rank_correlation(a, np.exp(a)) == pytest.approx(1)
+    assert rank_correlation(a, -a) == pytest.approx(-1)
+    assert rank_correlation(a, np.array([[2.0, 1.0], [4.0, 3.0]])) == pytest.approx(0.6)
+    assert rank_correlation(a, np.array([[1.0, 1.0], [2.0, 2.0]])) == pytest.approx(2 / 5**0.5)
+    assert math.isnan(rank_correlation(a, np.zeros((2, 2))))
+
+
+def test_the_structural_similarity_of_constant_maps_follows_the_formula() -> None:
+    low, high = np.full((32, 32), 0.2), np.full((32, 32), 0.8)
+    expected = (2 * 0.2 * 0.8 + 1e-4) / (0.2**2 + 0.8**2 + 1e-4)
+    assert structural_similarity(low, high) == pytest.approx(expected)
+
+
+def test_the_structural_similarity_tells_like_from_unlike() -> None:
+    generator = np.random.default_rng(0)
+    a, b = generator.random((2, 32, 32))
+    assert structural_similarity(a, a) == pytest.approx(1)
+    assert abs(structural_similarity(a, b)) < 0.1
+    assert structural_similarity(a, 1 - a) < -0.5

@@ -1,3 +1,5 @@
+"""Pictures of an evaluation, and the folders that they are written to."""
+
 from __future__ import annotations
 
 import json
@@ -14,11 +16,15 @@ from PIL import Image
 from resformer.evaluation.metrics import evaluate_predictions
 from resformer.evaluation.plots import (
     plot_confusion_matrix,
+    plot_films,
     plot_history,
+    plot_probabilities,
     plot_reliability,
+    plot_risk_coverage,
     plot_roc,
 )
-from resformer.evaluation.report import write_report, write_training_report
+from resformer.evaluation.predictions import Predictions, evaluate_abstention
+from resformer.evaluation.report import write_evaluation, write_training_report
 
 NAMES = ("COVID", "Lung_Opacity", "Viral Pneumonia")
 LABELS = np.array([0, 0, 0, 1, 1, 1])
@@ -127,11 +133,49 @@ def test_plots_name_bad_arguments() -> None:
         plot_reliability(LABELS[:4], PROBABILITIES)
 
 
-def test_report_folder_holds_the_numbers_and_the_pictures(tmp_path: Path) -> None:
+def test_risk_is_drawn_over_coverage_and_the_shipped_model_as_a_point() -> None:
+    labels, films = np.array([0, 1, 0, 1]), np.arange(4)
+    given = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]])
+    found = evaluate_abstention(labels, Predictions(given, films == 3, films < 0))
+    curve, shipped = plot_risk_coverage(labels, given, found).axes[0].lines
+    assert points(curve) == [[0.25, 0], [0.5, 0.5], [0.75, pytest.approx(1 / 3)], [1, 0.5]]
+    assert points(shipped) == [[0.75, pytest.approx(1 / 3)]]
+
+
+def test_films_are_drawn_in_rows_each_under_its_title() -> None:
+    films = [np.full((side, side), grey, np.uint8) for grey, side in ((0, 4), (90, 8), (255, 4))]
+    figure = plot_films(films, ["a", "b\nc", "d"], columns=2)
+    drawn = figure.axes[:3]
+    assert [axes.get_title() for axes in drawn] == ["a", "b\nc", "d"]
+    assert [int(np.max(np.asarray(axes.images[0].get_array()))) for axes in drawn] == [0, 90, 255]
+    assert {axes.images[0].get_clim() for axes in drawn} == {(0.0, 255.0)}
+    assert not any(axes.axison for axes in figure.axes)
+    assert not figure.axes[3].images
+    assert len(plot_films(films[:1], ["one"]).axes) == 1
+    for count, titles in ((0, []), (2, ["one"]), (1, ["one", "two"])):
+        with pytest.raises(ValueError, match="one title for each film"):
+            plot_films(films[:count], titles)
+
+
+def test_probabilities_are_bars_in_class_order_with_the_highest_in_colour() -> None:
+    (axes,) = plot_probabilities({"COVID": 0.125, "Normal": 0.875}).axes
+    (bars,) = axes.containers
+    assert isinstance(bars, BarContainer)
+    assert np.asarray(bars.datavalues).tolist() == [0.125, 0.875]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["COVID", "Normal"]
+    assert [text.get_text() for text in axes.texts] == ["12.5%", "87.5%"]
+    assert axes.yaxis_inverted()
+    colours = [bar.get_facecolor() for bar in axes.patches]
+    assert colours[0] != colours[1]
+    with pytest.raises(ValueError, match="no class to draw"):
+        plot_probabilities({})
+
+
+def test_an_evaluation_folder_holds_the_numbers_and_the_pictures(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "report"
     report = evaluate_predictions(LABELS, PROBABILITIES, NAMES, bootstrap=20)
-    paths = write_report(report, LABELS, PROBABILITIES, HISTORY, folder)
-    names = ["metrics.json", "confusion_matrix.png", "roc.png", "reliability.png", "history.png"]
+    paths = write_evaluation(report, LABELS, PROBABILITIES, folder)
+    names = ["metrics.json", "confusion_matrix.png", "roc.png", "reliability.png"]
     assert [path.name for path in paths] == names
     assert sorted(folder.iterdir()) == sorted(paths)
     assert json.loads(paths[0].read_text(encoding="utf-8")) == report
@@ -141,12 +185,6 @@ def test_report_folder_holds_the_numbers_and_the_pictures(tmp_path: Path) -> Non
             assert min(image.size) >= 600
             assert len(set(image.convert("L").tobytes())) > 20
     assert plt.get_fignums() == []
-
-
-def test_report_without_a_history_has_no_history_picture(tmp_path: Path) -> None:
-    report = evaluate_predictions(LABELS, PROBABILITIES, NAMES, bootstrap=0)
-    paths = write_report(report, LABELS, PROBABILITIES, [], tmp_path)
-    assert "history.png" not in {path.name for path in paths}
 
 
 def test_training_report_holds_every_split_and_the_history(tmp_path: Path) -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import struct
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from resformer.images import ImageError, decode_image
+from resformer import images
+from resformer.images import ImageError
 from resformer.images.depth import scale_to_uint8
+from resformer.transforms import InputSpec, to_input
+from tests.dicom_files import lookup_table, radiograph, write
 from tests.image_files import png, png_chunk, tiff
 
+decode_image = partial(images.decode_image, min_side=16)
 HEIGHT, WIDTH = 24, 40
 COUNT = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)
 ORDERS = pytest.mark.parametrize("order", ["<", ">"])
@@ -38,6 +43,76 @@ def test_smallest_depth_that_holds_the_maximum(write: Any, top: int, expected: i
     pixels = decode_image(write(values))
     assert pixels[3, 5] == expected
     assert pixels.sum() == expected
+
+
+def draw_film() -> NDArray[np.uint16]:
+    """A film of 12 bits, mostly between 600 and 3400."""
+    y, x = np.mgrid[:512, :512] / 512
+    noise = np.random.default_rng(0).normal(0, 40, x.shape)
+    film: NDArray[np.uint16] = np.clip(2000 + 1300 * np.sin(5 * x) * np.cos(4 * y) + noise, 0, 4095)
+    return film.astype(np.uint16)
+
+
+FILM = draw_film()
+FILM[100, 100] = 4095
+HOT = np.where(FILM == 4095, 65535, FILM).astype("u2")
+BORDER = np.ones(FILM.shape, dtype=np.bool_)
+BORDER[30:-30, 60:-60] = False
+ENTRIES = np.arange(4096)
+WIDE = {"WindowCenter": 32768, "WindowWidth": 65536}
+WHITE_FIRST = {"PhotometricInterpretation": "MONOCHROME1"}
+SOUND = write(radiograph(FILM, bits_stored=12, WindowCenter=2048, WindowWidth=4096))
+# Each faulty file beside the sound one that the network must not be able to tell it from.
+FAULTY = {
+    "png": (png(HOT), png(FILM)),
+    "colour png": (png(np.stack([HOT] * 3, axis=-1)), png(FILM)),
+    "tiff": (tiff(HOT, order=">"), png(FILM)),
+    "signed tiff": (tiff(HOT.astype("i4") - 9000), png(FILM)),
+    "deep tiff": (tiff(np.where(HOT > 4095, 4e9, HOT).astype("u4")), png(FILM)),
+    "float tiff": (tiff(np.where(HOT > 4095, 1e9, HOT).astype("f4")), png(FILM)),
+    "border": (png(np.where(BORDER, 65535, FILM)), png(np.where(BORDER, 4095, FILM))),
+    "offset": (png(HOT // 16 + 60_000), png(FILM)),
+    "hot pixel": (write(radiograph(HOT)), SOUND),
+    "border of DICOM": (
+        write(radiograph(np.where(BORDER, 65535, FILM).astype("u2"))),
+        write(radiograph(np.where(BORDER, FILM[~BORDER].max(), FILM).astype("u2"))),
+    ),
+    "wide window": (write(radiograph(FILM, bits_stored=12, **WIDE)), SOUND),
+    "wide window, white first": (
+        write(radiograph(4095 - FILM, bits_stored=12, **WIDE, **WHITE_FIRST)),
+        SOUND,
+    ),
+    "VOI LUT": (
+        write(radiograph(FILM, bits_stored=12, VOILUTSequence=[lookup_table(0, 16, ENTRIES)])),
+        write(radiograph(FILM, bits_stored=12, VOILUTSequence=[lookup_table(0, 12, ENTRIES)])),
+    ),
+    "VOI LUT with one large entry": (
+        write(
+            radiograph(
+                FILM,
+                bits_stored=12,
+                VOILUTSequence=[lookup_table(0, 16, np.append(ENTRIES[:-1], 65535))],
+            )
+        ),
+        SOUND,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAULTY)
+def test_a_scale_that_is_too_wide_costs_the_network_nothing(name: str) -> None:
+    spec = InputSpec()
+    faulty, sound = (to_input(decode_image(data), spec) for data in FAULTY[name])
+    grey_levels = (faulty - sound).abs() * spec.std * 255
+    assert grey_levels.quantile(0.99) <= 2
+    assert grey_levels.max() < 3  # at the faulty pixel, or where the roundings of both add up
+
+
+def test_a_film_with_enough_levels_keeps_its_brightness() -> None:
+    dark = np.where(FILM == 4095, 4095, FILM // 2).astype("u2")
+    np.testing.assert_array_equal(decode_image(png(dark)), as_12_bits(dark))
+    few = (COUNT % 10 * 16 + 3000).astype("u2")  # nothing is lost: each value has its own level
+    np.testing.assert_array_equal(decode_image(png(few)), as_12_bits(few))
 
 
 def test_every_16_bit_value_rounds_to_nearest() -> None:

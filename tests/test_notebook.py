@@ -15,9 +15,10 @@ from nbformat import NotebookNode
 from resformer.checkpoint import load_checkpoint
 from resformer.cli.report import JSON_NAME
 from resformer.cli.train import MANIFEST_NAME
-from resformer.evaluation.report import class_table, list_stages, overall_table
+from resformer.evaluation.lineage import list_stages
+from resformer.evaluation.tables import class_table, overall_table
 from resformer.model import ResFormerConfig
-from resformer.training.train import STATE_NAME
+from resformer.training.state import STATE_NAME
 from tests import notebook_runner
 from tests.conftest import CLASS_NAMES
 from tests.notebook_privacy import FILMS_TAG, cells_tagged, find_private

@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from resformer.evaluation.card import INTENDED_USE, LIMITATIONS
-from resformer.evaluation.report import tell_stages
+from resformer.evaluation.lineage import tell_stages
 from web.config import WebConfig
 from web.service import ModelService
 

@@ -9,7 +9,7 @@ import numpy as np
 from flask import Blueprint, Response, render_template
 
 from resformer import __version__
-from resformer.evaluation.card import AREAS
+from resformer.evaluation.tables import AREAS
 from resformer.images import IMAGE_SUFFIXES
 from web import charts
 from web.config import WebConfig

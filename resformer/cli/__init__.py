@@ -14,7 +14,6 @@ from typing import Any
 
 from resformer import __version__
 from resformer.cli import (
-    average,
     controls,
     evaluate,
     export,
@@ -32,7 +31,7 @@ _INTERRUPTED = 130
 
 def _commands() -> dict[str, Any]:
     """Return the modules of the commands by the names that these have on the command line."""
-    modules = (train, average, evaluate, controls, external, report, predict, fit_gate, export)
+    modules = (train, evaluate, controls, external, report, predict, fit_gate, export)
     return {module.__name__.rsplit(".", 1)[1].replace("_", "-"): module for module in modules}
 
 

@@ -43,32 +43,29 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Examine; the exit status."""
+    from resformer.data.dataset import class_indices
     from resformer.data.find import open_dataset
     from resformer.data.manifest import read_manifest
-    from resformer.evaluation.controls import run_controls
-    from resformer.evaluation.report import write_json
+    from resformer.data.masks import cache_films
+    from resformer.evaluation.controls import outline_lungs, run_controls
+    from resformer.evaluation.report import check_classes, write_json
+    from resformer.evaluation.tables import render_controls
     from resformer.predict import Predictor
-    from resformer.training.films import Workspace
 
     predictor = Predictor.from_file(options.model, options.device)
     outliner = Predictor.from_file(options.outliner or options.model, options.device)
     with open_dataset(options.data) as root, tempfile.TemporaryDirectory() as folder:
         manifest = read_manifest(options.manifest, root)
-        if manifest.class_names != predictor.class_names:
-            raise ValueError(
-                f"the checkpoint knows {', '.join(predictor.class_names)}, the manifest "
-                f"{', '.join(manifest.class_names)}: give one of the same classes"
-            )
-        workspace = Workspace(root, manifest, Path(folder), predictor.checkpoint.input_spec)
-        films = workspace.evaluation_films(options.split, progress=True)
-        reports = run_controls(predictor, films.films, films.labels, outliner, progress=True)
+        check_classes(predictor, manifest)
+        rows = manifest.subset(options.split)
+        labels = class_indices(rows, predictor.class_names)
+        size = predictor.checkpoint.input_spec.size
+        films = cache_films(root, rows, size, Path(folder), progress=True)
+        outlines = outline_lungs(outliner, films)
+        reports = run_controls(predictor, films, labels, outlines, progress=True)
     options.out.mkdir(parents=True, exist_ok=True)
     path = write_json(reports, options.out / "controls.json")
-    for name, report in reports.items():
-        logger.info(
-            "%s: accuracy %.4f, macro-F1 %.4f, mean recall %.4f",
-            name,
-            *(report[k]["value"] for k in ("accuracy", "macro_f1", "macro_recall")),
-        )
+    named = [{"name": name, **report} for name, report in reports.items()]
+    logger.info("\n%s\n", render_controls(named))
     logger.info("wrote %s", path)
     return 0

@@ -40,9 +40,10 @@ def run(options: argparse.Namespace) -> int:
     """Evaluate; the exit status."""
     from resformer.data.find import find_images, open_dataset
     from resformer.data.manifest import read_manifest
-    from resformer.evaluation.answers import classify_films
     from resformer.evaluation.metrics import evaluate_predictions
-    from resformer.evaluation.report import write_report
+    from resformer.evaluation.predictions import classify_films
+    from resformer.evaluation.report import write_evaluation
+    from resformer.evaluation.tables import format_estimate
     from resformer.predict import Predictor
 
     predictor = Predictor.from_file(options.model, options.device, options.backend)
@@ -54,9 +55,8 @@ def run(options: argparse.Namespace) -> int:
             items = list(find_images(root).items)
         labels, probabilities = classify_films(predictor, root, items, progress=True)
     report = evaluate_predictions(labels, probabilities, predictor.class_names)
-    write_report(report, labels, probabilities, [], options.out)
+    write_evaluation(report, labels, probabilities, options.out)
     for name in ("accuracy", "macro_f1"):
-        figure = report[name]
-        logger.info("%s %.4f (%.4f to %.4f)", name, *(figure[k] for k in ("value", "low", "high")))
+        logger.info("%s %s", name, format_estimate(report[name]))
     logger.info("wrote %s", options.out)
     return 0

@@ -18,8 +18,8 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         "external",
         help="measure a checkpoint on films of other hospitals, listed with their findings",
         description="Classify the films that labels.csv lists (columns set, file, finding; a film "
-        "lies at <set>/<file>) and write external.json. To be read at the end of a training, never "
-        "to choose an epoch or a model by.",
+        "lies at <set>/<file>), and write external.json and the same as tables, external.md. To be "
+        "read at the end of a training, never to choose an epoch or a model by.",
     )
     add_model_option(parser)
     parser.add_argument(
@@ -33,17 +33,15 @@ def run(options: argparse.Namespace) -> int:
     """Evaluate; the exit status."""
     from resformer.evaluation.external import examine_folder
     from resformer.evaluation.report import write_json
+    from resformer.evaluation.tables import render_areas, render_sets
     from resformer.predict import Predictor
 
     predictor = Predictor.from_file(options.model, options.device)
     report = examine_folder(predictor, options.data, progress=True)
+    text = f"{render_sets(report, predictor.class_names)}\n\n{render_areas(report)}\n"
     options.out.mkdir(parents=True, exist_ok=True)
-    path = write_json(report, options.out / "external.json")
-    for set_name, findings in report["sets"].items():
-        for finding, figures in findings.items():
-            logger.info("%s, %s: %s", set_name, finding, figures["predicted"])
-    for name in ("abnormal_against_no_finding", "covid_against_no_finding"):
-        area = report[name]["auc"]
-        logger.info("%s: AUC %s", name, f"{area['value']:.4f}" if area else "undefined")
-    logger.info("wrote %s", path)
+    write_json(report, options.out / "external.json")
+    (options.out / "external.md").write_text(text, encoding="utf-8")
+    logger.info("\n%s", text)
+    logger.info("wrote %s and external.md", options.out / "external.json")
     return 0

@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     from resformer.devices import choose_device
     from resformer.export import add_graph_if_possible
     from resformer.gate.fit import GateConfig, find_outliers
-    from resformer.training.films import Workspace
+    from resformer.training.data import TrainingData
     from resformer.training.finish import add_abstention, add_gate
 
     checkpoint = load_checkpoint(options.model)
@@ -60,10 +60,10 @@ def run(options: argparse.Namespace) -> int:
             manifest = read_manifest(options.manifest, root)
         else:
             manifest = build_manifest(root, seed=options.seed, progress=True)
-        workspace = Workspace(root, manifest, Path(folder), checkpoint.input_spec)
+        data = TrainingData(root, manifest, Path(folder), checkpoint.input_spec)
         device, config = choose_device(options.device), GateConfig(seed=options.seed)
-        checkpoint = add_gate(checkpoint, workspace, outliers, device, config, progress=True)
-        checkpoint = add_abstention(checkpoint, workspace, device, progress=True)
+        checkpoint = add_gate(checkpoint, data, outliers, device, config, progress=True)
+        checkpoint = add_abstention(checkpoint, data, device, progress=True)
     if checkpoint.graph:
         # One that was exported before lacks what the abstention looks at.
         checkpoint = add_graph_if_possible(checkpoint)

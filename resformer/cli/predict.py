@@ -6,15 +6,19 @@ import argparse
 import json
 import logging
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resformer.cli.options import add_model_option, add_runtime_options
 
 if TYPE_CHECKING:
+    from resformer.cli.predict_files import Answer, FolderContents
     from resformer.predict import Predictor
 
 logger = logging.getLogger(__name__)
+
+_NAMES_SHOWN = 3
 
 
 def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
@@ -24,9 +28,10 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         help="classify image files, or a folder of them",
         description="Write one line for each file to standard output: the class, its probability "
         "and those of all classes, after the word uncertain where the model has seen too few such "
-        "films. Files that cannot be read are named on standard error, and the "
-        "exit status is then 1. With --out, classify every image and DICOM file below a folder "
-        "into a CSV file; run again, it goes on where it was stopped.",
+        "films. What does not look like a chest X-ray gets no class, unless forced. Files that "
+        "cannot be read are named on standard error. The exit status is 1 if a file got no class. "
+        "With --out, classify every image and DICOM file below a folder into a CSV file; run "
+        "again, it goes on where it was stopped.",
     )
     parser.add_argument(
         "files", type=Path, nargs="+", metavar="FILE", help="an image, or a folder with --out"
@@ -34,11 +39,16 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument("--out", type=Path, help="CSV file for the films of one folder")
     add_model_option(parser)
     parser.add_argument("--json", action="store_true", help="write one JSON object a line")
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="name a class even for what does not look like a chest X-ray, with a warning",
+    )
     add_runtime_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Classify; the exit status, 1 if a file could not be read.
+    """Classify; the exit status, 1 if a file got no class.
 
     Raises:
         ValueError: if --out is given with anything but one folder, or a folder without --out.
@@ -50,48 +60,119 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError("--out takes one folder: name the folder of your films")
     if folders and not options.out:
         raise ValueError(f"{folders[0]} is a folder: name a CSV file for its films with --out")
+    if options.out and options.json:
+        raise ValueError("--json is for files, --out writes CSV: leave one of them out")
     predictor = Predictor.from_file(options.model, options.device, options.backend)
     if options.out:
-        return _predict_folder(predictor, folders[0], options.out)
+        return _predict_folder(predictor, folders[0], options.out, force=options.force)
     return _predict_files(predictor, options)
 
 
-def _predict_folder(predictor: Predictor, folder: Path, out: Path) -> int:
-    from resformer.folders import predict_folder
-
-    summary = predict_folder(predictor, folder, out, progress=True)
-    logger.info(
-        "classified %d films, could not read %d, found %d done before; wrote %s",
-        *(summary.classified, summary.failed, summary.skipped, out),
-    )
-    return 1 if summary.failed else 0
-
-
 def _predict_files(predictor: Predictor, options: argparse.Namespace) -> int:
-    from resformer.images import decode_image
+    from resformer.cli.predict_files import answer_files
 
     failures = 0
-    for path in options.files:
-        try:
-            (prediction,) = predictor.predict([decode_image(path.read_bytes())])
-        except (OSError, ValueError) as error:
-            logger.error("%s: %s", path, error)
-            failures += 1
-            continue
-        shown = {
-            "file": str(path),
-            "predicted_class": prediction.predicted_class,
-            "confidence": prediction.confidence,
-            "abstained": prediction.abstained,
-            "all_probabilities": prediction.probabilities,
-        }
-        sys.stdout.write((json.dumps(shown) if options.json else _line(shown)) + "\n")
+    for answers in answer_files(predictor, options.files, force=options.force):
+        for answer in answers:
+            failures += bool(answer.error)
+            if answer.prediction is None:
+                logger.error("%s: %s", answer.name, answer.error)
+            if options.json:
+                sys.stdout.write(json.dumps(_describe(answer)) + "\n")
+            elif answer.prediction is not None:
+                sys.stdout.write(_printable(_line(answer)) + "\n")
     return 1 if failures else 0
 
 
-def _line(shown: dict[str, Any]) -> str:
-    others = ", ".join(f"{name} {p:.3f}" for name, p in shown["all_probabilities"].items())
-    doubt = "uncertain, " if shown["abstained"] else ""
-    return (
-        f"{shown['file']}: {doubt}{shown['predicted_class']} {shown['confidence']:.3f} ({others})"
+def _describe(answer: Answer) -> dict[str, Any]:
+    """Return an answer as plain data, with the names that the API gives it."""
+    from resformer.predict import list_warnings
+
+    prediction, gate = answer.prediction, answer.prediction and answer.prediction.gate
+    shown = None if answer.error else prediction
+    return {
+        "file": answer.name,
+        "success": not answer.error,
+        "predicted_class": shown and shown.predicted_class,
+        "confidence": shown and shown.confidence,
+        "abstained": shown and shown.abstained,
+        "all_probabilities": shown and shown.probabilities,
+        "gate": gate
+        and {"accepted": gate.accepted, "score": gate.score, "threshold": gate.threshold},
+        "warnings": [
+            {"code": code, "message": message}
+            for code, message in (list_warnings(shown) if shown else {}).items()
+        ],
+        "code": answer.error_code or None,
+        "error": answer.error or None,
+    }
+
+
+def _line(answer: Answer) -> str:
+    prediction = answer.prediction
+    assert prediction is not None
+    gate = f", gate {prediction.gate.score:.3f}" if prediction.gate else ""
+    if answer.error:
+        return f"{answer.name}: {answer.error}{gate}"
+    doubts = "uncertain, " if prediction.abstained else ""
+    if prediction.gate and not prediction.gate.accepted:
+        doubts = f"does not look like a chest X-ray, {doubts}"
+    others = ", ".join(f"{name} {p:.3f}" for name, p in prediction.probabilities.items())
+    best = f"{prediction.predicted_class} {prediction.confidence:.3f}"
+    return f"{answer.name}: {doubts}{best} ({others}){gate}"
+
+
+def _printable(line: str) -> str:
+    """Return the line with escapes for what the terminal's encoding cannot show."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return line.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _predict_folder(predictor: Predictor, folder: Path, out: Path, *, force: bool) -> int:
+    from tqdm import tqdm
+
+    from resformer.cli.predict_files import answer_files, find_films, show_name
+    from resformer.cli.results_table import lock_path, name_in_table, open_table
+    from resformer.predict import NOT_A_FILM
+
+    own = {out.resolve(), lock_path(out).resolve()}
+    contents = find_films(folder)
+    films = [path for path in contents.films if path.resolve() not in own]
+    _report_left_out(contents, folder, own)
+    if not films:
+        raise ValueError(f"{folder} holds no image and no DICOM file: check the path")
+    counts: Counter[str] = Counter()
+    with open_table(out, predictor.class_names, force=force) as table:
+        waiting = [
+            path
+            for path in films
+            if name_in_table(show_name(path.relative_to(folder))) not in table.done
+        ]
+        with tqdm(total=len(waiting), desc="classify", unit="img") as bar:
+            for answers in answer_files(predictor, waiting, folder=folder, force=force):
+                table.write(answers)
+                counts.update(answer.error_code for answer in answers)
+                bar.update(len(answers))
+    refused = counts[NOT_A_FILM]
+    unreadable = counts.total() - counts[""] - refused
+    logger.info(
+        "classified %d films, refused %d that do not look like chest X-rays, could not read %d, "
+        "found %d done before; wrote %s",
+        counts[""],
+        refused,
+        unreadable,
+        len(films) - len(waiting),
+        out,
     )
+    return 1 if refused or unreadable else 0
+
+
+def _report_left_out(contents: FolderContents, folder: Path, own: set[Path]) -> None:
+    from resformer.cli.predict_files import show_name
+
+    for reason, paths in contents.left_out.items():
+        names = [show_name(path.relative_to(folder)) for path in paths if path.resolve() not in own]
+        if names:
+            more = ", …" if len(names) > _NAMES_SHOWN else ""
+            shown = ", ".join(names[:_NAMES_SHOWN])
+            logger.warning("left out %d (%s): %s%s", len(names), reason, shown, more)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
-import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resformer.cli.options import add_model_option, add_runtime_options
+from resformer.cli.options import add_model_option, add_report_option, add_runtime_options
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CARD_NAME, JSON_NAME, PLOTS_FOLDER = "MODEL_CARD.md", "docs/report.json", "docs/card"
+CARD_NAME, JSON_NAME = "MODEL_CARD.md", "report.json"
 README_NAME, FIGURES_MARK = "README.md", "figures"
+DOCS_FOLDER, PICTURES_FOLDER = "docs", "card"
 _DOTS_PER_INCH = 80
 
 
@@ -28,22 +29,33 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         "report",
         help="measure a checkpoint in every way and write its model card",
         description="Classify the test split once, and again under every control; classify the "
-        f"films of other hospitals; write {JSON_NAME}, {CARD_NAME} and its plots, and put the "
-        "figures into README.md (where there is one, between its two marks) and into the "
-        "checkpoint.",
+        f"films of other hospitals; write {JSON_NAME}, {CARD_NAME} and its plots into a folder. "
+        "Nothing else is touched unless --store or --publish says so.",
     )
     add_model_option(parser)
     parser.add_argument(
-        "--data", type=Path, required=True, help="folder or .zip, laid out as for train"
+        "--data",
+        type=Path,
+        required=True,
+        action="append",
+        help="folder or .zip, laid out as for train; may be given more than once",
     )
     parser.add_argument("--manifest", type=Path, required=True, help="CSV of the split")
-    parser.add_argument(
+    add_report_option(parser, "runs/report")
+
+    more = parser.add_argument_group("what else to measure or to say")
+    more.add_argument(
         "--external", type=Path, help="folder of films of other hospitals and of labels.csv"
     )
-    parser.add_argument(
+    more.add_argument(
+        "--before",
+        type=Path,
+        help="another checkpoint, in whose features the sources of the films are looked for too",
+    )
+    more.add_argument(
         "--ablations", type=Path, help="folder that python -m benchmarks.ablations wrote"
     )
-    parser.add_argument(
+    more.add_argument(
         "--seed-models",
         type=Path,
         nargs="+",
@@ -51,95 +63,145 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         metavar="PATH",
         help="checkpoints of the same recipe and other seeds, whose own test reports are compared",
     )
-    parser.add_argument(
+    more.add_argument(
         "--outliner",
         type=Path,
         help="checkpoint with a lung head that says where the lungs are (default: the model, "
         "where it has one; else the controls that need lungs are left out)",
     )
-    parser.add_argument(
-        "--out", type=Path, default=Path(), help="folder to write into (default: this one)"
+    more.add_argument(
+        "--about",
+        type=Path,
+        help="TOML of what no measurement knows: [statements] on where the films come from and "
+        "what chose the model, [terms] that explain the names of sets and sources",
     )
-    parser.add_argument(
+    more.add_argument(
         "--bootstrap", type=int, default=1000, help="samples of the intervals (default: 1000)"
     )
-    parser.add_argument(
-        "--no-store", action="store_true", help="leave the checkpoint as it is, without the report"
+
+    where = parser.add_argument_group("where else to put it")
+    where.add_argument(
+        "--store", action="store_true", help="into the checkpoint, which /about then shows"
+    )
+    where.add_argument(
+        "--publish",
+        type=Path,
+        nargs="?",
+        const=Path(),
+        metavar="PROJECT",
+        help=f"into the checkpoint and the project's {CARD_NAME}, {README_NAME} (between its two "
+        f"marks) and {DOCS_FOLDER}, replacing what stands there (default: this folder's)",
     )
     add_runtime_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Measure and write; the exit status."""
-    from dataclasses import replace
-
     from resformer.checkpoint import save_checkpoint
-    from resformer.evaluation.card import render_card, render_figures, replace_block
-    from resformer.evaluation.report import keep_in, list_stages, save_figures, write_json
+    from resformer.evaluation.card import render_card
+    from resformer.evaluation.lineage import list_stages
+    from resformer.evaluation.report import keep_in, save_figures, write_json
     from resformer.predict import Predictor
 
-    readme = options.out / README_NAME
-    text = readme.read_text(encoding="utf-8") if readme.is_file() else None
-    if text is not None:
-        replace_block(text, FIGURES_MARK, "")  # refuses a text without marks before the work
+    if options.publish is not None:
+        _read_readme(options.publish)  # refuses a text without marks before the work
     predictor = Predictor.from_file(options.model, options.device, options.backend)
     stages = list_stages(predictor.checkpoint.training)
     if not any(stage.get("history") for stage in stages):
         raise ValueError(f"{options.model} does not tell how it was trained: train it again")
     report, figures = _measure(options, predictor)
-    (options.out / PLOTS_FOLDER).mkdir(parents=True, exist_ok=True)
+    options.out.mkdir(parents=True, exist_ok=True)
     write_json(report, options.out / JSON_NAME, sort_keys=True)
     (options.out / CARD_NAME).write_text(render_card(report), encoding="utf-8")
-    save_figures(figures, options.out / PLOTS_FOLDER, dots_per_inch=_DOTS_PER_INCH)
-    if text is not None:
-        block = replace_block(text, FIGURES_MARK, render_figures(report))
-        readme.write_text(block, encoding="utf-8")
-    if not options.no_store:
+    save_figures(figures, options.out, dots_per_inch=_DOTS_PER_INCH)
+    logger.info("wrote %s and %s", options.out / CARD_NAME, JSON_NAME)
+    if options.publish is not None:
+        publish(report, figures, options.publish)
+    if options.store or options.publish is not None:
         checkpoint = predictor.checkpoint
         metrics = keep_in(checkpoint.metrics, report)
         save_checkpoint(replace(checkpoint, metrics=metrics), options.model)
+        logger.info("put the report into %s", options.model)
     for name in ("accuracy", "macro_f1"):
         logger.info("test %s: %.4f", name, report["test"][name]["value"])
-    logger.info("wrote %s and %s", options.out / CARD_NAME, options.out / JSON_NAME)
     return 0
+
+
+def publish(report: dict[str, Any], figures: dict[str, Figure], project: Path) -> None:
+    """Write the report into the project's documents, card and README, whose marks it needs."""
+    from resformer.evaluation.card import render_card, render_figures
+    from resformer.evaluation.report import save_figures, write_json
+    from resformer.evaluation.tables import replace_block
+
+    readme, docs = _read_readme(project), project / DOCS_FOLDER
+    (docs / PICTURES_FOLDER).mkdir(parents=True, exist_ok=True)
+    write_json(report, docs / JSON_NAME, sort_keys=True)
+    save_figures(figures, docs / PICTURES_FOLDER, dots_per_inch=_DOTS_PER_INCH)
+    (project / CARD_NAME).write_text(render_card(report, published=True), encoding="utf-8")
+    block = replace_block(readme, FIGURES_MARK, render_figures(report))
+    (project / README_NAME).write_text(block, encoding="utf-8")
+    logger.info("published it in %s, %s and %s", CARD_NAME, README_NAME, docs / JSON_NAME)
+
+
+def _read_readme(project: Path) -> str:
+    """Return the text of a README that has the marks of the figures.
+
+    Raises:
+        ValueError: if it has no such marks.
+        OSError: if there is none.
+    """
+    from resformer.evaluation.tables import replace_block
+
+    text = (project / README_NAME).read_text(encoding="utf-8")
+    replace_block(text, FIGURES_MARK, "")
+    return text
 
 
 def _measure(
     options: argparse.Namespace, predictor: Predictor
 ) -> tuple[dict[str, Any], dict[str, Figure]]:
-    from resformer.data.find import open_dataset
+    from resformer.data.find import open_datasets
     from resformer.data.manifest import read_manifest
     from resformer.evaluation.external import examine_folder
     from resformer.evaluation.report import (
         assemble,
         compare_seeds,
-        measure_controls,
-        measure_split,
+        measure,
         read_ablations,
+        read_about,
     )
+    from resformer.predict import Predictor
 
+    about = read_about(options.about) if options.about else None
     seeds = compare_seeds(options.seed_models)
     ablations = read_ablations(options.ablations) if options.ablations else None
-    outliner = _find_outliner(options, predictor)
-    how = {"bootstrap": options.bootstrap, "progress": True}
-    with open_dataset(options.data) as root, tempfile.TemporaryDirectory() as folder:
+    outliner = predictor if predictor.checkpoint.model_config.lung_head else None
+    if options.outliner:
+        outliner = Predictor.from_file(options.outliner, options.device)
+    before = Predictor.from_file(options.before, options.device) if options.before else None
+    with open_datasets(options.data) as root:
         manifest = read_manifest(options.manifest, root)
-        measured, figures = measure_split(predictor, root, manifest, **how)
-        controls = measure_controls(predictor, outliner, root, manifest, Path(folder), **how)
-    external = examine_folder(predictor, options.external, **how) if options.external else None
+        measured, figures = measure(
+            predictor,
+            root,
+            manifest,
+            outliner=outliner,
+            before=before,
+            bootstrap=options.bootstrap,
+            progress=True,
+        )
+    external = None
+    if options.external:
+        external = examine_folder(
+            predictor, options.external, bootstrap=options.bootstrap, progress=True
+        )
     report = assemble(
-        *(predictor.checkpoint, manifest, measured),
-        controls=controls,
+        predictor.checkpoint,
+        manifest,
+        measured,
         external=external,
         seeds=seeds,
         ablations=ablations,
+        about=about,
     )
     return report, figures
-
-
-def _find_outliner(options: argparse.Namespace, predictor: Predictor) -> Predictor | None:
-    from resformer.predict import Predictor
-
-    if options.outliner:
-        return Predictor.from_file(options.outliner, options.device)
-    return predictor if predictor.checkpoint.model_config.lung_head else None

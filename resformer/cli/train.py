@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resformer.cli.options import (
-    add_checkpoint_option,
-    add_config_options,
-    add_outliers_option,
-    add_trial_option,
-    config_from_options,
+from resformer.cli.options import add_outliers_option
+from resformer.training.config import (
+    OURS,
+    RECIPES,
+    RECOMMENDED,
+    TrainingConfig,
+    change_recipe,
 )
-from resformer.training.config import TrainingConfig
 
 if TYPE_CHECKING:
     from resformer.data.find import DataRoot
     from resformer.data.manifest import Manifest
+    from resformer.training.distributed import ProcessGroup
 
 logger = logging.getLogger(__name__)
 
-MANIFEST_NAME = "manifest.csv"
+MANIFEST_NAME, MODEL_NAME, BASELINE_NAME = "manifest.csv", "model.pth", "baseline.json"
 
 
 def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
@@ -32,84 +35,241 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         help="train a network on folders of images",
         description="Split a data set by groups of near-duplicates, train on it, choose the best "
         "epoch on the validation split, evaluate once on the test split, and write a checkpoint "
-        "that `python app.py` serves. Under torchrun several processes train together.",
+        "that `python app.py` serves. Without other options than --data, all is done as we "
+        "recommend. Under torchrun several processes train together.",
+        epilog="Every option of the groups below is set by the recipe; one that is given replaces "
+        "that of the recipe. The defaults shown are those of the recommended one.",
     )
     parser.add_argument(
         "--data",
         type=Path,
         required=True,
         action="append",
-        help="folder or .zip: <Class>/images/* (lung masks in <Class>/masks/*.png are read with "
-        "--lung-head) or <Class>/*; given more than once, all are read as one data set, and each "
-        "may hold some of the classes",
+        help="folder or .zip: <Class>/images/* (with lung masks in <Class>/masks/*.png and "
+        "infection masks in '<Class>/infection masks/*.png', where there are) or <Class>/*; given "
+        "more than once, all are read as one data set, and each may hold some of the classes",
     )
-    add_checkpoint_option(parser)
+    parser.add_argument(
+        "--recipe",
+        choices=tuple(RECIPES),
+        default="recommended",
+        help="recommended; quick: minutes on a processor, to see that the data is read rightly; "
+        "bare: without lungs and without all that keeps a network from learning the hospitals "
+        "(default: %(default)s)",
+    )
     parser.add_argument(
         "--run-dir",
         type=Path,
         default=Path("runs/latest"),
-        help="folder of the run: split, state to resume from, report and plots "
+        help="folder of the run: split, state to resume from, history, report and plots "
         "(default: %(default)s)",
     )
-    parser.add_argument("--manifest", type=Path, help="CSV of a former split, to use it again")
     parser.add_argument(
+        "--out",
+        type=Path,
+        help=f"checkpoint to write (default: {MODEL_NAME} in the folder of the run)",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the file of --out where there is one"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on where the run's folder was stopped"
+    )
+    _add_other_files(parser)
+    _add_config_options(parser)
+
+
+def _add_other_files(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("where to start, and what else to read and write")
+    group.add_argument("--manifest", type=Path, help="CSV of a former split, to use it again")
+    group.add_argument(
+        "--earlier",
+        type=Path,
+        metavar="MANIFEST",
+        help="CSV of a former split whose test films stay test films in the new one, so that "
+        "figures compare",
+    )
+    group.add_argument(
         "--duplicate-threshold",
         type=float,
         metavar="CORRELATION",
         help="images that correlate more are near-duplicates and stay in one split; above 1 only "
         "equal files are; by default what suits chest films",
     )
-    parser.add_argument(
+    group.add_argument(
         "--initial",
         type=Path,
         metavar="CHECKPOINT",
-        help="train the weights of this checkpoint further, such as on a larger input, or those "
+        help="train the weights of this checkpoint further, such as on films of your own, or those "
         "of a training that was stopped (last.pt in its --run-dir); give the --manifest that it "
         "was trained with, or its test films are no longer unseen",
     )
-    add_outliers_option(parser)
-    parser.add_argument(
-        "--resume", action="store_true", help="go on where the run's folder was stopped"
+    group.add_argument(
+        "--outliner",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="network that draws the lungs where no film has a mask (default: the shipped one)",
     )
-    add_trial_option(parser)
-    add_config_options(parser, TrainingConfig)
+    add_outliers_option(group)
+    group.add_argument(
+        "--trial",
+        action="store_true",
+        help="compare ways of training: leave the test split alone, fit no gate and no abstention",
+    )
+    group.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="write the figures of each epoch for TensorBoard too, into the folder of the run",
+    )
+
+
+def _add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--field-name`` for every field of the configuration, in its group."""
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for option in fields(TrainingConfig):
+        title = option.metadata["group"]
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        default = getattr(RECOMMENDED, option.name)
+        how: dict[str, Any] = {"type": type(default), "metavar": type(default).__name__.upper()}
+        if isinstance(default, bool):
+            how = {"action": argparse.BooleanOptionalAction}
+        elif option.metadata["choices"]:
+            how = {"choices": option.metadata["choices"]}
+        groups[title].add_argument(
+            "--" + option.name.replace("_", "-"),
+            default=None,
+            help=f"{option.metadata['help']} (default: {default})",
+            **how,
+        )
+
+
+def read_config(options: argparse.Namespace) -> TrainingConfig:
+    """Return the recipe that was chosen, with what was given in place of its own.
+
+    Raises:
+        ValueError: if a value is impossible.
+    """
+    given = {option.name: getattr(options, option.name) for option in fields(TrainingConfig)}
+    changes = {name: value for name, value in given.items() if value is not None}
+    return change_recipe(RECIPES[options.recipe], changes)
 
 
 def run(options: argparse.Namespace) -> int:
     """Train; the exit status."""
-    from resformer.checkpoint import save_checkpoint
     from resformer.data.find import open_datasets
     from resformer.devices import choose_device
-    from resformer.evaluation.report import write_training_report
-    from resformer.export import add_graph_if_possible
     from resformer.training.distributed import join_processes
-    from resformer.training.state import read_initial
-    from resformer.training.train import train
+    from resformer.training.state import check_run_folder, lock_run_folder
 
-    config = config_from_options(TrainingConfig, options)
-    with join_processes(choose_device(config.device)) as group, open_datasets(options.data) as root:
-        manifest = group.from_main(_find_split(root, options) if group.is_main else None)
+    config = read_config(options)
+    out = options.out or options.run_dir / MODEL_NAME
+    with (
+        join_processes(choose_device(config.device)) as group,
+        open_datasets(options.data) as root,
+        lock_run_folder(options.run_dir, is_main=group.is_main),
+    ):
+        check_run_folder(options.run_dir, resume=options.resume)
+        if group.is_main and config.network == OURS:
+            _check_out(out, overwrite=options.overwrite)
+        manifest = group.from_main(_find_split(root, config, options) if group.is_main else None)
         if manifest is None:
             raise RuntimeError("the main process sent no split")
-        checkpoint = train(
-            *(root, manifest, config, options.run_dir),
-            initial=read_initial(options.initial) if options.initial else None,
-            outliers=options.outliers,
-            resume=options.resume,
-            trial=options.trial,
-        )
-        if group.is_main:
-            save_checkpoint(checkpoint, options.out)
-            write_training_report(
-                checkpoint.metrics, checkpoint.training["history"], options.run_dir
-            )
-            if not options.trial:
-                save_checkpoint(add_graph_if_possible(checkpoint), options.out)
-            summarise(checkpoint.metrics, options.out)
+        if config.network == OURS:
+            _train(root, manifest, config, options, out, group)
+        else:
+            _train_baseline(root, manifest, config, options, group)
     return 0
 
 
-def _find_split(root: DataRoot, options: argparse.Namespace) -> Manifest:
+def _train(
+    root: DataRoot,
+    manifest: Manifest,
+    config: TrainingConfig,
+    options: argparse.Namespace,
+    out: Path,
+    group: ProcessGroup,
+) -> None:
+    from resformer.checkpoint import save_checkpoint
+    from resformer.evaluation.report import write_training_report
+    from resformer.export import add_graph_if_possible
+    from resformer.training.state import read_initial
+    from resformer.training.train import train
+
+    checkpoint = train(
+        root,
+        manifest,
+        config,
+        options.run_dir,
+        initial=read_initial(options.initial) if options.initial else None,
+        outliner=options.outliner,
+        outliers=options.outliers,
+        resume=options.resume,
+        trial=options.trial,
+        tensorboard=options.tensorboard,
+    )
+    if not group.is_main:
+        return
+    save_checkpoint(checkpoint, out)
+    write_training_report(checkpoint.metrics, checkpoint.training["history"], options.run_dir)
+    if not options.trial:
+        save_checkpoint(add_graph_if_possible(checkpoint), out)
+    _summarise(checkpoint.metrics)
+    logger.info("wrote %s", out)
+
+
+def _train_baseline(
+    root: DataRoot,
+    manifest: Manifest,
+    config: TrainingConfig,
+    options: argparse.Namespace,
+    group: ProcessGroup,
+) -> None:
+    from resformer.evaluation.report import write_json, write_training_report
+    from resformer.training.train import train_baseline
+
+    if options.initial or options.outliner or options.outliers:
+        raise ValueError(
+            f"{config.network} starts from random weights, has no lung head and no gate: leave out "
+            "--initial, --outliner and --outliers"
+        )
+    if group.is_main:
+        logger.info(
+            "%s is a baseline: it is reported, and no checkpoint is written", config.network
+        )
+    found = train_baseline(
+        root,
+        manifest,
+        config,
+        options.run_dir,
+        resume=options.resume,
+        trial=options.trial,
+        tensorboard=options.tensorboard,
+    )
+    if not group.is_main:
+        return
+    write_training_report(found["metrics"], found["history"], options.run_dir)
+    path = write_json(found, options.run_dir / BASELINE_NAME)
+    _summarise(found["metrics"])
+    logger.info("wrote %s; there is nothing to serve", path)
+
+
+def _check_out(out: Path, *, overwrite: bool) -> None:
+    """Make sure before the training that its checkpoint can be written, and replaces none.
+
+    Raises:
+        OSError: if it cannot, or there is a file and ``overwrite`` is not given.
+    """
+    from resformer.training.state import CHECKPOINT_BYTES, check_space
+
+    if out.is_dir():
+        raise IsADirectoryError(f"{out} is a folder: name a file")
+    if out.exists() and not overwrite:
+        raise FileExistsError(f"{out} is there already: pass --overwrite, or name another --out")
+    check_space(out.parent, CHECKPOINT_BYTES)
+
+
+def _find_split(root: DataRoot, config: TrainingConfig, options: argparse.Namespace) -> Manifest:
     """Read the split that was given, or the run's own when resuming, or make one and keep it."""
     from resformer.data.manifest import build_manifest, read_manifest, write_manifest
 
@@ -120,21 +280,26 @@ def _find_split(root: DataRoot, options: argparse.Namespace) -> Manifest:
     else:
         given_threshold = options.duplicate_threshold
         threshold = {} if given_threshold is None else {"duplicate_threshold": given_threshold}
-        manifest = build_manifest(root, seed=options.seed, progress=True, **threshold)
-    options.run_dir.mkdir(parents=True, exist_ok=True)
+        earlier = read_manifest(options.earlier) if options.earlier else None
+        manifest = build_manifest(
+            root, earlier=earlier, seed=config.seed, progress=True, **threshold
+        )
     write_manifest(manifest, kept)
     for split in ("train", "validation", "test"):
         logger.info("%s: %d films", split, len(manifest.subset(split)))
     return manifest
 
 
-def summarise(metrics: dict[str, Any], path: Path) -> None:
-    """Log the headline figures of each split, and what was written."""
+def _summarise(metrics: Mapping[str, Any]) -> None:
+    """Log the headline figures of each split."""
     for split, report in metrics.items():
         for name in ("accuracy", "macro_f1"):
             figure = report[name]
             logger.info(
                 "%s %s: %.4f (95%% interval %.4f to %.4f)",
-                *(split, name, figure["value"], figure["low"], figure["high"]),
+                split,
+                name,
+                figure["value"],
+                figure["low"],
+                figure["high"],
             )
-    logger.info("wrote %s", path)

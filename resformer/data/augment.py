@@ -1,11 +1,9 @@
-"""How much the training augmentation varies a film: moderately, strongly, or strongest.
-
-Augmentation of training films with albumentations.
+"""Augmentation of training films with albumentations (Buslaev et al., Information 11 (2020) 125).
 
 What tells the sources of the public data apart (sharpness, exposure, borders, text markers) is
 varied more than anatomy is: crops cut borders away, blur, downscaling, sharpening and JPEG hide
-the first resize, tone curves hide exposure, coarse dropout hides markers. All of that is moderate,
-or strong, where films of other hospitals matter more than the last per cent at home.
+the first resize, tone curves hide exposure, coarse dropout hides markers. How much is one of three
+strengths; the stronger ones are for other hospitals, at the price of the last per cent at home.
 
 albumentations is imported by the function that needs it, because serving never does. It is frozen
 at 2.0.8 (MIT) and asks the network for its newest version at import unless told not to.
@@ -23,6 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Range = tuple[float, float]
+Pixels = NDArray[np.uint8]
+
+# The share of the input's side by which the cached film is larger, so that crops stay sharp.
+CACHE_MARGIN = 1.25
 
 
 @dataclass(frozen=True)
@@ -115,12 +117,6 @@ STRENGTHS = {
 }
 
 
-Pixels = NDArray[np.uint8]
-
-# The share of the input's side by which the cached film is larger, so that crops stay sharp.
-CACHE_MARGIN = 1.25
-
-
 class Augmentation(Protocol):
     """Turns a film and its masks into varied ones, the same for the same seed."""
 
@@ -193,7 +189,8 @@ def _geometry(size: int, config: AugmentationConfig) -> list[Any]:
                     p=config.crop_probability,
                 ),
                 A.Resize(
-                    *(size, size),
+                    size,
+                    size,
                     interpolation=cv2.INTER_AREA,
                     mask_interpolation=cv2.INTER_AREA,
                     p=1 - config.crop_probability,

@@ -54,15 +54,17 @@ class Film(NamedTuple):
         label: class index, or ``NO_CLASS`` for a film whose lungs are covered.
         regions: share of lung, and of infected lung where the data set tells, ``(R, size / 4,
             size / 4)``; 0 where unknown.
-        known: 1 for a region that is known, else 0, ``(R,)``.
-        weight: of the film in the loss, besides that of its class.
+        known: how well each region is known, ``(R,)``: 0 not at all, 1 by an outline, 2 by boxes,
+            see :class:`resformer.data.masks.RegionMasks`.
+        prior: log of the share of each class in the film's source, ``(K,)``, which the loss adds to
+            the logits; or one 0 for all classes.
     """
 
     image: Tensor
     label: int
     regions: Tensor
     known: Tensor
-    weight: float
+    prior: Tensor
 
 
 class FilmDataset(Dataset[Film]):
@@ -77,7 +79,8 @@ class FilmDataset(Dataset[Film]):
         background: replaces what surrounds the lungs, before the augmentation.
         concealment: covers the lungs, after the background; such a film has no class.
         style: gives a film the tone and the sharpness of another, after the background.
-        weights: of each film in the loss, ``(N,)``; by default 1.
+        priors: log of the share of each class in the source of each film, ``(N, K)``; by default
+            nothing is known of the sources.
         seed: of the augmentation.
     """
 
@@ -92,7 +95,7 @@ class FilmDataset(Dataset[Film]):
         background: BackgroundReplacement | None = None,
         concealment: LungConcealment | None = None,
         style: StyleExchange | None = None,
-        weights: NDArray[np.float64] | None = None,
+        priors: NDArray[np.float32] | None = None,
         seed: int = 0,
     ) -> None:
         self.films = films
@@ -103,7 +106,7 @@ class FilmDataset(Dataset[Film]):
         self.background = background
         self.concealment = concealment
         self.style = style
-        self.weights = np.ones(len(labels)) if weights is None else weights
+        self.priors = np.zeros((len(labels), 1), np.float32) if priors is None else priors
         self.seed = seed
 
     def __len__(self) -> int:
@@ -118,7 +121,7 @@ class FilmDataset(Dataset[Film]):
             self.spec,
             augmentation=self.augmentation,
             masks=[masks.subset(indices) for masks in self.masks],
-            weights=self.weights[indices],
+            priors=self.priors[indices],
             seed=self.seed,
         )
 
@@ -153,7 +156,7 @@ class FilmDataset(Dataset[Film]):
             label,
             torch.cat([share_of_region(mask, self.spec.size) for mask in regions]),
             torch.tensor(known),
-            float(self.weights[index]),
+            torch.from_numpy(self.priors[index]),
         )
 
 

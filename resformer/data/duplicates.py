@@ -1,18 +1,16 @@
-"""What of an image is compared with other images to find the same film again.
+"""Near-duplicates: the same film twice, cropped or rescaled, or a film of the same stay.
 
 Chest films look alike: their coarse brightness correlates at 0.9 between strangers, and a 64-bit
 perceptual hash (imagehash.phash) at a radius that finds three of four repeated films accepts half
 a million pairs of 11,000 images. What tells films apart is fine detail (ribs, vessels) after the
-local contrast is evened out, so each image is reduced to that detail, to a spectrum of it that a
-shift does not change, and to a coarse picture. The last two serve to find candidates quickly.
+local contrast is evened out. So each image is reduced once to a fingerprint: that detail, a
+spectrum of it that a shift does not change, and a coarse picture.
 
-Every image of a data set read once: hashed, decoded, fingerprinted; the unreadable named.
-
-Groups of near-duplicates: the same film twice, cropped or rescaled, or a film of the same stay.
-
-Candidates are the nearest neighbours by correlation of two cheap vectors. Each candidate pair is
-laid on each other at several scales and at every shift (normalised cross-correlation, Lewis 1995),
-and its films count as near-duplicates where their detail correlates.
+Comparing each detail with every other is too slow (10,000 films make 50 million pairs). Candidates
+are the nearest neighbours by correlation of the two cheap vectors, spectrum and coarse picture; of
+each candidate pair the details are laid on each other at several scales and at every shift
+(normalised cross-correlation; Lewis, "Fast Normalized Cross-Correlation", 1995). Films whose detail
+correlates are near-duplicates, and so are near-duplicates of near-duplicates.
 """
 
 from __future__ import annotations
@@ -31,9 +29,14 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
-from resformer.data.find import DatasetError, ImageIndex
+from resformer.data.find import DatasetError, ImageIndex, summarise
 from resformer.images import ImageError, decode_image
 
+logger = logging.getLogger(__name__)
+
+# Among 10,784 chest films strangers stay below 0.75, all but a few; prints of one film come above
+# 0.85, and films of one patient lie on either side.
+DUPLICATE_CORRELATION = 0.75
 DETAIL_SIZE = 96
 _COARSE_SIZE = 16
 # Widths in pixels of DETAIL_SIZE: of the noise left out, of the finest shading left out, and of
@@ -41,6 +44,16 @@ _COARSE_SIZE = 16
 _NOISE, _SHADING, _NEIGHBOURHOOD = 0.7, 2.6, 6.9
 _FREQUENCIES = 12
 _DETAIL_SCALE = 32.0
+_NEIGHBOURS = 5
+# Less alike than this a neighbour is not compared; 1 in 100 near-duplicates is.
+_MIN_SPECTRUM, _MIN_COARSE = 0.55, 0.75
+# At half the resolution; 1 in 100 near-duplicates stays below, and 6 of 7 strangers.
+_MIN_ROUGH = 0.6
+_TEMPLATE_SHARE = 0.65
+_SCALES = tuple(float(scale) for scale in np.geomspace(0.82, 1.22, 9))
+_STRETCHES = (0.95, 1.05)
+# Rows of the correlation matrix that are held in memory at a time.
+_BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -57,44 +70,6 @@ class Fingerprint:
     detail: NDArray[np.uint8]
     spectrum: NDArray[np.float32]
     coarse: NDArray[np.float32]
-
-
-def fingerprint(pixels: NDArray[np.uint8]) -> Fingerprint:
-    """Return the fingerprint of grey ``pixels`` ``(H, W)`` uint8."""
-    small = _resize(pixels, DETAIL_SIZE)
-    fine = _blur(small, _NOISE) - _blur(small, _SHADING)
-    even = fine / (np.sqrt(_blur(fine * fine, _NEIGHBOURHOOD)) + 1)
-    detail = np.clip(np.rint(even * _DETAIL_SCALE + 128), 0, 255).astype(np.uint8)
-    return Fingerprint(detail, _spectrum(even), _standardise(_resize(pixels, _COARSE_SIZE)))
-
-
-def _spectrum(even: NDArray[np.float32]) -> NDArray[np.float32]:
-    window = np.hanning(DETAIL_SIZE).astype(np.float32)
-    magnitude = np.abs(np.fft.rfft2(even * np.outer(window, window)))
-    rows = np.r_[-_FREQUENCIES : _FREQUENCIES + 1]
-    return _standardise(np.sqrt(magnitude[rows, : _FREQUENCIES + 1]))
-
-
-def _resize(pixels: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
-    return np.asarray(
-        cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA), dtype=np.float32
-    )
-
-
-def _blur(image: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
-    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), dtype=np.float32)
-
-
-def _standardise(values: NDArray[np.floating]) -> NDArray[np.float32]:
-    centred = values.astype(np.float32).ravel()
-    centred -= centred.mean()
-    norm = float(np.linalg.norm(centred))
-    return centred / norm if norm > 1e-3 else np.zeros_like(centred)
-
-
-logger = logging.getLogger(__name__)
-
-_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -149,13 +124,6 @@ def scan_films(
     return films, unreadable
 
 
-def summarise(texts: Iterable[str]) -> str:
-    """Join the first few of many texts and count the others."""
-    listed = list(texts)
-    more = [f"and {len(listed) - _NAMED} more"] if len(listed) > _NAMED else []
-    return "; ".join(listed[:_NAMED] + more)
-
-
 def _check_classes(
     class_names: Iterable[str], films: Iterable[ScannedFilm], unreadable: Iterable[UnreadableFilm]
 ) -> None:
@@ -169,18 +137,40 @@ def _check_classes(
             )
 
 
-# Among 10,784 chest films strangers stay below 0.75, all but a few; prints of one film come above
-# 0.85, and films of one patient lie on either side.
-DUPLICATE_CORRELATION = 0.75
-_NEIGHBOURS = 5
-# Less alike than this a neighbour is not compared; 1 in 100 near-duplicates is.
-_MIN_SPECTRUM, _MIN_COARSE = 0.55, 0.75
-# At half the resolution; 1 in 100 near-duplicates stays below, and 6 of 7 strangers.
-_MIN_ROUGH = 0.6
-_TEMPLATE_SHARE = 0.65
-_SCALES = tuple(float(scale) for scale in np.geomspace(0.82, 1.22, 9))
-_STRETCHES = (0.95, 1.05)
-_BLOCK = 1024
+def fingerprint(pixels: NDArray[np.uint8]) -> Fingerprint:
+    """Return the fingerprint of grey ``pixels`` ``(H, W)`` uint8."""
+    small = _resize(pixels, DETAIL_SIZE)
+    # A band of fine structures, divided by its own strength nearby: exposure and contrast, which
+    # differ between two prints of a film, cancel out.
+    fine = _blur(small, _NOISE) - _blur(small, _SHADING)
+    even = fine / (np.sqrt(_blur(fine * fine, _NEIGHBOURHOOD)) + 1)
+    detail = np.clip(np.rint(even * _DETAIL_SCALE + 128), 0, 255).astype(np.uint8)
+    return Fingerprint(detail, _spectrum(even), _standardise(_resize(pixels, _COARSE_SIZE)))
+
+
+def _spectrum(even: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the magnitude of the low frequencies: a shift changes their phase alone."""
+    window = np.hanning(DETAIL_SIZE).astype(np.float32)
+    magnitude = np.abs(np.fft.rfft2(even * np.outer(window, window)))
+    rows = np.r_[-_FREQUENCIES : _FREQUENCIES + 1]
+    return _standardise(np.sqrt(magnitude[rows, : _FREQUENCIES + 1]))
+
+
+def _resize(pixels: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
+    return np.asarray(
+        cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA), dtype=np.float32
+    )
+
+
+def _blur(image: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), dtype=np.float32)
+
+
+def _standardise(values: NDArray[np.floating]) -> NDArray[np.float32]:
+    centred = values.astype(np.float32).ravel()
+    centred -= centred.mean()
+    norm = float(np.linalg.norm(centred))
+    return centred / norm if norm > 1e-3 else np.zeros_like(centred)
 
 
 def group_duplicates(
@@ -206,8 +196,8 @@ def group_duplicates(
     pairs = candidate_pairs(fingerprints)
 
     def correlate(pair: tuple[int, int]) -> float:
-        first, second = (fingerprints[index].detail for index in pair)
-        return aligned_correlation(first, second)
+        first, second = pair
+        return aligned_correlation(fingerprints[first].detail, fingerprints[second].detail)
 
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         compared = pool.map(correlate, pairs)
@@ -217,6 +207,26 @@ def group_duplicates(
     first_with: dict[str, int] = {}
     edges += [(first_with.setdefault(digest, i), i) for i, digest in enumerate(digests)]
     return _connect(edges, len(fingerprints))
+
+
+def join_groups(groups: Sequence[int], patients: Sequence[str]) -> NDArray[np.int64]:
+    """Join the groups that hold films of one patient.
+
+    Args:
+        groups: of N images.
+        patients: of the same images; empty where unknown.
+
+    Returns:
+        ``(N,)`` group of each image, numbered from 0 in the order of their first images.
+    """
+    first_of_group: dict[int, int] = {}
+    first_of_patient: dict[str, int] = {}
+    edges = []
+    for index, (group, patient) in enumerate(zip(groups, patients, strict=True)):
+        edges.append((first_of_group.setdefault(group, index), index))
+        if patient:
+            edges.append((first_of_patient.setdefault(patient, index), index))
+    return _connect(edges, len(groups))
 
 
 def candidate_pairs(fingerprints: Sequence[Fingerprint]) -> list[tuple[int, int]]:
@@ -230,15 +240,24 @@ def candidate_pairs(fingerprints: Sequence[Fingerprint]) -> list[tuple[int, int]
 
 
 def aligned_correlation(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
-    """Return the highest correlation of two details ``(96, 96)`` over scales and shifts, -1 to 1.
+    """Return the highest correlation of two details over scales and shifts.
 
-    The middle of ``first`` is sought in ``second``; without any detail the correlation is 0. Pairs
-    that differ at half the resolution already are not looked at any closer.
+    The middle of ``first`` is sought in ``second``. From coarse to fine, since most candidates are
+    strangers: nine scales at half the resolution, where all but one stranger in seven are given up;
+    then the best of these scales and its neighbours at full resolution; then, at the best, a
+    little wider than high and the other way round, as films are squeezed into squares.
+
+    Args:
+        first: detail of one image, ``(96, 96)``.
+        second: detail of another.
+
+    Returns:
+        from -1 to 1; 0 where one has no detail.
     """
     if first.std() < 1 or second.std() < 1:
         return 0.0
-    halves = _halve(first), _halve(second)
-    rough = [_correlate_scaled(*halves, scale, scale) for scale in _SCALES]
+    small_first, small_second = _halve(first), _halve(second)
+    rough = [_correlate_scaled(small_first, small_second, scale, scale) for scale in _SCALES]
     best = int(np.argmax(rough))
     if rough[best] < _MIN_ROUGH:
         return rough[best]
@@ -258,10 +277,12 @@ def _halve(detail: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _correlate_scaled(
     first: NDArray[np.uint8], second: NDArray[np.uint8], scale_x: float, scale_y: float
 ) -> float:
+    """Return the best correlation over all shifts with ``first`` scaled about its middle."""
     size = len(first)
     side = round(size * _TEMPLATE_SHARE)
     width, height = round(size * scale_x), round(size * scale_y)
     scaled = cv2.resize(first, (width, height))
+    # The middle alone: borders are cropped, and a template must fit where it is shifted to.
     left, top = (width - side) // 2, (height - side) // 2
     template = scaled[top : top + side, left : left + side]
     return float(cv2.matchTemplate(second, template, cv2.TM_CCOEFF_NORMED).max())
@@ -270,12 +291,14 @@ def _correlate_scaled(
 def _neighbours(vectors: NDArray[np.float32], minimum: float) -> set[tuple[int, int]]:
     """Pair each of the ``(N, D)`` vectors with those it correlates with most.
 
-    One neighbour more is the nearest of the vectors before it: it holds together a group that is
-    larger than the number of neighbours.
+    One neighbour more is the nearest of the vectors before it. Without it a group of more films
+    than there are neighbours could fall apart: each film's nearest may all lie in one half. With
+    it each film is tied to one before it, and so in the end all to the first.
     """
     count = min(_NEIGHBOURS, len(vectors) - 1)
     pairs: set[tuple[int, int]] = set()
     for start in range(0, len(vectors), _BLOCK):
+        # Vectors have norm 1, so products are correlations; -1 keeps a vector off itself.
         correlation = vectors[start : start + _BLOCK] @ vectors.T
         own = np.arange(start, start + len(correlation))[:, None]
         np.put_along_axis(correlation, own, -1, axis=1)
@@ -291,6 +314,7 @@ def _neighbours(vectors: NDArray[np.float32], minimum: float) -> set[tuple[int, 
 
 
 def _connect(edges: Sequence[tuple[int, int]], count: int) -> NDArray[np.int64]:
+    """Number the connected components of a graph in the order of their first nodes, ``(N,)``."""
     rows, columns = np.array(edges, dtype=np.int64).reshape(-1, 2).T
     graph = coo_array((np.ones(len(edges), dtype=np.int8), (rows, columns)), shape=(count, count))
     _, labels = connected_components(graph, directed=False)

@@ -1,22 +1,16 @@
-"""The one error of the data package.
+"""Data sets on disk: folders and ``.zip`` archives, one or several, and the films in them.
 
-Several data sets read as one, as in ``train --data DIR --data uploads``.
+A data set is a folder of class folders: ``<Class>/*``, at any depth, or as the COVID-19 Radiography
+Database (Kaggle) has it ``<Class>/images/*`` with folders of masks beside it. A film is known by
+its first bytes where its name does not tell: scanners and archives of hospitals name files as they
+like. What is left out is counted and named, with the reason.
 
-The films of the first keep their paths; those of the n-th carry ``data-n/`` in front, as in
-``data-2/COVID/film.png``. So a manifest names the same films wherever the data sets lie, as long
-as they are given in the same order.
-
-Which images a folder holds, and of which class.
-
-Two layouts are read: that of the COVID-19 Radiography Database (Kaggle), ``<Class>/images/*`` with
-masks beside it that are left alone, and the plain ``<Class>/*``.
-
-Data sets in folders and in `.zip` archives, opened the same way.
+Several data sets are read as one. The films of the first keep their paths; those of the n-th carry
+``data-n/`` in front, as in ``data-2/COVID/film.png``: a manifest names the same films wherever the
+data sets lie, as long as they are given in the same order.
 
 An archive comes from somebody else: nothing in it may leave the folder meant for it ("zip slip"),
 be a link, or fill disk or memory ("zip bomb"), so it is refused before anything is written.
-
-A first look at a data set: how many films each class has and how large they are.
 """
 
 from __future__ import annotations
@@ -25,20 +19,59 @@ import errno
 import hashlib
 import logging
 import os
+import re
 import shutil
 import stat
 import tempfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 from PIL import Image
 
+from resformer.dicom.recognition import is_dicom
 from resformer.images import IMAGE_SUFFIXES
+from resformer.images.raster import recognise
+
+logger = logging.getLogger(__name__)
+
+IMAGES_FOLDER = "images"
+# Tables beside the class folders, see `resformer.data.labels`.
+TABLES = ("labels.csv", "readings.csv")
+_LAYOUT = f"expected <folder>/<Class>/{IMAGES_FOLDER}/* or <folder>/<Class>/*"
+# Folders of macOS, Synology, QNAP, Windows and Linux, in small letters.
+_SYSTEM_FOLDERS = frozenset(
+    {
+        "__macosx",
+        "@eadir",
+        "#recycle",
+        "@recycle",
+        "$recycle.bin",
+        "recycler",
+        "lost+found",
+        "system volume information",
+    }
+)
+_SPLIT_FOLDERS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation"})
+_FILM_SUFFIXES = IMAGE_SUFFIXES | {".jpe", ".jfif", ".dcm", ".dicom", ".dic", ".ima"}
+# Enough for the preamble of a DICOM file, and for the elements that tell one without it.
+_HEAD = 4096
+_NAMED = 5
+
+# Bounds on what an archive unpacks to, and on its entries.
+MAX_BYTES = 50 * 1024**3
+MAX_FILES = 1_000_000
+_CHUNK = 1024**2
+_ENCRYPTED = 0x1
+# zipfile bounds what these two give by the size that the entry declares; of the others it would
+# hold whatever comes out in memory.
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+# All that zipfile and its decompressor raise at a damaged archive.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError)
 
 
 class DatasetError(ValueError):
@@ -69,10 +102,8 @@ class JoinedRoot:
 
     def __truediv__(self, path: str) -> Path:
         """Return the file that a manifest's path names."""
-        for prefix, folder in data_sets(self)[1:]:
-            if path.startswith(prefix):
-                return folder / path.removeprefix(prefix)
-        return self.folders[0] / path
+        prefix = prefix_of(self, path)
+        return dict(data_sets(self))[prefix] / path.removeprefix(prefix)
 
     def __str__(self) -> str:
         """Name the folders."""
@@ -90,30 +121,31 @@ def data_sets(root: DataRoot) -> tuple[tuple[str, Path], ...]:
     return (("", root.folders[0]), *others)
 
 
-IMAGES_FOLDER = "images"
-_LAYOUT = f"expected <folder>/<Class>/{IMAGES_FOLDER}/* or <folder>/<Class>/*"
-_RESOURCE_FORKS = "__MACOSX"
-
-logger = logging.getLogger(__name__)
+def prefix_of(root: DataRoot, path: str) -> str:
+    """Return what stands before the paths of the data set that a film belongs to."""
+    prefixes = (prefix for prefix, _ in data_sets(root)[1:])
+    return next((prefix for prefix in prefixes if path.startswith(prefix)), "")
 
 
 @dataclass(frozen=True)
 class ImageIndex:
-    """The images of a data set, none of them opened yet.
+    """The images of a data set, none of them decoded yet.
 
     Attributes:
         root: what the paths are relative to.
         class_names: sorted.
         items: ``(path, class name)``, the path relative and with forward slashes; sorted by path.
+        left_out: ``(path, reason)`` of what is no film of a class; sorted.
     """
 
     root: DataRoot
     class_names: tuple[str, ...]
     items: tuple[tuple[str, str], ...]
+    left_out: tuple[tuple[str, str], ...] = ()
 
 
 def find_images(root: DataRoot) -> ImageIndex:
-    """Find the images below ``root``; hidden files and other file types are ignored.
+    """Find the images of every class below ``root``; a line of the log says what was left out.
 
     Of several data sets read as one, each may hold any of the classes, or none: what is asked of
     a data set is asked of all of them together.
@@ -123,12 +155,15 @@ def find_images(root: DataRoot) -> ImageIndex:
             class folder holds no image.
     """
     classes: dict[str, list[str]] = {}
+    left_out: list[tuple[str, str]] = []
     for prefix, folder in data_sets(root):
-        found = _paths_of_classes(folder)
-        if isinstance(root, JoinedRoot) and not any(found.values()):
+        found = _Listing(folder)
+        if isinstance(root, JoinedRoot) and not any(found.images.values()):
             logger.warning("%s holds no images in class folders: it adds nothing", folder)
-        for name, paths in found.items():
+        for name, paths in found.images.items():
             classes.setdefault(name, []).extend(prefix + path for path in paths)
+        left_out += [(prefix + path, reason) for path, reason in found.left_out]
+    _log_left_out(root, left_out)
     if len(classes) < 2:
         folders = f"only the folder {next(iter(classes))!r}" if classes else "no folder"
         raise DatasetError(f"{root} holds {folders}, two classes or more are needed: {_LAYOUT}")
@@ -139,7 +174,7 @@ def find_images(root: DataRoot) -> ImageIndex:
                 "add its images or remove the folder"
             )
     items = ((path, name) for name, paths in classes.items() for path in paths)
-    return ImageIndex(root, tuple(sorted(classes)), tuple(sorted(items)))
+    return ImageIndex(root, tuple(sorted(classes)), tuple(sorted(items)), tuple(sorted(left_out)))
 
 
 def locate_root(folder: Path) -> Path:
@@ -148,51 +183,204 @@ def locate_root(folder: Path) -> Path:
     Raises:
         DatasetError: if there is no such folder.
     """
-    root = folder
-    while len(folders := _class_folders(root)) == 1 and not _images_of_class(folders[0]):
-        root = folders[0]
+    root, seen = folder, {folder.resolve()}
+    while len(inner := _class_folders(root)) == 1 and not _holds_images(inner[0]):
+        root = inner[0]
+        if root.resolve() in seen:  # a link that leads back
+            return folder
+        seen.add(root.resolve())
     return root if _class_folders(root) else folder
 
 
 def is_hidden(name: str) -> bool:
     """Tell whether a file or folder of this name belongs to the system rather than to the data."""
-    return name.startswith(".") or name == _RESOURCE_FORKS
+    return name.startswith(".") or name.lower() in _SYSTEM_FOLDERS
 
 
-def is_image(name: str) -> bool:
-    """Tell by its name whether a file is an image that the project reads."""
-    return not is_hidden(name) and Path(name).suffix.lower() in IMAGE_SUFFIXES
+def is_image(path: Path) -> bool:
+    """Tell whether a file is an image that the project reads, by its name or its first bytes.
+
+    The name of an image is enough: where the file is damaged, it is better named as unreadable
+    than passed over.
+    """
+    if is_hidden(path.name) or not path.is_file():
+        return False
+    if _has_image_name(path.name):
+        return True
+    try:
+        with path.open("rb") as file:
+            return _begins_like_an_image(file.read(_HEAD))
+    except OSError:
+        return False
+
+
+def name_without_suffix(path: str) -> str:
+    """Cut the suffix of an image off a path, and nothing off ``1.2.840.113``."""
+    return path[: path.rindex(".")] if _has_image_name(path) else path
+
+
+def summarise(texts: Iterable[str]) -> str:
+    """Join the first few of many texts and count the others."""
+    listed = list(texts)
+    more = [f"and {len(listed) - _NAMED} more"] if len(listed) > _NAMED else []
+    text = "; ".join(listed[:_NAMED] + more)
+    # Names of files may hold line feeds and what is no valid Unicode; a line of a log may not.
+    text = re.sub("[\x00-\x1f\x7f]", lambda match: ascii(match[0])[1:-1], text)
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _has_image_name(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in _FILM_SUFFIXES
+
+
+def _begins_like_an_image(head: bytes) -> bool:
+    return recognise(head) is not None or is_dicom(head)
+
+
+def _is_mask_folder(name: str) -> bool:
+    return not {"mask", "masks"}.isdisjoint(re.split("[^a-z]+", name.lower()))
 
 
 def _class_folders(root: Path) -> list[Path]:
     if not root.is_dir():
         raise DatasetError(f"there is no folder {root}: check the path of the data set")
-    folders = (path for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))
-    return sorted(folders, key=lambda folder: folder.name)
+    folders = [
+        path
+        for path in sorted(root.iterdir(), key=lambda path: path.name)
+        if path.is_dir()
+        and not is_hidden(path.name)
+        and not _is_mask_folder(path.name)
+        and path.name != IMAGES_FOLDER
+    ]
+    names = [folder.name for folder in folders]
+    if len(names) > 1 and _SPLIT_FOLDERS.issuperset(name.lower() for name in names):
+        each = " ".join(f"--data {folder}" for folder in folders)
+        raise DatasetError(
+            f"{root} holds {', '.join(names)}, which are splits and no classes: give each of them "
+            f"({each}), and the films are split anew by patient and near-duplicate"
+        )
+    return folders
 
 
-def _paths_of_classes(root: Path) -> dict[str, list[str]]:
-    return {
-        folder.name: [image.relative_to(root).as_posix() for image in _images_of_class(folder)]
-        for folder in _class_folders(root)
-    }
+def _holds_images(folder: Path) -> bool:
+    places = (folder, folder / IMAGES_FOLDER)
+    return any(is_image(path) for place in places if place.is_dir() for path in place.iterdir())
 
 
-def _images_of_class(folder: Path) -> list[Path]:
-    inner = folder / IMAGES_FOLDER
-    source = inner if inner.is_dir() else folder
-    return [path for path in source.iterdir() if is_image(path.name) and path.is_file()]
+_NO_IMAGE = "files that are no image"
 
 
-MAX_BYTES = 50 * 1024**3
-MAX_FILES = 1_000_000
-_CHUNK = 1024**2
-_ENCRYPTED = 0x1
-# zipfile bounds what these two give by the size that the entry declares; of the others it would
-# hold whatever comes out in memory.
-_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-# All that zipfile and its decompressor raise at a damaged archive.
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError)
+class _Listing:
+    """What one data set holds: the images of each class, and what is left out.
+
+    Args:
+        root: folder of the class folders.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.left_out: list[tuple[str, str]] = []
+        self.images = {
+            folder.name: self._list_class(folder.name) for folder in _class_folders(root)
+        }
+        for path in root.iterdir():
+            if path.name.lower() in _SYSTEM_FOLDERS:
+                self.left_out.append((path.name, "folders of the system"))
+            elif path.name == IMAGES_FOLDER and path.is_dir():
+                self.left_out.append((path.name, "folders of images without a class"))
+            elif _is_mask_folder(path.name) and path.is_dir():
+                self.left_out.append((path.name, "folders of masks outside the class folders"))
+            elif is_image(path):
+                self.left_out.append((path.name, "images outside the class folders"))
+            elif not (path.is_dir() or is_hidden(path.name) or path.name in TABLES):
+                self.left_out.append((path.name, _NO_IMAGE))
+
+    def _list_class(self, class_folder: str) -> list[str]:
+        """Return the images at any depth below a class folder, but for masks."""
+        images: list[str] = []
+        waiting, seen = [class_folder], {os.path.realpath(self.root)}
+        while waiting:
+            folder = waiting.pop()
+            # A link may lead back to a folder above it, or two links to one folder.
+            real = os.path.realpath(self.root / folder)
+            if real in seen:
+                self.left_out.append((folder, "links to folders that are read already"))
+                continue
+            seen.add(real)
+            try:
+                with os.scandir(self.root / folder) as entries:
+                    # The last is read first: of two links to one folder always the same.
+                    listed = sorted(entries, key=lambda entry: entry.name, reverse=True)
+            except OSError:
+                self.left_out.append((folder, "folders that may not be read"))
+                continue
+            for entry in listed:
+                path = f"{folder}/{entry.name}"
+                if is_hidden(entry.name):
+                    if entry.name.lower() in _SYSTEM_FOLDERS:
+                        self.left_out.append((path, "folders of the system"))
+                # os.path follows links and takes one that leads nowhere for no folder.
+                elif os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
+                    if not _is_mask_folder(entry.name):
+                        waiting.append(path)
+                elif is_image(Path(entry.path)):
+                    images.append(path)
+                else:
+                    self.left_out.append((path, _NO_IMAGE))
+        return images
+
+
+def _log_left_out(root: DataRoot, left_out: Sequence[tuple[str, str]]) -> None:
+    by_reason: dict[str, list[str]] = {}
+    for path, reason in sorted(left_out):
+        by_reason.setdefault(reason, []).append(path)
+    for reason, paths in by_reason.items():
+        level = logging.INFO if reason == _NO_IMAGE else logging.WARNING
+        logger.log(level, "left out of %s: %d %s: %s", root, len(paths), reason, summarise(paths))
+
+
+@dataclass(frozen=True)
+class ClassSummary:
+    """The films of one class; sizes are ``width x height`` in pixels, as stored.
+
+    Attributes:
+        class_name: name of the class.
+        films: number of files.
+        smallest: size of the film with the fewest pixels, empty where none can be read.
+        most_common: size that most films have.
+        largest: size of the film with the most pixels.
+    """
+
+    class_name: str
+    films: int
+    smallest: str
+    most_common: str
+    largest: str
+
+
+def summarise_classes(index: ImageIndex) -> list[ClassSummary]:
+    """Count the films of each class and read their sizes from their headers.
+
+    A file without a header that Pillow reads is counted; its size is left out. A class whose films
+    all have one size of its own gives itself away before anything is learnt of the lungs.
+    """
+    summaries = []
+    for name in index.class_names:
+        paths = [path for path, class_name in index.items if class_name == name]
+        sizes = [size for path in paths if (size := _read_size(index.root / path)) is not None]
+        by_area = sorted(sizes, key=lambda size: size[0] * size[1])
+        chosen = [by_area[0], Counter(sizes).most_common(1)[0][0], by_area[-1]] if sizes else []
+        shown = [f"{width} x {height}" for width, height in chosen] or ["", "", ""]
+        summaries.append(ClassSummary(name, len(paths), *shown))
+    return summaries
+
+
+def _read_size(path: Path) -> tuple[int, int] | None:
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (OSError, Image.DecompressionBombError):
+        return None
 
 
 @contextmanager
@@ -200,8 +388,9 @@ def open_dataset(path: Path, *, cache: Path | None = None) -> Iterator[Path]:
     """Give the folder that holds the class folders of the folder or `.zip` at ``path``.
 
     A folder is given as it is; where it wraps the data set in one more folder, that one is given.
-    An archive's images are extracted, into ``cache`` to be found there the next time, or else
-    into a temporary folder that is removed at the end.
+    An archive's images and tables are extracted into a folder of the archive's name, below
+    ``cache`` to be found there the next time, or else in a temporary folder that is removed at the
+    end.
 
     Raises:
         DatasetError: if there is nothing at ``path``, or something other than a folder or a
@@ -216,9 +405,11 @@ def open_dataset(path: Path, *, cache: Path | None = None) -> Iterator[Path]:
     elif cache is not None:
         yield locate_root(_extract_once(path, cache))
     else:
-        with tempfile.TemporaryDirectory(prefix="dataset-") as folder:
-            extract_images(path, Path(folder))
-            yield locate_root(Path(folder))
+        with tempfile.TemporaryDirectory(prefix="dataset-") as scratch:
+            folder = Path(scratch) / path.stem
+            folder.mkdir()
+            extract_images(path, folder)
+            yield locate_root(folder)
 
 
 @contextmanager
@@ -236,7 +427,7 @@ def open_datasets(paths: Sequence[Path]) -> Iterator[DataRoot]:
 def extract_images(
     archive: Path, folder: Path, *, max_bytes: int = MAX_BYTES, max_files: int = MAX_FILES
 ) -> None:
-    """Extract the images of a `.zip` into ``folder``; other and hidden files stay behind.
+    """Extract the images and tables of a `.zip` into ``folder``; other files stay behind.
 
     Args:
         archive: the `.zip`.
@@ -258,7 +449,7 @@ def extract_images(
                 )
             for entry in entries:
                 _check_entry(entry, archive)
-            wanted = [entry for entry in entries if _is_wanted(entry)]
+            wanted = [entry for entry in entries if _is_wanted(source, entry)]
             _check_space(wanted, archive, folder, max_bytes)
             for entry in wanted:
                 _extract(source, entry, folder)
@@ -275,9 +466,9 @@ def extract_images(
 def _extract_once(archive: Path, cache: Path) -> Path:
     with archive.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    folder = cache / f"{archive.stem}-{digest}"
+    folder = cache / digest / archive.stem
     if not folder.is_dir():
-        cache.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache, prefix=".extract-") as scratch:
             fresh = Path(scratch) / "images"
             fresh.mkdir()
@@ -314,10 +505,14 @@ def _check_entry(entry: zipfile.ZipInfo, archive: Path) -> None:
         raise DatasetError(f"{archive} is packed unusually ({name!r}): pack it with plain deflate")
 
 
-def _is_wanted(entry: zipfile.ZipInfo) -> bool:
+def _is_wanted(source: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bool:
     parts = _parts(entry)
-    hidden = any(is_hidden(part) for part in parts)
-    return bool(parts) and not entry.is_dir() and not hidden and is_image(parts[-1])
+    if not parts or entry.is_dir() or any(is_hidden(part) for part in parts):
+        return False
+    if _has_image_name(parts[-1]) or parts[-1] in TABLES:
+        return True
+    with source.open(entry) as packed:
+        return _begins_like_an_image(packed.read(_HEAD))
 
 
 def _check_space(
@@ -351,63 +546,3 @@ def _extract(source: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path) -> N
 def _parts(entry: zipfile.ZipInfo) -> tuple[str, ...]:
     # Some archives made on Windows have backslashes.
     return PureWindowsPath(entry.filename).parts
-
-
-ImageSize = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class ClassSummary:
-    """The films of one class; sizes are ``width x height`` in pixels, as stored.
-
-    Attributes:
-        class_name: name of the class.
-        films: number of files.
-        smallest: size of the film with the fewest pixels, empty where none can be read.
-        most_common: size that most films have.
-        largest: size of the film with the most pixels.
-    """
-
-    class_name: str
-    films: int
-    smallest: str
-    most_common: str
-    largest: str
-
-
-def summarise_classes(index: ImageIndex) -> list[ClassSummary]:
-    """Count the films of each class and read their sizes from their headers.
-
-    A file without a readable header is counted; its size is left out. A class whose films all
-    have one size of its own gives itself away before anything is learnt of the lungs.
-    """
-    sizes: dict[str, list[ImageSize]] = {name: [] for name in index.class_names}
-    for path, name in index.items:
-        sizes[name] += _read_size(index.root / path)
-    films = Counter(name for _, name in index.items)
-    return [
-        ClassSummary(
-            name,
-            films[name],
-            _show(min(found, key=_area, default=None)),
-            _show(Counter(found).most_common(1)[0][0] if found else None),
-            _show(max(found, key=_area, default=None)),
-        )
-        for name, found in sizes.items()
-    ]
-
-
-def _read_size(path: Path) -> list[ImageSize]:
-    try:
-        with Image.open(path) as image:
-            return [image.size]
-    except (OSError, Image.DecompressionBombError):
-        return []
-
-
-def _area(size: ImageSize) -> int:
-    return size[0] * size[1]
-
-
-def _show(size: ImageSize | None) -> str:
-    return f"{size[0]} x {size[1]}" if size else ""

@@ -1,19 +1,8 @@
-"""What a manifest holds.
-
-The manifest as a CSV file: written, read back, and held against the files that it names.
-
-The manifest: which images there are, of which class, group and split, with their hashes.
+"""The manifest: which images there are, of which class, source, group and split, with their hashes.
 
 Made once from a data set and kept as CSV, it makes a split reproducible anywhere: paths are
 relative to the data set (see `resformer.data.find` for several), and each file is known by its
 SHA-256.
-
-Sources of films within a class, as far as their names tell.
-
-The COVID-19 Radiography Database marks films of COVID-QU-Ex with ``-QU-`` and originals of the
-RSNA challenge with ``-RSNA-``; the rest has a number alone.
-
-What a manifest says of a data set: films, groups, near-duplicates and sources by split.
 """
 
 from __future__ import annotations
@@ -25,22 +14,42 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from resformer.data.duplicates import (
     DUPLICATE_CORRELATION,
     ScannedFilm,
     group_duplicates,
+    join_groups,
     scan_films,
+)
+from resformer.data.find import (
+    DataRoot,
+    DatasetError,
+    find_images,
+    name_without_suffix,
+    prefix_of,
     summarise,
 )
-from resformer.data.find import DataRoot, DatasetError, find_images
-from resformer.data.split import SPLITS, Fractions, assign_splits
+from resformer.data.labels import (
+    FilmLabel,
+    contradicts,
+    folder_names,
+    read_labels,
+    source_by_rule,
+)
+from resformer.data.split import SPLITS, assign_splits
+
+logger = logging.getLogger(__name__)
+
+_COLUMNS = ("path", "class", "group", "split", "sha256", "source", "reading")
+# Of manifests made before sources and readings were kept.
+_FORMER_COLUMNS = _COLUMNS[:5]
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+# Real groups are a few films of one patient; a larger one comes of images all alike.
+_LARGE_GROUP, _LARGE_SHARE = 10, 0.02
 
 
 @dataclass(frozen=True)
@@ -50,9 +59,11 @@ class ManifestRow:
     Attributes:
         path: relative to the data set's folder, with forward slashes; see `resformer.data.find`.
         class_name: its class.
-        group: number of its group of near-duplicates.
+        group: number of its group of near-duplicates and films of one patient.
         split: ``"train"``, ``"validation"`` or ``"test"``; a group is never in two.
         sha256: of the file, in hexadecimal.
+        source: hospital or collection that it comes from, see `resformer.data.labels`.
+        reading: what radiologists saw, as a table has it; empty where unknown.
     """
 
     path: str
@@ -60,6 +71,8 @@ class ManifestRow:
     group: int
     split: str
     sha256: str
+    source: str = ""
+    reading: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,12 +100,159 @@ class Manifest:
         return tuple(row for row in self.rows if row.split == split)
 
 
-_COLUMNS = ("path", "class", "group", "split", "sha256")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+def build_manifest(
+    root: DataRoot,
+    *,
+    earlier: Manifest | None = None,
+    seed: int = 0,
+    duplicate_threshold: float = DUPLICATE_CORRELATION,
+    workers: int | None = None,
+    progress: bool = False,
+) -> Manifest:
+    """Find, read, group and split the images below ``root``.
+
+    Films whose reading contradicts their class are left out of train and validation; those that
+    fall into the test split stay there, so that the test tells what becomes of them.
+
+    Args:
+        root: folder of class folders, or several of them.
+        earlier: a manifest whose test films stay test films, known by their content or their path.
+        seed: of the split.
+        duplicate_threshold: correlation of detail from which on images are near-duplicates;
+            above 1 only equal files are.
+        workers: threads; by default one a processor.
+        progress: whether to draw progress bars.
+
+    Raises:
+        DatasetError: if the folder holds no usable data set, see `find_images`, if a table beside
+            it is wrong, see `read_labels`, if a class has no readable image, or if the images
+            cannot be split, see `assign_splits`.
+    """
+    index = find_images(root)
+    labels = read_labels(root, [path for path, _ in index.items])
+    films, unreadable = scan_films(index, workers=workers, progress=progress)
+    duplicates = group_duplicates(
+        [film.fingerprint for film in films],
+        [film.sha256 for film in films],
+        threshold=duplicate_threshold,
+        workers=workers,
+        progress=progress,
+    ).tolist()
+    _report_odd_groups(films, duplicates)
+    known = [labels.get(film.path, FilmLabel()) for film in films]
+    folders = folder_names(root)
+    sources = [
+        label.source
+        or source_by_rule(film.path, film.class_name, folders[prefix_of(root, film.path)])
+        for film, label in zip(films, known, strict=True)
+    ]
+    patients = [
+        f"{source}/{label.patient}" if label.patient else ""
+        for source, label in zip(sources, known, strict=True)
+    ]
+    groups = join_groups(duplicates, patients).tolist()
+    classes = [film.class_name for film in films]
+    contradicted = [
+        contradicts(name, label.reading) for name, label in zip(classes, known, strict=True)
+    ]
+    splits = assign_splits(
+        classes,
+        groups,
+        # Films that may be left out are drawn apart, so that they do not make the others fewer.
+        strata=[repr(stratum) for stratum in zip(sources, classes, contradicted, strict=True)],
+        earlier=_earlier_splits(films, contradicted, earlier),
+        seed=seed,
+    )
+    rows = tuple(
+        ManifestRow(film.path, film.class_name, group, split, film.sha256, source, label.reading)
+        for film, group, split, source, label in zip(
+            films, groups, splits, sources, known, strict=True
+        )
+    )
+    return Manifest(
+        index.class_names,
+        _leave_out_contradicted(rows),
+        tuple((film.path, film.reason) for film in unreadable),
+    )
+
+
+def _earlier_splits(
+    films: Sequence[ScannedFilm], contradicted: Sequence[bool], earlier: Manifest | None
+) -> list[str]:
+    """Return the earlier split of each film; empty for a new one.
+
+    A contradicted film that is new may have been left out of the earlier manifest: it is given to
+    train, to be left out again, or the test split would grow each time.
+    """
+    if earlier is None:
+        return [""] * len(films)
+    # A film may have been stored anew in another format: its name is the same then.
+    by_name = {name_without_suffix(row.path): row.split for row in earlier.rows}
+    by_content = {row.sha256: row.split for row in earlier.rows}
+    return [
+        by_content.get(film.sha256)
+        or by_name.get(name_without_suffix(film.path))
+        or ("train" if is_contradicted else "")
+        for film, is_contradicted in zip(films, contradicted, strict=True)
+    ]
+
+
+def _leave_out_contradicted(rows: Sequence[ManifestRow]) -> tuple[ManifestRow, ...]:
+    """Leave out of train and validation what radiologists read as something else.
+
+    Raises:
+        DatasetError: if nothing of a class is left in one of them.
+    """
+    left_out = Counter(
+        (row.class_name, row.reading)
+        for row in rows
+        if row.split != "test" and contradicts(row.class_name, row.reading)
+    )
+    if not left_out:
+        return tuple(rows)
+    logger.info(
+        "left out of train and validation: %d films whose reading contradicts their class (%s)",
+        left_out.total(),
+        ", ".join(f"{n} {name} read as {read}" for (name, read), n in sorted(left_out.items())),
+    )
+    kept = tuple(
+        row for row in rows if row.split == "test" or (row.class_name, row.reading) not in left_out
+    )
+    for name in sorted({row.class_name for row in rows}):
+        for split in SPLITS:
+            if not any(row.class_name == name and row.split == split for row in kept):
+                raise DatasetError(
+                    f"the readings contradict all films of {name!r} in {split}: add films that "
+                    "were read as their class, or correct the table of readings"
+                )
+    return kept
+
+
+def _report_odd_groups(films: Sequence[ScannedFilm], groups: Sequence[int]) -> None:
+    members: dict[int, list[ScannedFilm]] = {}
+    for film, group in zip(films, groups, strict=True):
+        members.setdefault(group, []).append(film)
+    # One film a class is enough to find the group's other films in the manifest.
+    one_a_class = [{film.class_name: film.path for film in group} for group in members.values()]
+    mixed = [" = ".join(sorted(paths.values())) for paths in one_a_class if len(paths) > 1]
+    if mixed:
+        logger.warning(
+            "%d groups of near-duplicates hold more than one class, check their labels: %s",
+            len(mixed),
+            summarise(mixed),
+        )
+    largest = max(len(group) for group in members.values())
+    if largest > max(_LARGE_GROUP, _LARGE_SHARE * len(films)):
+        logger.warning(
+            "%d of %d images are one group of near-duplicates: if they are different films, a "
+            "higher duplicate_threshold tells them apart",
+            largest,
+            len(films),
+        )
 
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
-    """Write the rows as CSV with the columns path, class, group, split and sha256, atomically."""
+    """Write the rows as CSV, one column for each attribute of a row, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -100,10 +260,18 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
         with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(_COLUMNS)
-            writer.writerows(
-                (row.path, row.class_name, row.group, row.split, row.sha256)
-                for row in manifest.rows
-            )
+            for row in manifest.rows:
+                writer.writerow(
+                    [
+                        row.path,
+                        row.class_name,
+                        row.group,
+                        row.split,
+                        row.sha256,
+                        row.source,
+                        row.reading,
+                    ]
+                )
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -112,28 +280,37 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
 def read_manifest(path: Path, root: DataRoot | None = None) -> Manifest:
     """Read a manifest back; given ``root``, make sure that its files are there and unchanged.
 
+    A manifest without the columns source and reading is read too; sources are then told by the
+    rule of `resformer.data.labels`.
+
     Raises:
         DatasetError: if it is no manifest or contradicts itself, or if files below ``root`` are
             missing or differ from it.
     """
     try:
-        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             lines = list(csv.reader(file, strict=True))
     except (OSError, csv.Error) as error:
         raise DatasetError(f"the manifest {path} cannot be read: {error}") from error
-    if not lines or tuple(lines[0]) != _COLUMNS:
+    header = tuple(lines[0]) if lines else ()
+    if header not in (_COLUMNS, _FORMER_COLUMNS):
         raise DatasetError(f"{path} is no manifest: its first line must be {','.join(_COLUMNS)}")
-    rows = tuple(_parse_row(line, f"{path}, row {n}") for n, line in enumerate(lines[1:], 2))
+    rows = tuple(
+        _parse_row(line, header, f"{path}, row {number}")
+        for number, line in enumerate(lines[1:], 2)
+    )
+    if header == _FORMER_COLUMNS:
+        rows = tuple(_with_source(row, root) for row in rows)
     _check_rows(rows, path)
     if root is not None:
         _check_files(rows, root)
     return Manifest(tuple(sorted({row.class_name for row in rows})), rows, ())
 
 
-def _parse_row(values: Sequence[str], place: str) -> ManifestRow:
-    if len(values) != len(_COLUMNS):
-        raise DatasetError(f"{place}: {len(_COLUMNS)} values are needed, got {len(values)}")
-    name, class_name, group, split, sha256 = values
+def _parse_row(values: Sequence[str], header: Sequence[str], place: str) -> ManifestRow:
+    if len(values) != len(header):
+        raise DatasetError(f"{place}: {len(header)} values are needed, got {len(values)}")
+    name, class_name, group, split, sha256, *labels = values
     if not _is_relative(name):
         raise DatasetError(f"{place}: {name!r} is no relative path with forward slashes")
     if not class_name:
@@ -144,7 +321,13 @@ def _parse_row(values: Sequence[str], place: str) -> ManifestRow:
         raise DatasetError(f"{place}: the split must be one of {', '.join(SPLITS)}, got {split!r}")
     if not _SHA256.fullmatch(sha256):
         raise DatasetError(f"{place}: {sha256!r} is no SHA-256 in lower-case hexadecimal")
-    return ManifestRow(name, class_name, int(group), split, sha256)
+    return ManifestRow(name, class_name, int(group), split, sha256, *labels)
+
+
+def _with_source(row: ManifestRow, root: DataRoot | None) -> ManifestRow:
+    """Complete a row by its source; without the data sets their folders' names are unknown."""
+    folder = "" if root is None else folder_names(root)[prefix_of(root, row.path)]
+    return replace(row, source=source_by_rule(row.path, row.class_name, folder))
 
 
 def _is_relative(name: str) -> bool:
@@ -187,131 +370,18 @@ def _check_files(rows: Iterable[ManifestRow], root: DataRoot) -> None:
             )
 
 
-logger = logging.getLogger(__name__)
-
-# Real groups are a few films of one patient; a larger one comes of images all alike.
-_LARGE_GROUP, _LARGE_SHARE = 10, 0.02
-
-
-def build_manifest(
-    root: DataRoot,
-    *,
-    fractions: Fractions = (0.8, 0.1, 0.1),
-    seed: int = 0,
-    duplicate_threshold: float = DUPLICATE_CORRELATION,
-    workers: int | None = None,
-    progress: bool = False,
-) -> Manifest:
-    """Find, read, group and split the images below ``root``.
-
-    Args:
-        root: folder of class folders, or several of them.
-        fractions: of a class's images that go to train, validation and test.
-        seed: of the split.
-        duplicate_threshold: correlation of detail from which on images are near-duplicates;
-            above 1 only equal files are.
-        workers: threads; by default one a processor.
-        progress: whether to draw progress bars.
-
-    Raises:
-        DatasetError: if the folder holds no usable data set, see `find_images`, if a class has no
-            readable image, or if the images cannot be split, see `assign_splits`.
-    """
-    index = find_images(root)
-    films, unreadable = scan_films(index, workers=workers, progress=progress)
-    groups = group_duplicates(
-        [film.fingerprint for film in films],
-        [film.sha256 for film in films],
-        threshold=duplicate_threshold,
-        workers=workers,
-        progress=progress,
-    ).tolist()
-    _report_odd_groups(films, groups)
-    classes = [film.class_name for film in films]
-    splits = assign_splits(classes, groups, fractions=fractions, seed=seed)
-    rows = tuple(
-        ManifestRow(film.path, film.class_name, group, split, film.sha256)
-        for film, group, split in zip(films, groups, splits, strict=True)
-    )
-    return Manifest(index.class_names, rows, tuple((film.path, film.reason) for film in unreadable))
-
-
-def _report_odd_groups(films: Sequence[ScannedFilm], groups: Sequence[int]) -> None:
-    members: dict[int, list[ScannedFilm]] = {}
-    for film, group in zip(films, groups, strict=True):
-        members.setdefault(group, []).append(film)
-    # One film a class is enough to find the group's other films in the manifest.
-    one_a_class = [{film.class_name: film.path for film in group} for group in members.values()]
-    mixed = [" = ".join(sorted(paths.values())) for paths in one_a_class if len(paths) > 1]
-    if mixed:
-        logger.warning(
-            "%d groups of near-duplicates hold more than one class, check their labels: %s",
-            *(len(mixed), summarise(mixed)),
-        )
-    largest = max(len(group) for group in members.values())
-    if largest > max(_LARGE_GROUP, _LARGE_SHARE * len(films)):
-        logger.warning(
-            "%d of %d images are one group of near-duplicates: if they are different films, a "
-            "higher duplicate_threshold tells them apart",
-            *(largest, len(films)),
-        )
-
-
-SOURCES = ("QU", "RSNA")
-OTHER_SOURCE = "other"
-
-
-def source_of(path: str) -> str:
-    """Return the source of a film by its path: one of ``SOURCES`` or ``OTHER_SOURCE``."""
-    parts = PurePosixPath(path).stem.split("-")
-    return next((source for source in SOURCES if source in parts[1:-1]), OTHER_SOURCE)
-
-
-def source_weights(rows: Sequence[ManifestRow], balance: float) -> NDArray[np.float64]:
-    """Return a weight for each film: ``(share of its source in its class) ** -balance``.
-
-    Args:
-        rows: films.
-        balance: 0 weighs all films alike, 1 all sources of a class.
-
-    Returns:
-        ``(N,)``, 1 on average over each class.
-    """
-    keys = [(row.class_name, source_of(row.path)) for row in rows]
-    of_class, of_source = Counter(row.class_name for row in rows), Counter(keys)
-    raw = {key: (count / of_class[key[0]]) ** -balance for key, count in of_source.items()}
-    total = dict.fromkeys(of_class, 0.0)
-    for key, count in of_source.items():
-        total[key[0]] += count * raw[key]
-    return np.array([raw[key] * of_class[key[0]] / total[key[0]] for key in keys])
-
-
 def describe_manifest(manifest: Manifest) -> dict[str, Any]:
-    """Return the composition of a data set, as plain data.
+    """Return how many films, groups and near-duplicates a data set has, as plain data.
 
     Returns:
-        ``classes``: by class the number of films of each split, under ``films``, and of each
-        source, under ``sources``; ``films`` and ``groups``: their numbers by split;
-        ``duplicate_groups``: how many groups have more than one film, ``duplicate_films``: how many
-        films these have, ``largest_group``: the most films of one, ``equal_files``: how many films
-        repeat another one byte by byte.
+        ``films`` and ``groups``: their numbers by split; ``duplicate_groups``: how many groups have
+        more than one film, ``duplicate_films``: how many films these have, ``largest_group``: the
+        most films of one, ``equal_files``: how many films repeat another one byte by byte.
     """
     sizes = Counter(row.group for row in manifest.rows)
     shared = [size for size in sizes.values() if size > 1]
     subsets = {split: manifest.subset(split) for split in SPLITS}
     return {
-        "classes": {
-            name: {
-                "films": {
-                    split: sum(row.class_name == name for row in rows)
-                    for split, rows in subsets.items()
-                },
-                "sources": dict(
-                    Counter(source_of(row.path) for row in manifest.rows if row.class_name == name)
-                ),
-            }
-            for name in manifest.class_names
-        },
         "films": {split: len(rows) for split, rows in subsets.items()},
         "groups": {split: len({row.group for row in rows}) for split, rows in subsets.items()},
         "duplicate_groups": len(shared),

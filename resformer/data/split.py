@@ -1,28 +1,34 @@
-"""A seeded split into train, validation and test, by group and stratified by class.
+"""A seeded split into train, validation and test: by group, and alike for each source and class.
 
-scikit-learn's StratifiedGroupKFold makes folds of equal size; the fractions wanted here are free,
-and each class is to meet them to the image wherever its groups permit.
+A group (near-duplicates, films of one patient) stands in one split. Eight tenths of the films of
+each class of each source go to train, one to validation and one to test, as near as the groups
+permit (scikit-learn's ``StratifiedGroupKFold``). Films of an earlier split stay where they were, so
+that figures compare: a group with a film of the earlier test split is test as a whole.
 """
 
 from __future__ import annotations
 
-import math
+import warnings
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedGroupKFold
 
 from resformer.data.find import DatasetError
 
 SPLITS = ("train", "validation", "test")
-Fractions = tuple[float, float, float]
+_TRAIN, _VALIDATION, _TEST = range(len(SPLITS))
+_FOLDS = 10
 
 
 def assign_splits(
     class_names: Sequence[str],
     groups: Sequence[int],
     *,
-    fractions: Fractions = (0.8, 0.1, 0.1),
+    strata: Sequence[str] | None = None,
+    earlier: Sequence[str] | None = None,
     seed: int = 0,
 ) -> list[str]:
     """Assign every image to a split such that no group stands in two.
@@ -30,108 +36,105 @@ def assign_splits(
     Args:
         class_names: class of each of N images.
         groups: group of each of them.
-        fractions: of a class's images that go to train, validation and test.
+        strata: what each split is to hold the same share of, N names; by default the classes.
+        earlier: split of each image in an earlier assignment, empty for a new image.
         seed: of the assignment; the same images in the same order then give the same split.
 
     Returns:
         The split of each image, ``"train"``, ``"validation"`` or ``"test"``.
 
     Raises:
-        DatasetError: if the fractions are no three positive numbers that add to 1, or if a class
-            has too few groups for one in each split.
+        DatasetError: if a class has too few groups for one in each split.
     """
-    if len(fractions) != len(SPLITS) or min(fractions) <= 0 or not math.isclose(sum(fractions), 1):
-        raise DatasetError(
-            f"fractions must be three positive numbers that add to 1, as 0.7 0.15 0.15; "
-            f"got {fractions}"
-        )
-    counts, names = _count(class_names, groups)
-    _check_groups(counts, names)
-    quotas = np.array([_quota(int(total), fractions) for total in counts.sum(axis=0)])
-    split_of = _assign(counts, quotas, np.random.default_rng(seed))
-    if missing := _classes_without_split(counts, split_of):
-        raise DatasetError(
-            f"the groups of near-duplicates of {names[missing[0]]!r} and of another class hang "
-            "together so much that a split would hold none of it: look at its duplicates, or "
-            "add images"
-        )
-    index = {group: i for i, group in enumerate(sorted(set(groups)))}
-    return [SPLITS[split_of[index[group]]] for group in groups]
+    _check_groups(class_names, groups)
+    strata = class_names if strata is None else strata
+    kept = _keep_earlier(groups, earlier or [""] * len(groups))
+    new = [index for index, group in enumerate(groups) if group not in kept]
+    drawn = _draw([strata[index] for index in new], [groups[index] for index in new], seed)
+    split_of = kept | {groups[index]: split for index, split in zip(new, drawn, strict=True)}
+    _fill_empty_splits(class_names, groups, split_of, fixed=set(kept))
+    return [SPLITS[split_of[group]] for group in groups]
 
 
-def _count(
-    class_names: Sequence[str], groups: Sequence[int]
-) -> tuple[NDArray[np.int64], list[str]]:
-    """Count the images ``(groups, classes)``, both sorted, and name the classes."""
-    names, classes = np.unique(np.array(class_names), return_inverse=True)
-    numbers, rows = np.unique(np.array(groups), return_inverse=True)
-    counts = np.zeros((len(numbers), len(names)), dtype=np.int64)
-    np.add.at(counts, (rows, classes), 1)
-    return counts, [str(name) for name in names]
-
-
-def _check_groups(counts: NDArray[np.int64], names: Sequence[str]) -> None:
-    for name, column in zip(names, counts.T, strict=True):
-        number = int((column > 0).sum())
-        if number < len(SPLITS):
+def _check_groups(class_names: Sequence[str], groups: Sequence[int]) -> None:
+    films = Counter(class_names)
+    number = Counter(name for name, _ in set(zip(class_names, groups, strict=True)))
+    for name in sorted(films):
+        if number[name] < len(SPLITS):
             raise DatasetError(
-                f"the class {name!r} has {int(column.sum())} images in {number} groups of "
-                "near-duplicates, and train, validation and test need a group each: add images "
-                "of other patients, or, if they are different films, raise duplicate_threshold"
+                f"the class {name!r} has {films[name]} images in {number[name]} groups of "
+                "near-duplicates and patients, and train, validation and test need a group each: "
+                "add images of other patients, or, if they are different films, raise "
+                "duplicate_threshold"
             )
 
 
-def _quota(total: int, fractions: Fractions) -> NDArray[np.int64]:
-    """Round ``total * fractions`` by largest remainders, none to nothing."""
-    exact = np.array(fractions) * total
-    quota: NDArray[np.int64] = np.maximum(np.floor(exact), 1).astype(np.int64)
-    while quota.sum() < total:
-        quota[np.argmax(exact - quota)] += 1
-    while quota.sum() > total:
-        quota[np.argmax(np.where(quota > 1, quota - exact, -np.inf))] -= 1
-    return quota
+def _keep_earlier(groups: Sequence[int], earlier: Sequence[str]) -> dict[int, int]:
+    """Return the split of each group that has films of an earlier one: test before the others."""
+    kept: dict[int, int] = {}
+    for group, split in zip(groups, earlier, strict=True):
+        if split:
+            kept[group] = max(kept.get(group, _TRAIN), SPLITS.index(split))
+    return kept
 
 
-def _assign(
-    counts: NDArray[np.int64], quotas: NDArray[np.int64], rng: np.random.Generator
-) -> NDArray[np.int64]:
-    """Assign groups to splits: the difficult ones (of many classes, then large) first.
+def _draw(strata: Sequence[str], groups: Sequence[int], seed: int) -> NDArray[np.int64]:
+    """Choose one of ten folds for test and one for validation, by chance; ``(N,)`` of splits."""
+    drawn = np.full(len(groups), _TRAIN, dtype=np.int64)
+    # Few films give fewer folds: no fold may be empty.
+    folds = min(_FOLDS, len(set(groups)), max(Counter(strata).values(), default=0))
+    if folds < len(SPLITS):
+        return drawn
+    folder = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        # Of a stratum with fewer films than folds; those of a class are seen to afterwards.
+        warnings.filterwarnings("ignore", "The least populated class in y", UserWarning)
+        members = [fold for _, fold in folder.split(np.zeros(len(groups)), strata, groups)]
+    # Small strata fill the first folds, so which fold is for what is left to chance.
+    test, validation = np.random.default_rng(seed).permutation(folds)[:2]
+    drawn[members[test]] = _TEST
+    drawn[members[validation]] = _VALIDATION
+    return drawn
 
-    Within that order chance decides. A group goes where its classes lack the largest part of their
-    quota, so that groups of every size are spread like the images.
+
+def _fill_empty_splits(
+    class_names: Sequence[str],
+    groups: Sequence[int],
+    split_of: dict[int, int],
+    fixed: set[int],
+) -> None:
+    """Move groups of small classes, which a tenth may have missed, until no split lacks a class.
+
+    The smallest group that can be moved is: one of the class whose other classes stay where they
+    are needed too. Groups of an earlier split are ``fixed``.
+
+    Raises:
+        DatasetError: if there is none.
     """
-    order = rng.permutation(len(counts))
-    keys = (-counts.sum(axis=1)[order], -(counts > 0).sum(axis=1)[order])
-    order = order[np.lexsort(keys)]
-    remaining = (counts > 0).sum(axis=0)
-    filled = np.zeros_like(quotas)
-    split_of = np.zeros(len(counts), dtype=np.int64)
-    for group in order:
-        members = counts[group]
-        present = members > 0
-        choice = _choose(members[present], quotas[present], filled[present], remaining[present])
-        split_of[group] = choice
-        filled[:, choice] += members
-        remaining -= present
-    return split_of
-
-
-def _choose(
-    members: NDArray[np.int64],
-    quotas: NDArray[np.int64],
-    filled: NDArray[np.int64],
-    remaining: NDArray[np.int64],
-) -> int:
-    """Choose the split of one group; arguments ``(C,)`` or ``(C, 3)`` of its classes alone."""
-    empty = filled == 0
-    # A class whose last groups must fill its last empty splits leaves no other choice.
-    forced = empty.sum(axis=1) >= remaining
-    needed = (empty & forced[:, None]).sum(axis=0)
-    excess = np.maximum(filled + members[:, None] - quotas, 0).sum(axis=0)
-    lack = (((quotas - filled) / quotas) * members[:, None]).sum(axis=0)
-    return int(np.lexsort((-lack, excess, -needed))[0])
-
-
-def _classes_without_split(counts: NDArray[np.int64], split_of: NDArray[np.int64]) -> list[int]:
-    filled = np.stack([counts[split_of == s].sum(axis=0) for s in range(len(SPLITS))])
-    return [int(c) for c in np.flatnonzero((filled == 0).any(axis=0))]
+    classes: dict[int, set[str]] = {}
+    for name, group in zip(class_names, groups, strict=True):
+        classes.setdefault(group, set()).add(name)
+    size = Counter(groups)
+    held = Counter((name, split_of[group]) for group in classes for name in classes[group])
+    for name in sorted(set(class_names)):
+        for split in range(len(SPLITS)):
+            if held[name, split]:
+                continue
+            movable = [
+                group
+                for group in classes
+                if group not in fixed
+                and name in classes[group]
+                and all(held[other, split_of[group]] > 1 for other in classes[group])
+            ]
+            if not movable:
+                raise DatasetError(
+                    f"the groups of near-duplicates and patients of {name!r} hang together with "
+                    "those of other classes, or with an earlier split, so much that a split would "
+                    "hold none of it: look at its duplicates, or add images"
+                )
+            group = min(movable, key=lambda group: (size[group], group))
+            for other in classes[group]:
+                held[other, split_of[group]] -= 1
+                held[other, split] += 1
+            split_of[group] = split

@@ -1,19 +1,17 @@
-"""Replaces what surrounds the lungs of a training film, or covers the lungs themselves.
+"""Training films without what gives their hospital away: other surroundings, or another style.
 
-Each class of the public data comes from other hospitals, whose films show it outside the lungs:
-in borders, markers, arms, exposure. A film's own lungs in foreign surroundings keep the class and
-lose that cue. The outline is widened and softened by random amounts, so that the cut itself
-teaches nothing, and it must be made in the same way for all classes.
+Each class of the public data comes from other hospitals, and a network can learn these instead.
 
-Gives a training film the tone and the sharpness of another film.
-
-Each class of the public data comes from other hospitals, whose films differ in exposure and in how
-sharp their first resize left them: a network can tell the classes apart by either. Here a film gets
-the grey levels of one of any class (histogram matching; Gonzalez and Woods, "Digital Image
-Processing", chapter 3) and the power of its fine structures (the radially averaged spectrum), so
-that neither goes with a class any more. Yang and Soatto, "FDA: Fourier Domain Adaptation for
-Semantic Segmentation" (CVPR 2020), exchange the low frequencies of the spectrum in the same way;
-departure: the high ones, averaged over directions, because they are what sources differ in.
+- Surroundings: borders, markers, arms. A film's own lungs in foreign surroundings keep the class
+  and lose that cue (`BackgroundReplacement`); a film whose lungs are covered has no class at all
+  (`LungConcealment`). Outlines are widened and softened by random amounts, so that the cut itself
+  teaches nothing, and cuts must be made in the same way for all classes.
+- Style: exposure, and how sharp the first resize left a film (`StyleExchange`). A film gets the
+  grey levels of one of any class (histogram matching; Gonzalez and Woods, "Digital Image
+  Processing", chapter 3) and the power of its fine structures (the radially averaged spectrum).
+  Yang and Soatto, "FDA: Fourier Domain Adaptation for Semantic Segmentation" (CVPR 2020), exchange
+  the low frequencies of the spectrum in the same way; departure: the high ones, averaged over
+  directions, because they are what sources differ in.
 """
 
 from __future__ import annotations
@@ -33,9 +31,19 @@ _SHARES = (0.6, 0.15, 0.1, 0.15)
 # How far lungs are covered beyond their outline, as a share of the side.
 _COVER = (0.0, 0.06)
 
+# Cycles a film below which its structures are anatomy and are left as they are.
+_COARSE = 8
+# Rings of the spectrum, and how much stronger or weaker each may become.
+_RINGS = 24
+_GAINS = (0.2, 3.0)
+# Share of the side at each border that says nothing of the grey levels: frames and markers.
+_BORDER = 0.15
+# How far a film's grey levels go towards another's: all the way posterises some.
+_TONE_SHARE = (0.3, 1.0)
+
 
 class BackgroundReplacement:
-    """Puts the lungs of one film into other surroundings.
+    """Put the lungs of one film into other surroundings.
 
     Args:
         films: ``(N, H, W)``, whose surroundings are used.
@@ -77,7 +85,7 @@ class BackgroundReplacement:
 
 
 class LungConcealment:
-    """Covers the lungs of a film, so that nothing it shows tells the class any more.
+    """Cover the lungs of a film, so that nothing it shows tells the class any more.
 
     A network that still names a class would have to read it off the surroundings; trained to name
     none, it cannot.
@@ -136,7 +144,7 @@ def _require_probability(probability: float) -> None:
 
 
 def _can_be_lungs(outline: Pixels) -> bool:
-    """Whether an outline ``(H, W)`` covers as much of the film as lungs do."""
+    """Tell whether an outline ``(H, W)`` covers as much of the film as lungs do."""
     area = float((outline > 127).mean())
     return PLAUSIBLE_AREA[0] <= area <= PLAUSIBLE_AREA[1]
 
@@ -169,19 +177,8 @@ def _enlarge(grid: Pixels, shape: tuple[int, ...]) -> Pixels:
     return np.asarray(enlarged, dtype=np.uint8)
 
 
-# Cycles a film below which its structures are anatomy and are left as they are.
-_COARSE = 8
-# Rings of the spectrum, and how much stronger or weaker each may become.
-_RINGS = 24
-_GAINS = (0.2, 3.0)
-# Share of the side at each border that says nothing of the grey levels: frames and markers.
-_BORDER = 0.15
-# How far a film's grey levels go towards another's: all the way posterises some.
-_TONE_SHARE = (0.3, 1.0)
-
-
 class StyleExchange:
-    """Gives films the style of others, of each class as often.
+    """Give films the style of others, of each class as often.
 
     Args:
         films: ``(N, H, W)`` that lend their style.
@@ -193,8 +190,7 @@ class StyleExchange:
     """
 
     def __init__(self, films: Pixels, labels: NDArray[np.int64], probability: float) -> None:
-        if not 0 <= probability <= 1:
-            raise ValueError(f"probability must be in [0, 1], got {probability}")
+        _require_probability(probability)
         self.probability = probability
         self._rings = spectrum_rings(films.shape[1:])
         self._tones = np.stack([cumulated_levels(film) for film in films])

@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 from resformer.dicom.codecs import read_stored_values
 from resformer.dicom.greyscale import read_greyscale, render
 from resformer.dicom.read import read_file, read_layout, refuse
-from resformer.images.errors import ImageError
+from resformer.images.errors import DecoderUnavailableError, ImageError
+
+_LONGEST_INFLATED_HEADER = 16 << 20
 
 
 def decode_dicom(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
-    """Decodes the one grey radiograph of a DICOM file.
+    """Decode the one grey radiograph of a DICOM file.
 
     Modality LUT or rescale, VOI LUT or window, MONOCHROME1 and pixel padding are applied.
     Uncompressed (either byte order, implicit or deflated too), RLE, JPEG of 8 bits, JPEG lossless,
@@ -30,12 +32,13 @@ def decode_dicom(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
     Raises:
         ImageError: ``unsupported_dicom`` with the reason, or as `check_size`. Its text never
             quotes the file.
+        DecoderUnavailableError: The decoder of a compressed image cannot be started here.
     """
     # Its messages quote values, and names of patients are values.
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
     try:
         return _decode(data, max_pixels)
-    except ImageError:
+    except (ImageError, DecoderUnavailableError):
         raise
     except MemoryError:
         refusal = ImageError("The DICOM image needs too much memory.", code="image_too_large")
@@ -45,7 +48,7 @@ def decode_dicom(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
 
 
 def _decode(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
-    file = read_file(data, inflated_limit=2 * max_pixels + (8 << 20))
+    file = read_file(data, inflated_limit=2 * max_pixels + _LONGEST_INFLATED_HEADER)
     layout = read_layout(file.header, max_pixels=max_pixels)
-    greyscale = read_greyscale(file.header, layout, little_endian=file.little_endian)
+    greyscale = read_greyscale(file.header, layout)
     return render(read_stored_values(file, layout), layout, greyscale)

@@ -2,25 +2,28 @@
 
 With at most 16 stored bits every step is a function of one stored value. So all of them are worked
 out once per possible value, in floating point, and the image is looked up in that table.
-Where the file holds a VOI LUT and a window, the LUT is taken; of several windows the first. Without
-either, the range of the values that occur is stretched, as viewers do.
 
-Reads the grey-scale attributes of a DICOM header.
+Where the file holds a VOI LUT and a window, the LUT is taken; of several windows the first. What
+makes no sense counts as absent. Without either, the range of the values that occur is stretched,
+as viewers do.
 """
 
 from __future__ import annotations
 
-import math
 import struct
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataelem import RawDataElement
-from pydicom.dataset import Dataset
+from pydicom.uid import (
+    EnhancedXAImageStorage,
+    EnhancedXRFImageStorage,
+    XRayAngiographicImageStorage,
+    XRayRadiofluoroscopicImageStorage,
+)
 
-from resformer.dicom.read import PixelLayout, refuse
-from resformer.images.depth import look_up
+from resformer.dicom.read import Header, PixelLayout, refuse
+from resformer.images.depth import grey_levels, histogram, look_up, percentiles, smallest_depth
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,15 @@ class LookupTable:
     values: NDArray[np.float64]
 
     def apply(self, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Looks up rounded inputs; those outside get the first or the last entry."""
+        """Look up rounded inputs; those outside get the first or the last entry."""
         places = np.clip(np.rint(inputs) - self.first, 0, len(self.values) - 1)
         looked_up: NDArray[np.float64] = np.take(self.values, places.astype(np.int64))
         return looked_up
+
+    def show(self, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Look up as a VOI LUT: the largest value of the table's depth becomes 1."""
+        shown: NDArray[np.float64] = self.apply(inputs) / (2**self.depth - 1)
+        return shown
 
 
 @dataclass(frozen=True)
@@ -46,8 +54,8 @@ class Window:
     width: float
     function: str = "LINEAR"
 
-    def apply(self, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Maps to 0..1 by the formulas of PS3.3 C.11.2.1.2 and C.11.2.1.3."""
+    def show(self, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Map to 0..1 by the formulas of PS3.3 C.11.2.1.2 and C.11.2.1.3."""
         if self.function == "SIGMOID":
             exponent = np.clip(-4.0 * (inputs - self.center) / self.width, -500.0, 500.0)
             return np.reciprocal(1.0 + np.exp(exponent))
@@ -64,20 +72,15 @@ class Greyscale:
     """All that a header says about how stored values are shown.
 
     Attributes:
-        slope: Of the rescale to modality values, used where there is no ``modality_lut``.
-        intercept: Of the same.
-        modality_lut: From stored to modality values.
-        voi_lut: From modality values to shown ones.
-        window: The same as a window.
+        modality_values: ``(N,)``, what the modality LUT or the rescale makes of each value that
+            can be stored, the lowest first.
+        voi: From modality values to shown ones, in the order of precedence.
         padding: First and last stored value that mark what is no image; shown black.
         inverted: Whether the lowest value is white (MONOCHROME1).
     """
 
-    slope: float = 1.0
-    intercept: float = 0.0
-    modality_lut: LookupTable | None = None
-    voi_lut: LookupTable | None = None
-    window: Window | None = None
+    modality_values: NDArray[np.float64]
+    voi: tuple[LookupTable | Window, ...] = ()
     padding: tuple[int, int] | None = None
     inverted: bool = False
 
@@ -85,7 +88,7 @@ class Greyscale:
 def render(
     places: NDArray[np.uint16], layout: PixelLayout, greyscale: Greyscale
 ) -> NDArray[np.uint8]:
-    """Shows an image.
+    """Show an image.
 
     Args:
         places: ``(H, W)``, the stored values less the lowest one that can be stored.
@@ -94,32 +97,54 @@ def render(
 
     Returns:
         ``(H, W)`` uint8, 0 is black.
+
+    Raises:
+        ImageError: ``unsupported_dicom`` where the file's window or VOI LUT leaves nothing to see.
     """
-    stored = np.arange(1 << layout.bits_stored, dtype=np.float64) + layout.lowest
+    stored = _stored_values(layout)
+    counts = histogram(places, len(stored))
     is_padding = np.zeros(stored.shape, dtype=np.bool_)
     if greyscale.padding is not None:
         low, high = sorted(greyscale.padding)
         is_padding = (stored >= low) & (stored <= high)
-    values = stored * greyscale.slope + greyscale.intercept
-    if greyscale.modality_lut is not None:
-        values = greyscale.modality_lut.apply(stored)
-    if greyscale.voi_lut is not None:
-        shown = greyscale.voi_lut.apply(values) / (2**greyscale.voi_lut.depth - 1)
-    elif greyscale.window is not None:
-        shown = greyscale.window.apply(values)
-    else:
-        occurs = np.zeros(stored.shape, dtype=np.bool_)
-        occurs[places] = True
-        shown = _stretch(values, occurs & ~is_padding)
+        if not counts[~is_padding].any():  # padding that leaves no image is none
+            is_padding[:] = False
+    counts[is_padding] = 0
+    shown = _show(greyscale, counts)
     if greyscale.inverted:
         shown = 1.0 - shown
-    shown[is_padding] = 0.0
-    return look_up(np.rint(shown * 255.0).astype(np.uint8), places)
+    levels = grey_levels(shown, counts)
+    levels[is_padding] = 0
+    return look_up(levels, places)
+
+
+def _stored_values(layout: PixelLayout) -> NDArray[np.float64]:
+    """Return every value that can be stored, the lowest first."""
+    return np.arange(1 << layout.bits_stored, dtype=np.float64) + layout.lowest
+
+
+def _show(greyscale: Greyscale, counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the brightness from 0 to 1 of every value, by the first VOI that shows the film."""
+    values = greyscale.modality_values
+    for voi in greyscale.voi:
+        with np.errstate(over="ignore"):  # a file may say anything
+            shown = voi.show(values)
+        if not _is_blank(shown, counts) or _is_blank(values, counts):
+            return shown
+    if greyscale.voi:
+        raise refuse(
+            "the window or VOI LUT in it leaves the film blank: nearly all values lie outside. "
+            "Correct Window Center and Window Width, or remove them"
+        )
+    return _stretch(values, counts > 0)
+
+
+def _is_blank(values: NDArray[np.float64], counts: NDArray[np.int64]) -> bool:
+    low, high = percentiles(values, counts)
+    return low == high
 
 
 def _stretch(values: NDArray[np.float64], occurs: NDArray[np.bool_]) -> NDArray[np.float64]:
-    if not occurs.any():
-        return np.zeros(values.shape)
     low, high = values[occurs].min(), values[occurs].max()
     if low == high:
         return np.zeros(values.shape)
@@ -128,77 +153,122 @@ def _stretch(values: NDArray[np.float64], occurs: NDArray[np.bool_]) -> NDArray[
 
 
 _FUNCTIONS = frozenset({"LINEAR", "LINEAR_EXACT", "SIGMOID"})
+_BEAM_INTENSITY_CLASSES = frozenset(
+    {
+        XRayAngiographicImageStorage,
+        XRayRadiofluoroscopicImageStorage,
+        EnhancedXAImageStorage,
+        EnhancedXRFImageStorage,
+    }
+)
 
 
-def read_greyscale(header: Dataset, layout: PixelLayout, *, little_endian: bool) -> Greyscale:
-    """Reads how the stored values are shown.
-
-    Raises:
-        ImageError: ``unsupported_dicom`` for a lookup table or a rescale that cannot be applied.
-    """
-    order = "<" if little_endian else ">"
-    slope = _first_number(header, "RescaleSlope", 1.0)
-    intercept = _first_number(header, "RescaleIntercept", 0.0)
-    if slope is None or intercept is None or slope == 0.0:
-        raise refuse("its rescale slope or intercept makes no sense")
+def read_greyscale(header: Header, layout: PixelLayout) -> Greyscale:
+    """Read how the stored values are shown."""
+    values = _read_modality_values(header, _stored_values(layout))
     return Greyscale(
-        slope=slope,
-        intercept=intercept,
-        modality_lut=_read_table(header, "ModalityLUTSequence", order, layout.signed),
-        voi_lut=_read_table(header, "VOILUTSequence", order, layout.signed),
-        window=_read_window(header),
-        padding=_read_padding(header, layout, order),
-        inverted=str(header.get("PhotometricInterpretation")).strip().upper() == "MONOCHROME1",
+        modality_values=values,
+        voi=(*_read_tables(header, "VOILUTSequence", values), *_read_windows(header)),
+        padding=_read_padding(header, layout),
+        inverted=header.text("PhotometricInterpretation") == "MONOCHROME1",
     )
 
 
-def _first_number(header: Dataset, keyword: str, default: float | None) -> float | None:
-    """The first of an attribute's numbers, ``default`` where absent, None where not finite."""
-    value = header.get(keyword)
-    if value is None or value == "":
-        return default
-    number = float(value if isinstance(value, float | int | str) else value[0])
-    return number if math.isfinite(number) else None
+def _read_modality_values(header: Header, stored: NDArray[np.float64]) -> NDArray[np.float64]:
+    tables = _read_tables(header, "ModalityLUTSequence", stored)
+    if tables and not _is_fluoroscopy(header):
+        return tables[0].apply(stored)
+    slope = header.number("RescaleSlope", 1.0) or 1.0
+    with np.errstate(over="ignore"):
+        values = stored * slope + header.number("RescaleIntercept", 0.0)
+    makes_sense = np.isfinite(values).all() and values[0] != values[-1]
+    return values if makes_sense else stored
 
 
-def _read_window(header: Dataset) -> Window | None:
-    center = _first_number(header, "WindowCenter", None)
-    width = _first_number(header, "WindowWidth", None)
-    function = str(header.get("VOILUTFunction") or "LINEAR").strip().upper()
+def _is_fluoroscopy(header: Header) -> bool:
+    """Return whether the modality LUT is not for display.
+
+    That of X-ray angiography and radiofluoroscopy maps back to the intensity of the beam (PS3.3
+    C.8.7.1.1.2).
+    """
+    return header.text("Modality") == "RF" or header.text("SOPClassUID") in _BEAM_INTENSITY_CLASSES
+
+
+def _read_windows(header: Header) -> list[Window]:
+    function = header.text("VOILUTFunction")
     if function not in _FUNCTIONS:
         function = "LINEAR"
-    if center is None or width is None or width < (1.0 if function == "LINEAR" else 1e-9):
-        return None
-    return Window(center, width, function)
+    narrowest = 1.0 if function == "LINEAR" else 1e-9
+    pairs = zip(header.numbers("WindowCenter"), header.numbers("WindowWidth"), strict=False)
+    return [
+        Window(center, width, function)
+        for center, width in pairs
+        if center is not None and width is not None and width >= narrowest
+    ]
 
 
-def _read_table(
-    header: Dataset, keyword: str, order: str, signed_pixels: bool
-) -> LookupTable | None:
-    sequence = header.get(keyword)
-    if not sequence:
+def _read_tables(header: Header, keyword: str, inputs: NDArray[np.float64]) -> list[LookupTable]:
+    """Read the lookup tables of a sequence, less those that cannot be applied.
+
+    Args:
+        header: Of the file.
+        keyword: Of the sequence.
+        inputs: ``(N,)``, the values that enter the tables.
+    """
+    tables = (_read_table(item, inputs) for item in header.items(keyword))
+    return [table for table in tables if table is not None]
+
+
+def _read_table(item: Header, inputs: NDArray[np.float64]) -> LookupTable | None:
+    descriptor_vr, descriptor, order = item.raw("LUTDescriptor")
+    data_vr, data, _ = item.raw("LUTData")
+    if len(descriptor) != 6:
         return None
-    descriptor, data = sequence[0].get_item("LUTDescriptor"), sequence[0].get_item("LUTData")
-    if not isinstance(descriptor, RawDataElement) or not isinstance(data, RawDataElement):
-        raise refuse("a lookup table in it is incomplete")
-    count, first, depth = struct.unpack(f"{order}3H", descriptor.value or b"")
-    if first >= 1 << 15 and (descriptor.VR == "SS" or (signed_pixels and descriptor.VR != "US")):
+    count, first, depth = struct.unpack(f"{order}3H", descriptor)
+    count = count or 1 << 16
+    # Tables of 8 bits may hold a byte an entry. A table that is shorter than it should be is not
+    # for that reason one of bytes.
+    of_bytes = len(data) < 2 * count and depth <= 8 and data_vr not in {"US", "SS"}
+    kind = np.dtype("u1" if of_bytes else f"{order}u2")
+    count = min(count, len(data) // kind.itemsize)
+    if count == 0:
+        return None
+    entries = np.frombuffer(data, kind, count)
+    if first >= 1 << 15 and _begins_below_zero(descriptor_vr, first, count, inputs):
         first -= 1 << 16
-    count, raw = count or 1 << 16, data.value or b""
-    kind = f"{order}u2" if len(raw) >= 2 * count else "u1"
-    if not 8 <= depth <= 16 or len(raw) < count or (kind == "u1" and depth > 8):
-        raise refuse("a lookup table in it is incomplete")
-    values = np.frombuffer(raw, kind, count).astype(np.float64)
-    return LookupTable(first, depth, np.minimum(values, 2**depth - 1))
+    # Writers often put the 16 bits of an entry in place of the depth, so the largest entry decides;
+    # only one that is too large by 1 is cut off.
+    largest = int(entries.max())
+    bits = smallest_depth(largest)
+    if depth <= 16 and largest <= 1 << depth:
+        bits = min(bits, max(depth, 8))
+    return LookupTable(first, bits, np.minimum(entries, 2**bits - 1).astype(np.float64))
 
 
-def _read_padding(header: Dataset, layout: PixelLayout, order: str) -> tuple[int, int] | None:
+def _begins_below_zero(vr: str, first: int, count: int, inputs: NDArray[np.float64]) -> bool:
+    """Return whether the first input of a table, read without a sign, is meant with one.
+
+    With implicit value representations the sign follows the values that enter the table, and
+    writers of explicit ones err. So the reading counts under which the table covers more of them.
+    """
+    low, high = float(inputs.min()), float(inputs.max())
+
+    def covered(start: int) -> float:
+        return max(0.0, min(start + count - 1, high) - max(start, low) + 1.0)
+
+    signed, unsigned = covered(first - (1 << 16)), covered(first)
+    if signed == unsigned:
+        return vr == "SS" or (vr != "US" and low < 0.0)
+    return signed > unsigned
+
+
+def _read_padding(header: Header, layout: PixelLayout) -> tuple[int, int] | None:
     ends: list[int] = []
     for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
-        element = header.get_item(keyword)
-        if isinstance(element, RawDataElement) and len(element.value or b"") == 2:
+        _, value, order = header.raw(keyword)
+        if len(value) == 2:
             # by the signedness of the pixels, whatever the element claims for itself
-            ends += struct.unpack(f"{order}{'h' if layout.signed else 'H'}", element.value or b"")
+            ends += struct.unpack(f"{order}{'h' if layout.signed else 'H'}", value)
     if not ends:
         return None
     return ends[0], ends[-1]

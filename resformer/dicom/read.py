@@ -1,26 +1,28 @@
-"""How a DICOM file is refused.
+"""Find the image's own attributes and its pixel data in a DICOM file, and read nothing else.
 
-Puts the one frame of encapsulated pixel data together (PS3.5 annex A.4).
-
-Finds the image's own attributes and its pixel data in a DICOM file, and reads nothing else.
-
-pydicom parses the elements, but only up to the pixel data, only from a bounded prefix (a hostile
-header of millions of elements would keep it busy for minutes) and only the tags listed here: no
-element that names a patient is ever turned into a value.
-
-Decides from its header whether a DICOM file is one grey radiograph, and of what layout.
+pydicom parses the elements, up to the pixel data. Only those listed here are kept, as the bytes
+that they are: no element that names a patient is ever turned into a value. `Header` reads the
+values leniently, because many writers get them wrong; what cannot be read counts as absent, and
+whoever asks decides whether the image can do without. `read_layout` decides whether the file is
+one grey radiograph.
 """
 
 from __future__ import annotations
 
 import io
+import math
+import re
 import struct
 import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
-from pydicom.datadict import tag_for_keyword
+from pydicom.charset import default_encoding
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_dataset
+from pydicom.filereader import read_dataset, read_sequence_item
 from pydicom.tag import BaseTag
 from pydicom.uid import (
     ComputedRadiographyImageStorage,
@@ -44,18 +46,166 @@ from resformer.dicom.recognition import (
 )
 from resformer.images.errors import ImageError, check_size
 
+_KEYWORDS = (
+    *("SOPClassUID", "Modality", "SamplesPerPixel", "PhotometricInterpretation"),
+    *("NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit"),
+    *("PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit"),
+    *("WindowCenter", "WindowWidth", "VOILUTFunction", "RescaleIntercept", "RescaleSlope"),
+    *("ModalityLUTSequence", "VOILUTSequence"),
+)
+_TRANSFER_SYNTAX = 0x00020010
+_PIXEL_DATA, _FLOAT_PIXELS = 0x7FE00010, frozenset({0x7FE00008, 0x7FE00009})
+# An element takes pydicom one to three reads; the header of a radiograph has some hundreds.
+_MAX_READS = 50_000
+_MAX_SEQUENCE_ITEMS = 8
+_MAX_FRAGMENTS = 100_000
+_ITEM, _SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
+
 
 def refuse(reason: str) -> ImageError:
-    """The error to raise; ``reason`` is ours and never quotes the file."""
+    """Return the error to raise; ``reason`` is ours and never quotes the file."""
     return ImageError(f"This DICOM file cannot be used: {reason}.", code="unsupported_dicom")
 
 
-_ITEM, _SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
-_MAX_FRAGMENTS = 100_000
+@dataclass(frozen=True)
+class DicomFile:
+    """What is needed of a file to show its image.
+
+    Attributes:
+        header: The attributes that describe the image.
+        transfer_syntax: UID, or an empty string where the file does not state one.
+        little_endian: Byte order of numbers.
+        pixel_vr: Value representation of the pixel data; None with implicit ones.
+        encapsulated: Whether the pixel data is made of compressed fragments.
+        pixel_data: The pixel data to its end, or to the end of the file when encapsulated.
+    """
+
+    header: Header
+    transfer_syntax: str
+    little_endian: bool
+    pixel_vr: str | None
+    encapsulated: bool
+    pixel_data: memoryview
+
+
+def read_file(data: bytes, *, inflated_limit: int) -> DicomFile:
+    """Parse a DICOM file up to its pixel data.
+
+    Args:
+        data: The whole file.
+        inflated_limit: Bound in bytes on a deflated data set.
+
+    Raises:
+        ImageError: The file holds no pixel data of whole numbers, or too many elements before them.
+    """
+    syntax, start = _read_meta(data)
+    if syntax == DeflatedExplicitVRLittleEndian:
+        data, start = _inflate(data[start:], inflated_limit), 0
+    encoding = _encoding_of(syntax, data, start)
+    finder = _PixelDataFinder()
+    file = _BoundedFile(data, start)
+    dataset = _parse(file, encoding, finder, [tag_for_keyword(name) or 0 for name in _KEYWORDS])
+    if finder.tag in _FLOAT_PIXELS:
+        raise refuse("its pixels are fractions, not whole numbers")
+    if not finder.tag:
+        raise refuse("it holds no image (no pixel data), or ends before it")
+    start = file.tell() + (12 if finder.vr in EXPLICIT_VR_LENGTH_32 else 8)
+    encapsulated = finder.length == UNDEFINED_LENGTH
+    end = len(data) if encapsulated else start + finder.length
+    if end > len(data):
+        raise refuse("it is incomplete: the file ends in the middle of the image")
+    pixels = memoryview(data)[start:end]
+    little_endian = encoding.little_endian
+    return DicomFile(Header(dataset), syntax, little_endian, finder.vr, encapsulated, pixels)
+
+
+def _read_meta(data: bytes) -> tuple[str, int]:
+    """Return the transfer syntax and where the data set begins."""
+    file = _BoundedFile(data, PREAMBLE_LENGTH + len(MAGIC) if has_preamble(data) else 0)
+    explicit = Encoding(implicit_vr=False, little_endian=True)
+    meta = _parse(file, explicit, lambda tag, *_: tag >> 16 != 2, [_TRANSFER_SYNTAX])
+    return Header(meta).text("TransferSyntaxUID"), file.tell()
+
+
+def _inflate(deflated: bytes, limit: int) -> bytes:
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflated = inflater.decompress(deflated, limit)
+    if inflater.unconsumed_tail:
+        raise refuse("it unpacks to more data than is allowed")
+    return inflated
+
+
+def _encoding_of(syntax: str, data: bytes, start: int) -> Encoding:
+    if not syntax:
+        return guess_encoding(data, start) or Encoding(implicit_vr=True, little_endian=True)
+    return Encoding(syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian)
+
+
+class _BoundedFile(io.BytesIO):
+    """Stops pydicom, which takes minutes for a header made of millions of elements.
+
+    The bytes of a header are not bounded: what is long and not wanted is skipped at no cost.
+    """
+
+    def __init__(self, data: bytes, start: int = 0) -> None:
+        super().__init__(data)
+        self.seek(start)
+        self._reads = 0
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether more was asked for than is allowed."""
+        return self._reads > _MAX_READS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._reads += 1
+        if self.is_exhausted:
+            raise EOFError
+        return super().read(size)
+
+
+def _parse(
+    file: _BoundedFile,
+    encoding: Encoding,
+    stop_when: Callable[[BaseTag, str | None, int], bool],
+    tags: list[BaseTag | int],
+) -> Dataset:
+    dataset = Dataset()
+    try:
+        dataset = read_dataset(
+            file,
+            encoding.implicit_vr,
+            encoding.little_endian,
+            stop_when=stop_when,
+            specific_tags=tags,
+        )
+    except Exception:  # which kind it is by now is pydicom's affair
+        if not file.is_exhausted:
+            raise
+    if file.is_exhausted:
+        raise refuse("it holds too many elements before its image")
+    return dataset
+
+
+class _PixelDataFinder:
+    """Stops pydicom at the pixel data and remembers what it saw there."""
+
+    def __init__(self) -> None:
+        self.tag = 0
+        self.vr: str | None = None
+        self.length = 0
+
+    def __call__(self, tag: BaseTag, vr: str | None, length: int) -> bool:
+        if tag != _PIXEL_DATA and tag not in _FLOAT_PIXELS:
+            return False
+        self.tag, self.vr, self.length = int(tag), vr, length
+        return True
 
 
 def join_fragments(data: memoryview) -> bytes:
-    """Joins all fragments behind the offset table; compressed data is always little-endian.
+    """Join the fragments of the one frame behind the offset table (PS3.5 annex A.4).
+
+    Compressed data is always little-endian.
 
     Raises:
         ImageError: ``unsupported_dicom`` for data that ends early or is no list of fragments.
@@ -76,116 +226,99 @@ def join_fragments(data: memoryview) -> bytes:
     return b"".join(fragments[1:])
 
 
-_KEYWORDS = (
-    *("SOPClassUID", "Modality", "SamplesPerPixel", "PhotometricInterpretation"),
-    *("NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit"),
-    *("PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit"),
-    *("WindowCenter", "WindowWidth", "VOILUTFunction", "RescaleIntercept", "RescaleSlope"),
-    *("ModalityLUTSequence", "VOILUTSequence"),
-)
-_HEADER_LIMIT = 4 << 20
-_PIXEL_DATA, _FLOAT_PIXELS = 0x7FE00010, frozenset({0x7FE00008, 0x7FE00009})
-_TRANSFER_SYNTAX = 0x00020010
+# How value representations hold numbers; the others, IS and DS above all, hold them as text.
+_BINARY_NUMBERS = {
+    "US": "H",
+    "SS": "h",
+    "US or SS": "H",
+    "UL": "I",
+    "SL": "i",
+    "FL": "f",
+    "FD": "d",
+}
+# A comma is a decimal sign to many writers, against PS3.5.
+_NUMBER = re.compile(r"[+-]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)([eE][+-]?[0-9]+)?")
 
 
-@dataclass(frozen=True)
-class DicomFile:
-    """What is needed of a file to show its image.
+class Header:
+    """Attributes as they stand in a file, read leniently; what cannot be read is absent."""
 
-    Attributes:
-        header: The attributes that describe the image, unconverted.
-        transfer_syntax: UID, or an empty string where the file does not state one.
-        little_endian: Byte order of numbers.
-        pixel_vr: Value representation of the pixel data; None with implicit ones.
-        encapsulated: Whether the pixel data is made of compressed fragments.
-        pixel_data: The pixel data to its end, or to the end of the file when encapsulated.
-    """
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
 
-    header: Dataset
-    transfer_syntax: str
-    little_endian: bool
-    pixel_vr: str | None
-    encapsulated: bool
-    pixel_data: memoryview
+    def raw(self, keyword: str) -> tuple[str, bytes, str]:
+        """Return value representation, value and byte order (``<`` or ``>``) of an attribute.
 
+        The value is empty where the attribute is absent.
+        """
+        element = self._dataset.get_item(keyword)
+        if not isinstance(element, RawDataElement):
+            return "", b"", "<"
+        vr = element.VR
+        if vr is None or vr == "UN":
+            vr = dictionary_VR(element.tag)
+        return vr, element.value or b"", "<" if element.is_little_endian else ">"
 
-class _PixelDataFinder:
-    """Stops pydicom at the pixel data and remembers what it saw there."""
+    def text(self, keyword: str) -> str:
+        """Return the first value in capitals, or an empty string."""
+        value = self.raw(keyword)[1].decode("latin-1")
+        return value.split("\\")[0].strip(" \0").upper()
 
-    def __init__(self) -> None:
-        self.tag = 0
-        self.vr: str | None = None
-        self.length = 0
+    def numbers(self, keyword: str) -> list[float | None]:
+        """Return all values, None in place of each that is no finite number."""
+        vr, value, order = self.raw(keyword)
+        found: list[float | None] = []
+        if vr in _BINARY_NUMBERS:
+            number = struct.Struct(order + _BINARY_NUMBERS[vr])
+            whole = len(value) // number.size * number.size
+            found += [item for (item,) in number.iter_unpack(value[:whole])]
+        else:
+            for part in value.decode("latin-1").split("\\"):
+                text = part.strip(" \0")
+                is_number = _NUMBER.fullmatch(text) is not None
+                found.append(float(text.replace(",", ".")) if is_number else None)
+        return [item if item is not None and math.isfinite(item) else None for item in found]
 
-    def __call__(self, tag: BaseTag, vr: str | None, length: int) -> bool:
-        if tag != _PIXEL_DATA and tag not in _FLOAT_PIXELS:
-            return False
-        self.tag, self.vr, self.length = int(tag), vr, length
-        return True
+    def number(self, keyword: str, default: float) -> float:
+        """Return the first value that is a number, or ``default``."""
+        return next((item for item in self.numbers(keyword) if item is not None), default)
 
+    def integer(self, keyword: str, default: int | None = None) -> int:
+        """Return the first value as a whole number, or ``default``.
 
-def read_file(data: bytes, *, inflated_limit: int) -> DicomFile:
-    """Parses a DICOM file up to its pixel data.
+        Raises:
+            ImageError: ``unsupported_dicom`` where there is neither.
+        """
+        number = next(iter(self.numbers(keyword)), None)
+        if number is not None and number == int(number):
+            return int(number)
+        if default is None:
+            raise refuse("its header does not describe the pixels")
+        return default
 
-    Args:
-        data: The whole file.
-        inflated_limit: Bound in bytes on a deflated data set.
-
-    Raises:
-        ImageError: The file holds no pixel data of whole numbers, or too much before them.
-    """
-    syntax, start = _read_meta(data)
-    if syntax == DeflatedExplicitVRLittleEndian:
-        data, start = _inflate(data[start:], inflated_limit), 0
-    encoding = _encoding_of(syntax, data, start)
-    finder = _PixelDataFinder()
-    prefix = io.BytesIO(data[start : start + _HEADER_LIMIT])
-    header = read_dataset(
-        prefix,
-        encoding.implicit_vr,
-        encoding.little_endian,
-        stop_when=finder,
-        specific_tags=[tag_for_keyword(keyword) or 0 for keyword in _KEYWORDS],
-    )
-    if finder.tag in _FLOAT_PIXELS:
-        raise refuse("its pixels are fractions, not whole numbers")
-    if not finder.tag:
-        raise refuse("it holds no image (no pixel data), or ends before it")
-    start += prefix.tell() + (12 if finder.vr in EXPLICIT_VR_LENGTH_32 else 8)
-    encapsulated = finder.length == UNDEFINED_LENGTH
-    end = len(data) if encapsulated else start + finder.length
-    if end > len(data):
-        raise refuse("it is incomplete: the file ends in the middle of the image")
-    pixels = memoryview(data)[start:end]
-    return DicomFile(header, syntax, encoding.little_endian, finder.vr, encapsulated, pixels)
+    def items(self, keyword: str) -> Iterator[Header]:
+        """Iterate over the first items of a sequence, as far as they can be read."""
+        element = self._dataset.get_item(keyword)
+        if isinstance(element, RawDataElement):
+            yield from map(Header, islice(_read_items(element), _MAX_SEQUENCE_ITEMS))
+        elif element is not None and element.VR == "SQ":
+            yield from map(Header, islice(element.value, _MAX_SEQUENCE_ITEMS))
 
 
-def _read_meta(data: bytes) -> tuple[str, int]:
-    """Returns the transfer syntax and where the data set begins."""
-    start = PREAMBLE_LENGTH + len(MAGIC) if has_preamble(data) else 0
-    prefix = io.BytesIO(data[start : start + _HEADER_LIMIT])
-    meta = read_dataset(
-        prefix,
-        is_implicit_VR=False,
-        is_little_endian=True,
-        stop_when=lambda tag, vr, length: tag >> 16 != 2,
-        specific_tags=[_TRANSFER_SYNTAX],
-    )
-    return str(meta.get("TransferSyntaxUID", "")), start + prefix.tell()
-
-
-def _encoding_of(syntax: str, data: bytes, start: int) -> Encoding:
-    if not syntax:
-        return guess_encoding(data, start) or Encoding(implicit_vr=True, little_endian=True)
-    return Encoding(syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian)
-
-
-def _inflate(deflated: bytes, limit: int) -> bytes:
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    inflated = inflater.decompress(deflated, limit)
-    if inflater.unconsumed_tail:
-        raise refuse("it unpacks to more data than is allowed")
-    return inflated
+def _read_items(sequence: RawDataElement) -> Iterator[Dataset]:
+    """Parse one item after the other, where pydicom would parse all at once."""
+    file = _BoundedFile(sequence.value or b"")
+    unknown = sequence.VR == "UN"  # which is always implicit and little-endian, PS3.5 6.2.2
+    implicit_vr = sequence.is_implicit_VR or unknown
+    little_endian = sequence.is_little_endian or unknown
+    while True:
+        try:
+            item = read_sequence_item(file, implicit_vr, little_endian, default_encoding)
+        except Exception:  # pydicom documents no closed set of errors
+            return
+        if item is None:
+            return
+        yield item
 
 
 # Computed and digital radiography, radiographic imaging (scanned film), radiofluoroscopy; DR is
@@ -222,6 +355,7 @@ _OTHER_MODALITIES = {
     "RTSTRUCT": "a radiotherapy structure set",
     "SEG": "a segmentation",
 }
+_COLOUR = ("RGB", "YBR", "PALETTE", "HSV", "ARGB", "CMYK", "XYB")
 
 
 @dataclass(frozen=True)
@@ -241,29 +375,29 @@ class PixelLayout:
         return -(1 << (self.bits_stored - 1)) if self.signed else 0
 
 
-def read_layout(header: Dataset, *, max_pixels: int) -> PixelLayout:
-    """Checks the header and returns the layout of the image.
+def read_layout(header: Header, *, max_pixels: int) -> PixelLayout:
+    """Check the header and return the layout of the image.
 
     Raises:
         ImageError: ``unsupported_dicom`` where the file is no single grey radiograph, otherwise
             as `check_size`.
     """
-    _check_modality(_text(header, "Modality"), _text(header, "SOPClassUID"))
-    if _integer(header, "NumberOfFrames", 1) > 1:
+    _check_modality(header.text("Modality"), header.text("SOPClassUID"))
+    if header.integer("NumberOfFrames", 1) > 1:
         raise refuse("it holds several frames. Export the one radiograph that you mean")
-    photometric = _text(header, "PhotometricInterpretation")
-    if _integer(header, "SamplesPerPixel", 1) != 1 or not photometric.startswith("MONOCHROME"):
-        raise refuse("it is a colour image, and radiographs are grey")
-    rows, columns = _integer(header, "Rows"), _integer(header, "Columns")
+    _check_photometric(header)
+    rows, columns = header.integer("Rows"), header.integer("Columns")
     check_size(columns, rows, max_pixels=max_pixels)
-    allocated = _integer(header, "BitsAllocated")
-    stored = _integer(header, "BitsStored", allocated)
-    high_bit = _integer(header, "HighBit", stored - 1)
+    allocated = header.integer("BitsAllocated")
+    stored = header.integer("BitsStored", allocated)
     if allocated not in {8, 16}:
         raise refuse("only pixels of 8 or 16 bits are supported")
-    if not 1 <= stored <= high_bit + 1 <= allocated:
+    if not 1 <= stored <= allocated:
         raise refuse("its header is contradictory about the bits of a pixel")
-    signed = _integer(header, "PixelRepresentation", 0) == 1
+    high_bit = header.integer("HighBit", stored - 1)
+    if not stored <= high_bit + 1 <= allocated:
+        high_bit = stored - 1  # the only one that today's standard allows
+    signed = header.integer("PixelRepresentation", 0) == 1
     return PixelLayout(rows, columns, allocated, stored, high_bit, signed)
 
 
@@ -277,15 +411,12 @@ def _check_modality(modality: str, storage_class: str) -> None:
         raise refuse("it does not say that it is a radiograph, and its kind is another one")
 
 
-def _text(header: Dataset, keyword: str) -> str:
-    value = header.get(keyword)
-    return "" if value is None else str(value).strip().upper()
-
-
-def _integer(header: Dataset, keyword: str, default: int | None = None) -> int:
-    value = header.get(keyword)
-    if value is None or value == "":
-        if default is None:
-            raise refuse("its header does not describe the pixels")
-        return default
-    return int(value)
+def _check_photometric(header: Header) -> None:
+    photometric = header.text("PhotometricInterpretation")
+    if header.integer("SamplesPerPixel", 1) in {3, 4} or photometric.startswith(_COLOUR):
+        raise refuse("it is a colour image, and radiographs are grey")
+    if not photometric.startswith("MONOCHROME"):
+        raise refuse(
+            "it does not say whether low values are black or white: its Photometric "
+            "Interpretation should be MONOCHROME2 or MONOCHROME1"
+        )

@@ -1,4 +1,4 @@
-"""Recognises DICOM by content: the Part 10 file format, or a bare data set (PS3.5, chapter 7)."""
+"""Recognise DICOM by content: the Part 10 file format, or a bare data set (PS3.5, chapter 7)."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ _ENCODINGS = (Encoding(False, True), Encoding(True, True), Encoding(False, False
 
 
 def is_dicom(data: bytes) -> bool:
-    """Whether the data is a DICOM file, with or without its preamble."""
+    """Return whether the data is a DICOM file, with or without its preamble."""
     return has_preamble(data) or guess_encoding(data) is not None
 
 
 def has_preamble(data: bytes) -> bool:
-    """Whether the data begins like a Part 10 file."""
+    """Return whether the data begins like a Part 10 file."""
     return data[PREAMBLE_LENGTH : PREAMBLE_LENGTH + len(MAGIC)] == MAGIC
 
 
 def guess_encoding(data: bytes, start: int = 0) -> Encoding | None:
-    """Finds the encoding in which a data set begins at ``start``, or None where none does."""
+    """Return the encoding in which a data set begins at ``start``, or None where none does."""
     return next((encoding for encoding in _ENCODINGS if _convinces(data, start, encoding)), None)
 
 
@@ -54,7 +54,7 @@ def _convinces(data: bytes, position: int, encoding: Encoding) -> bool:
 
 
 def _read_element(data: bytes, position: int, encoding: Encoding) -> tuple[int, int, int] | None:
-    """Returns tag, start of the value and its length; None for what cannot be an element."""
+    """Return tag, start of the value and its length; None for what cannot be an element."""
     order = "<" if encoding.little_endian else ">"
     header = data[position : position + 12]
     if len(header) < 8:

@@ -1,5 +1,1 @@
-"""Evaluation: metrics with intervals, calibration, and their pictures.
-
-Importing this package is free of scikit-learn, seaborn and matplotlib; `plots` and `report`
-bring them in.
-"""
+"""How good a model is, and what it goes by: metrics, controls, sources, report and card."""

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from resformer.backends import choose_backend
 from resformer.data.surroundings import (
     blend,
     cumulated_levels,
@@ -25,8 +26,8 @@ from resformer.data.surroundings import (
     measure_sharpness,
     soften,
 )
-from resformer.evaluation.answers import answer_pixels, predict_lungs
 from resformer.evaluation.metrics import evaluate_predictions
+from resformer.evaluation.predictions import predict_films, predict_lungs
 from resformer.predict import Predictor
 from resformer.transforms import resize_pixels
 
@@ -65,18 +66,6 @@ def _frame_only(film: Pixels, _: Pixels, __: Pixels) -> Pixels:
     return framed
 
 
-def _blurred(film: Pixels, _: Pixels, __: Pixels) -> Pixels:
-    return resize_pixels(resize_pixels(film, 16), len(film))
-
-
-def _brighter(film: Pixels, _: Pixels, __: Pixels) -> Pixels:
-    return np.clip(film.astype(np.int16) + 40, 0, 255).astype(np.uint8)
-
-
-def _flatter(film: Pixels, _: Pixels, __: Pixels) -> Pixels:
-    return np.rint(64 + film / 2).astype(np.uint8)
-
-
 def _compressed(film: Pixels, _: Pixels, __: Pixels) -> Pixels:
     stream = io.BytesIO()
     Image.fromarray(film).save(stream, "JPEG", quality=20)
@@ -84,6 +73,7 @@ def _compressed(film: Pixels, _: Pixels, __: Pixels) -> Pixels:
         return np.asarray(image)
 
 
+# Each takes a film, the outline of its lungs, and a film of another class, all uint8.
 CONTROLS: Mapping[str, Control] = {
     "whole film": lambda film, _, __: film,
     LUNGS_ONLY: _lungs_only,
@@ -91,19 +81,29 @@ CONTROLS: Mapping[str, Control] = {
     EXCHANGED: _exchanged,
     FOREIGN: _foreign,
     "outer frame of 10 % only": _frame_only,
-    "blurred to 16 x 16": _blurred,
+    "blurred to 16 x 16": lambda film, _, __: resize_pixels(resize_pixels(film, 16), len(film)),
     "flipped": lambda film, _, __: np.ascontiguousarray(film[:, ::-1]),
-    "brighter": _brighter,
-    "half the contrast": _flatter,
+    "brighter": lambda film, _, __: np.minimum(film.astype(np.int16) + 40, 255).astype(np.uint8),
+    "half the contrast": lambda film, _, __: np.rint(64 + film / 2).astype(np.uint8),
     "JPEG quality 20": _compressed,
 }
 
 
+def outline_lungs(outliner: Predictor, films: Pixels) -> NDArray[np.float32]:
+    """Return where a network sees the lungs of films ``(N, H, W)``: probabilities ``(N, h, w)``.
+
+    Raises:
+        ValueError: if it has no lung head.
+    """
+    backend = choose_backend(outliner.checkpoint, outliner.device, outliner.backend)
+    return predict_lungs(backend, films, outliner.checkpoint.input_spec.size)
+
+
 def run_controls(
     predictor: Predictor,
-    films: NDArray[np.uint8],
+    films: Pixels,
     labels: NDArray[np.int64],
-    outliner: Predictor | None,
+    outlines: NDArray[np.float32] | None,
     *,
     names: Sequence[str] = tuple(CONTROLS),
     bootstrap: int = 0,
@@ -116,8 +116,8 @@ def run_controls(
         predictor: what is examined.
         films: ``(N, size, size)``.
         labels: class indices ``(N,)`` in the predictor's order.
-        outliner: a network with a lung head, which says where the lungs are; without one the
-            controls of ``NEED_LUNGS`` are left out.
+        outlines: probabilities of lung, ``(N, h, w)``, as :func:`outline_lungs` gives them; without
+            them the controls of ``NEED_LUNGS`` are left out.
         names: of the controls, by default all.
         bootstrap: number of bootstrap samples; 0 leaves the intervals out.
         seed: of which film lends its surroundings to which; it is always one of another class.
@@ -130,36 +130,34 @@ def run_controls(
         the share of films that are put into the class of the film whose surroundings they got.
 
     Raises:
-        ValueError: if the outliner has no lung head, all films are of one class, or a control has
-            an unknown name.
+        ValueError: if all films are of one class, or a control has an unknown name.
     """
     unknown = sorted(set(names) - set(CONTROLS))
     if unknown:
         raise ValueError(f"there is no control {unknown[0]!r}: choose from {', '.join(CONTROLS)}")
-    if outliner is None:
+    if outlines is None:
         names = [name for name in names if name not in NEED_LUNGS]
         outlines = np.zeros((len(films), 1, 1), np.float32)
-    else:
-        outlines = predict_lungs(outliner.model, films, outliner.checkpoint.input_spec)
     donors = choose_donors(labels, seed)
     reports: dict[str, Any] = {}
     for name in names:
         changed = change_films(CONTROLS[name], films, outlines, donors)
-        found = answer_pixels(predictor, changed, total=len(films), label=name, progress=progress)
-        reports[name] = evaluate_predictions(
+        found = predict_films(predictor, changed, total=len(films), label=name, progress=progress)
+        report = evaluate_predictions(
             labels, found.probabilities, predictor.class_names, bootstrap=bootstrap
         )
-        reports[name]["mean_confidence"] = float(found.probabilities.max(1).mean())
-        reports[name]["withheld"] = float((~found.shown).mean())
+        report["mean_confidence"] = float(found.probabilities.max(1).mean())
+        report["withheld"] = float((~found.shown).mean())
         if name == EXCHANGED:
             follows = float((found.predicted == labels[donors]).mean())
-            reports[name]["follows_surroundings"] = follows
+            report["follows_surroundings"] = follows
+        reports[name] = report
     return reports
 
 
 def change_films(
     control: Control,
-    films: NDArray[np.uint8],
+    films: Pixels,
     outlines: NDArray[np.float32],
     donors: NDArray[np.int64],
 ) -> Iterator[Pixels]:

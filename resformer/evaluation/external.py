@@ -1,19 +1,17 @@
-"""Figures of the sources within a class, as far as the names of the films tell them apart.
-
-Films of other hospitals, with findings that need not be classes: a gauge, not a training set.
+"""Films of other hospitals, with findings that need not be classes: a gauge, not a training set.
 
 The sets are listed in a CSV with the columns ``set``, ``file`` and ``finding``; a film lies at
 ``<folder>/<set>/<file>``. What a set shows is counted by predicted class. Two questions run over
-all sets together, each an area under the ROC curve: is an abnormal film (COVID or tuberculosis)
-told from one without finding by ``1 - P(Normal)``, and a COVID film from one without finding by
-``P(COVID)``. Other pneumonias are counted alone: whether they are abnormal is not in doubt, but
-which class they ought to be is. Where a finding has a class of its own, the films that get another
-one, and neither a refusal nor an abstention to warn of it, are counted too.
+all sets together, each an area under the ROC curve: is an abnormal film told from one without
+finding by ``1 - P(Normal)``, and a COVID film from one without finding by ``P(COVID)``. Abnormal
+are COVID, tuberculosis, and findings that are classes of the network; other pneumonias are counted
+alone: whether they are abnormal is not in doubt, but which class they ought to be is. The same is
+asked of every other class that is a finding. Where a finding has a class of its own, the films that
+get another one, and neither a refusal nor an abstention to warn of it, are counted too.
 """
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,55 +21,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resformer.data.find import DatasetError
-from resformer.data.manifest import source_of
-from resformer.evaluation.answers import Answers, answer_pixels
-from resformer.evaluation.metrics import bootstrap_weights, estimate_from, estimate_share, roc_auc
+from resformer.data.labels import read_csv
+from resformer.evaluation.metrics import estimate_auc, estimate_share
+from resformer.evaluation.predictions import Predictions, predict_films
+from resformer.evaluation.sources import HEALTHY_CLASS, find_healthy_class
 from resformer.images import decode_image
 from resformer.predict import Predictor
 
-
-def evaluate_sources(
-    items: Sequence[tuple[str, str]], answers: Answers, class_names: Sequence[str]
-) -> dict[str, Any]:
-    """Return the recall of every source of every class, as plain data.
-
-    Args:
-        items: path and class name of each film.
-        answers: to these films.
-        class_names: in the order of the probabilities.
-
-    Returns:
-        by class and source: ``count``, ``recall`` with its Wilson interval, and ``predicted``, the
-        number of films by predicted class. A class lies in few sources and a source in few
-        classes, so that no other figure of a source alone means anything.
-
-    Raises:
-        ValueError: if there is not one answer for each film.
-    """
-    if len(items) != len(answers.probabilities):
-        raise ValueError(
-            f"give one answer for each film: {len(answers.probabilities)} for {len(items)}"
-        )
-    groups = [(class_name, source_of(path)) for path, class_name in items]
-    figures: dict[str, Any] = {}
-    for class_name, source in sorted(set(groups)):
-        chosen = [k for k, group in enumerate(groups) if group == (class_name, source)]
-        counts = np.bincount(answers.predicted[chosen], minlength=len(class_names)).tolist()
-        predicted = dict(zip(class_names, counts, strict=True))
-        figures.setdefault(class_name, {})[source] = {
-            "count": len(chosen),
-            "recall": estimate_share(predicted[class_name], len(chosen)),
-            "predicted": predicted,
-        }
-    return figures
-
-
 LABELS_NAME = "labels.csv"
 COLUMNS = ("set", "file", "finding")
-NO_FINDING = "no finding"
-COVID_FINDING, COVID_CLASS, NORMAL_CLASS = "covid-19", "COVID", "Normal"
+NO_FINDING, COVID_FINDING, COVID_CLASS = "no finding", "covid-19", "COVID"
 ABNORMAL = frozenset({COVID_FINDING, "tuberculosis"})
-CLASS_OF_FINDING = {NO_FINDING: NORMAL_CLASS, COVID_FINDING: COVID_CLASS}
 
 
 @dataclass(frozen=True)
@@ -87,19 +47,20 @@ def read_labels(path: Path) -> list[ExternalFilm]:
     """Read the list of films.
 
     Raises:
-        DatasetError: if it cannot be read, lacks a column or names no film.
+        DatasetError: if it cannot be read, lacks a column, names no film or leaves a value empty.
     """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{path} cannot be read: {error}") from error
-    if not rows or any(row.get(column) in (None, "") for row in rows for column in COLUMNS):
-        raise DatasetError(f"{path} needs rows with the columns {', '.join(COLUMNS)}")
-    return [
-        ExternalFilm(row["set"], f"{row['set']}/{row['file']}", row["finding"].strip().lower())
-        for row in rows
-    ]
+    rows = read_csv(path, COLUMNS)
+    if not rows:
+        raise DatasetError(f"{path} names no film: write a row for each below the columns' names")
+    films = []
+    for number, row in enumerate(rows, 2):
+        for column in COLUMNS:
+            if not row[column]:
+                hint = f" (write {NO_FINDING!r} where there is none)" if column == "finding" else ""
+                raise DatasetError(f"{path}, row {number}: the column {column} is empty{hint}")
+        path_of_film = f"{row['set']}/{row['file']}"
+        films.append(ExternalFilm(row["set"], path_of_film, row["finding"].lower()))
+    return films
 
 
 def examine_folder(
@@ -114,28 +75,30 @@ def examine_folder(
     """
     films = read_labels(folder / LABELS_NAME)
     decoded = (decode_image((folder / film.path).read_bytes()) for film in films)
-    answers = answer_pixels(
+    predictions = predict_films(
         predictor, decoded, total=len(films), label="external", progress=progress
     )
-    return evaluate_external(films, answers, predictor.class_names, bootstrap=bootstrap)
+    names = predictor.class_names
+    healthy = find_healthy_class(predictor.checkpoint.training, names)
+    return evaluate_external(films, predictions, names, healthy_class=healthy, bootstrap=bootstrap)
 
 
 def evaluate_external(
     films: Sequence[ExternalFilm],
-    answers: Answers,
+    predictions: Predictions,
     class_names: Sequence[str],
     *,
+    healthy_class: str = HEALTHY_CLASS,
     bootstrap: int = 1000,
-    seed: int = 0,
 ) -> dict[str, Any]:
-    """Return counts by set and finding and the two areas, with intervals, as plain data.
+    """Return counts by set and finding and the areas, with intervals, as plain data.
 
     Args:
         films: as :func:`read_labels` gives them.
-        answers: to these films.
+        predictions: of these films.
         class_names: in the order of the probabilities.
+        healthy_class: the class of films without finding; it need not be one.
         bootstrap: number of bootstrap samples.
-        seed: of the bootstrap.
 
     Returns:
         ``sets``: by set and finding, ``count``; ``predicted``, the number of films by predicted
@@ -143,59 +106,70 @@ def evaluate_external(
         ``abstained``, numbers of films; ``shown``, the share of films that are shown a class, being
         neither refused nor abstained from; ``expected``, the class that the finding has, None
         without one; ``wrong_without_warning``, the share of films that are shown another class,
-        None without one. ``abnormal_against_no_finding`` and ``covid_against_no_finding``:
-        ``count``, ``positive`` and ``auc`` with its interval, None where one side has no film or
-        the network no such class.
+        None without one. ``abnormal_against_no_finding``, ``covid_against_no_finding`` and, by
+        class, ``classes_against_no_finding``: ``count``, ``positive`` and ``auc`` with its
+        interval; where this is None, ``reason`` says why.
 
     Raises:
-        ValueError: if there is not one answer for each film.
+        ValueError: if there is not one prediction for each film.
     """
-    if len(films) != len(answers.probabilities):
-        raise ValueError(
-            f"give one answer for each film: {len(answers.probabilities)} for {len(films)}"
-        )
+    if len(films) != len(predictions):
+        raise ValueError(f"give one prediction for each film: {len(predictions)} for {len(films)}")
     names = list(class_names)
-    findings = np.array([film.finding for film in films])
+    class_of = {name.lower().replace("_", " "): name for name in names}
+    class_of |= {NO_FINDING: healthy_class, COVID_FINDING: COVID_CLASS}
+    expected = [class_of.get(film.finding.replace("_", " ")) for film in films]
     keys = [(film.set_name, film.finding) for film in films]
     sets: dict[str, Any] = {}
-    for set_name, finding in sorted(set(keys)):
-        chosen = np.array([key == (set_name, finding) for key in keys])
-        sets.setdefault(set_name, {})[finding] = _count(finding, chosen, answers, names)
-    probabilities = answers.probabilities
-    normal, covid = (
-        probabilities[:, names.index(name)] if name in names else None
-        for name in (NORMAL_CLASS, COVID_CLASS)
-    )
-    abnormal = np.isin(findings, list(ABNORMAL))
-    abnormality = None if normal is None else 1 - normal
-    options = {"bootstrap": bootstrap, "seed": seed}
-    none = findings == NO_FINDING
+    for key in sorted(set(keys)):
+        chosen = np.array([other == key for other in keys])
+        of_class = expected[int(chosen.argmax())]
+        sets.setdefault(key[0], {})[key[1]] = _count(
+            predictions.subset(chosen), names, of_class if of_class in names else None
+        )
+    findings, classes = np.array([film.finding for film in films]), np.array(expected, dtype=object)
+    none = classes == healthy_class
+    abnormal = np.isin(findings, list(ABNORMAL)) | (np.isin(classes, names) & ~none)
+    columns = dict(zip(names, predictions.probabilities.T, strict=True))
+    others = [name for name in names if name not in (healthy_class, COVID_CLASS)]
+
+    def area(name: str, positive: NDArray[np.bool_], *, inverse: bool = False) -> dict[str, Any]:
+        if name not in columns:
+            figures: dict[str, Any] = {
+                "count": int((positive | none).sum()),
+                "positive": int(positive.sum()),
+            }
+            return figures | {"auc": None, "reason": f"the network has no class {name}"}
+        scores = 1 - columns[name] if inverse else columns[name]
+        return _area(positive, none, scores, bootstrap=bootstrap)
+
     return {
         "sets": sets,
-        "abnormal_against_no_finding": _area(abnormal, none, abnormality, **options),
-        "covid_against_no_finding": _area(findings == COVID_FINDING, none, covid, **options),
+        "abnormal_against_no_finding": area(healthy_class, abnormal, inverse=True),
+        "covid_against_no_finding": area(COVID_CLASS, findings == COVID_FINDING),
+        "classes_against_no_finding": {
+            name: area(name, classes == name) for name in others if (classes == name).any()
+        },
+        "healthy_class": healthy_class,
     }
 
 
-def _count(
-    finding: str, chosen: NDArray[np.bool_], answers: Answers, names: list[str]
-) -> dict[str, Any]:
-    """Count what the chosen films, all of one finding, are called."""
-    count, predicted = int(chosen.sum()), answers.predicted[chosen]
+def _count(predictions: Predictions, names: list[str], expected: str | None) -> dict[str, Any]:
+    """Count what films of one finding are called."""
+    count, predicted, shown = len(predictions), predictions.predicted, predictions.shown
     called = {name: int((predicted == k).sum()) for k, name in enumerate(names)}
-    expected = CLASS_OF_FINDING.get(finding)
     wrong = None
-    if expected in names:
-        mistaken = (predicted != names.index(expected)) & answers.shown[chosen]
+    if expected is not None:
+        mistaken = (predicted != names.index(expected)) & shown
         wrong = estimate_share(int(mistaken.sum()), count)
     return {
         "count": count,
         "predicted": called,
         "shares": {name: estimate_share(hits, count) for name, hits in called.items()},
-        "refused": int(answers.refused[chosen].sum()),
-        "abstained": int(answers.abstained[chosen].sum()),
-        "shown": estimate_share(int(answers.shown[chosen].sum()), count),
-        "expected": expected if expected in names else None,
+        "refused": int(predictions.refused.sum()),
+        "abstained": int(predictions.abstained.sum()),
+        "shown": estimate_share(int(shown.sum()), count),
+        "expected": expected,
         "wrong_without_warning": wrong,
     }
 
@@ -203,20 +177,14 @@ def _count(
 def _area(
     positive: NDArray[np.bool_],
     negative: NDArray[np.bool_],
-    scores: NDArray[np.float64] | None,
+    scores: NDArray[np.float64],
     *,
     bootstrap: int,
-    seed: int,
 ) -> dict[str, Any]:
     counted = positive | negative
     figures: dict[str, Any] = {"count": int(counted.sum()), "positive": int(positive.sum())}
-    if scores is None or not positive.any() or not negative.any():
-        return figures | {"auc": None}
-    labels, chosen = positive[counted], scores[counted]
-    value = roc_auc(labels, chosen, np.ones((1, labels.size)))[0]
-    samples = [
-        roc_auc(labels, chosen, weights)
-        for weights in bootstrap_weights(labels.size, bootstrap, seed)
-    ]
-    drawn = np.concatenate(samples) if samples else np.empty(0)
-    return figures | {"auc": estimate_from(float(value), drawn)}
+    if not positive.any() or not negative.any():
+        side = "without a finding" if positive.any() else "with it"
+        return figures | {"auc": None, "reason": f"no set has a film {side}"}
+    auc = estimate_auc(positive[counted], scores[counted], bootstrap=bootstrap)
+    return figures | {"auc": auc}

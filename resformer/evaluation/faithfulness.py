@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
-from scipy.stats import rankdata
+from scipy.stats import spearmanr
 
 FloatMap = NDArray[np.floating]
 
@@ -92,10 +92,9 @@ def rank_correlation(first: FloatMap, second: FloatMap) -> float:
     Returns:
         from -1 to 1; NaN where one of the maps is constant.
     """
-    ranks = [rankdata(values, axis=None) for values in (first, second)]
-    a, b = (rank - rank.mean() for rank in ranks)
-    scale = np.sqrt((a @ a) * (b @ b))
-    return float(a @ b / scale) if scale > 0 else float("nan")
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        return float("nan")
+    return float(spearmanr(first, second, axis=None).statistic)
 
 
 def structural_similarity(first: FloatMap, second: FloatMap) -> float:

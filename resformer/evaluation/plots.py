@@ -1,14 +1,8 @@
-"""The look that the evaluation's pictures share.
-
-Colours are those of Okabe and Ito (2008), which people with any common colour vision can tell
-apart; line styles repeat the distinction for print in grey.
-
-Pictures of an evaluation: history, confusion matrix, ROC curves, reliability.
+"""Pictures of an evaluation: history, confusion matrix, ROC, reliability, risk, films.
 
 Every function returns a `matplotlib.figure.Figure` that no global state holds, so it works in
-threads, servers and notebooks.
-
-Films side by side, and the answer for one film, as figures.
+threads, servers and notebooks. Colours are those of Okabe and Ito (2008), which people with any
+common colour vision can tell apart; line styles repeat the distinction for print in grey.
 """
 
 from __future__ import annotations
@@ -32,6 +26,7 @@ from resformer.evaluation.metrics import (
     check_predictions,
     confidence_bins,
     estimate_share,
+    risk_curve,
     roc_auc,
 )
 
@@ -39,6 +34,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 GUIDE_COLOUR = "#767676"
 _GRID_COLOUR = "#E3E3E3"
 _LINE_STYLES = ("-", "--", "-.", ":")
+_LOSSES = {"train_loss": "Training", "validation_loss": "Validation"}
+_SCORES = {"validation_accuracy": "Accuracy", "validation_macro_f1": "Macro F1"}
+_CELL_INCHES, _TITLE_INCHES = 2.4, 0.3
 
 
 def new_figure(
@@ -78,10 +76,6 @@ def draw_line(
         linewidth=2,
         label=label,
     )
-
-
-_LOSSES = {"train_loss": "Training", "validation_loss": "Validation"}
-_SCORES = {"validation_accuracy": "Accuracy", "validation_macro_f1": "Macro F1"}
 
 
 def plot_history(history: Sequence[Mapping[str, float]]) -> Figure:
@@ -147,7 +141,7 @@ def plot_roc(
     """Draw one ROC curve for each class against the rest, its AUC in the legend.
 
     Raises:
-        ValueError: labels `(N,)`, probabilities `(N, K)` and K class names do not fit together.
+        ValueError: labels ``(N,)``, probabilities ``(N, K)`` and K class names do not fit together.
     """
     labels, probabilities = check_predictions(labels, probabilities, class_names)
     figure, panels = new_figure(11, 5.6, columns=2)
@@ -178,16 +172,16 @@ def plot_reliability(labels: npt.NDArray[Any], probabilities: npt.NDArray[Any]) 
     Vertical lines are the 95 % Wilson interval of each bin's accuracy.
 
     Raises:
-        ValueError: labels `(N,)` and probabilities `(N, K)` do not fit together.
+        ValueError: labels ``(N,)`` and probabilities ``(N, K)`` do not fit together.
     """
     columns = [str(k) for k in range(np.shape(probabilities)[-1])]
     labels, probabilities = check_predictions(labels, probabilities, columns)
     confidence = probabilities.max(axis=1)
-    index = confidence_bins(confidence, CALIBRATION_BINS)
+    index = confidence_bins(confidence)
     counts = np.bincount(index, minlength=CALIBRATION_BINS)
     right = np.bincount(index, probabilities.argmax(axis=1) == labels, CALIBRATION_BINS)
     confidences = np.bincount(index, confidence, CALIBRATION_BINS)
-    error = calibration_error(labels, probabilities, np.ones((1, labels.size)), CALIBRATION_BINS)
+    error = calibration_error(labels, probabilities, np.ones((1, labels.size)))
     figure, (curve, histogram) = new_figure(6, 7, rows=2, height_ratios=(3, 1), sharex=True)
     curve.plot([0, 1], [0, 1], color=GUIDE_COLOUR, linewidth=1, linestyle=":", label="Perfect")
     for k in np.flatnonzero(counts):
@@ -205,8 +199,35 @@ def plot_reliability(labels: npt.NDArray[Any], probabilities: npt.NDArray[Any]) 
     return figure
 
 
-_CELL_INCHES = 2.4
-_TITLE_INCHES = 0.3
+def plot_risk_coverage(
+    labels: npt.NDArray[Any], probabilities: npt.NDArray[Any], abstention: Mapping[str, Any]
+) -> Figure:
+    """Draw the risk against the coverage, and where the model as it is shipped stands.
+
+    Args:
+        labels: ``(N,)`` class indices.
+        probabilities: ``(N, K)``, each row sums to 1.
+        abstention: what ``evaluate_abstention`` returned for these films.
+
+    Raises:
+        ValueError: labels and probabilities that do not fit together.
+    """
+    risks = risk_curve(labels, probabilities)
+    figure, (axes,) = new_figure(6, 4.4)
+    coverage = np.arange(1, risks.size + 1) / risks.size
+    draw_line(axes, 0, coverage, risks, f"Surest first (area {abstention['area']:.3f})")
+    if abstention["accuracy_shown"]["value"] is not None:
+        point = [abstention["shown"]["value"]], [1 - abstention["accuracy_shown"]["value"]]
+        axes.plot(*point, color=COLOURS[1], marker="D", linestyle="none", label="As shipped")
+    axes.set(
+        xlabel="Coverage (share of films answered)",
+        ylabel="Risk (share of answers that are wrong)",
+        title="Risk and coverage",
+        xlim=(0.0, 1.01),
+        ylim=(0.0, None),
+    )
+    axes.legend(loc="upper left")
+    return figure
 
 
 def plot_films(

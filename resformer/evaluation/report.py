@@ -1,168 +1,229 @@
-"""Tables of an evaluation, as plain rows that a data frame or a text file takes.
+"""Everything that is measured of a model, as the one report that card, README and page quote.
 
-Where the weights of a checkpoint come from: the trainings before its own.
-
-Trainings of one recipe side by side: other seeds, and networks that lack a part.
-
-Everything that is measured of a shipped model, as the one report that all texts quote.
-
-Writing an evaluation to a folder: `metrics.json` and one PNG for each picture.
+:func:`measure` classifies the test split as serving would; :func:`assemble` puts its figures beside
+those of other hospitals, of other seeds, and of networks that lack a part. Also the folders of
+figures that ``train`` and ``evaluate`` write.
 """
 
 from __future__ import annotations
 
 import json
 import statistics
+import tempfile
+import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
+from resformer.backends import choose_backend
 from resformer.checkpoint import Checkpoint, load_checkpoint
+from resformer.data.dataset import class_indices
 from resformer.data.find import DataRoot
 from resformer.data.manifest import Manifest, describe_manifest
-from resformer.evaluation.answers import (
-    Answers,
-    answer_films,
-    evaluate_abstention,
-    plot_risk_coverage,
-)
-from resformer.evaluation.controls import run_controls
-from resformer.evaluation.external import evaluate_sources
-from resformer.evaluation.metrics import CLASS_METRICS, check_predictions, evaluate_predictions
+from resformer.data.masks import cache_films
+from resformer.evaluation.controls import outline_lungs, run_controls
+from resformer.evaluation.lineage import describe_model
+from resformer.evaluation.metrics import evaluate_predictions
 from resformer.evaluation.plots import (
     plot_confusion_matrix,
     plot_history,
     plot_reliability,
+    plot_risk_coverage,
     plot_roc,
 )
+from resformer.evaluation.predictions import (
+    evaluate_abstention,
+    pool_features,
+    predict_files,
+)
+from resformer.evaluation.sources import (
+    compare_readings,
+    count_by_source,
+    describe_composition,
+    evaluate_within_sources,
+    find_healthy_class,
+    trace_sources,
+)
 from resformer.predict import Predictor
-from resformer.training.films import Workspace
 
-_OVERALL = ("accuracy", *(f"macro_{name}" for name in CLASS_METRICS), "expected_calibration_error")
+SEED_FIGURES = ("accuracy", "macro_f1", "macro_auc", "expected_calibration_error")
+# What a checkpoint keeps of the report beside its figures of the splits.
+KEPT = (
+    "sources",
+    "within_sources",
+    "readings",
+    "traces",
+    "abstention",
+    "controls",
+    "external",
+    "seeds",
+    "ablations",
+    "about",
+)
+_SAME_BUDGET = ("epochs", "data", "config")
+_OF_ABLATION = (*_SAME_BUDGET, "name", "parameters", "seconds", "validation", "lungs_blacked_out")
+_DOTS_PER_INCH = 150
 
 
-def format_estimate(estimate: Mapping[str, float | None]) -> str:
-    """Return an estimate of `evaluate_predictions` as ``0.912 (0.871 to 0.944)``."""
-    value, low, high = (estimate[key] for key in ("value", "low", "high"))
-    if value is None:
-        return "undefined"
-    return f"{value:.3f}" if low is None else f"{value:.3f} ({low:.3f} to {high:.3f})"
+def check_classes(predictor: Predictor, manifest: Manifest) -> None:
+    """Make sure that a manifest is one of the checkpoint's classes.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    if tuple(manifest.class_names) != tuple(predictor.class_names):
+        raise ValueError(
+            f"the checkpoint knows {', '.join(predictor.class_names)}, the manifest "
+            f"{', '.join(manifest.class_names)}: give one of the same classes"
+        )
 
 
-def overall_table(report: Mapping[str, Any]) -> dict[str, str]:
-    """Return the scores over all films with their intervals, by name."""
-    return {name: format_estimate(report[name]) for name in _OVERALL}
+def measure(
+    predictor: Predictor,
+    root: DataRoot,
+    manifest: Manifest,
+    *,
+    outliner: Predictor | None = None,
+    before: Predictor | None = None,
+    bootstrap: int = 1000,
+    progress: bool = False,
+) -> tuple[dict[str, Any], dict[str, Figure]]:
+    """Classify the test split, and again under every control.
+
+    Args:
+        predictor: what is measured.
+        root: what the manifest's paths are relative to.
+        manifest: films and their split.
+        outliner: a network with a lung head; without one the controls that need lungs are left out.
+        before: another checkpoint, in whose features the sources are looked for as well.
+        bootstrap: number of bootstrap samples.
+        progress: whether to draw progress bars.
+
+    Returns:
+        ``test``, what ``evaluate_predictions`` gives; ``sources``, ``within_sources``, ``readings``
+        and ``traces`` (see :mod:`resformer.evaluation.sources`; of ``model`` and ``before``);
+        ``abstention``; ``controls``, the reports of ``run_controls`` in order, each with its
+        ``name``. And the pictures by name.
+
+    Raises:
+        ValueError: if the manifest's classes are not the checkpoint's, or no film can be read.
+    """
+    check_classes(predictor, manifest)
+    names = predictor.class_names
+    healthy = find_healthy_class(predictor.checkpoint.training, names)
+    every = manifest.subset("test")
+    read, found = predict_files(predictor, root, [row.path for row in every], progress=progress)
+    rows = [every[index] for index in read]
+    labels = class_indices(rows, names)
+    test = evaluate_predictions(labels, found.probabilities, names, bootstrap=bootstrap)
+
+    size = predictor.checkpoint.input_spec.size
+    with tempfile.TemporaryDirectory() as folder:
+        films = cache_films(root, rows, size, Path(folder), progress=progress)
+        outlines = outline_lungs(outliner, films) if outliner else None
+        controls = run_controls(
+            predictor, films, labels, outlines, bootstrap=bootstrap, progress=progress
+        )
+        traces = {"model": _trace(predictor, films, rows, bootstrap)}
+        if before is not None:
+            films = cache_films(root, rows, before.checkpoint.input_spec.size, Path(folder))
+            traces["before"] = _trace(before, films, rows, bootstrap)
+        del films  # a memory map of a file in the folder
+    abstention = evaluate_abstention(labels, found)
+    figures = {
+        "test": test,
+        "sources": count_by_source(rows, found, names),
+        "within_sources": evaluate_within_sources(
+            rows, found, names, healthy_class=healthy, bootstrap=bootstrap
+        ),
+        "readings": compare_readings(rows, found, names, healthy_class=healthy),
+        "traces": traces,
+        "abstention": abstention,
+        "controls": [{"name": name, **report} for name, report in controls.items()],
+    }
+    pictures = {
+        "confusion_matrix": plot_confusion_matrix(test),
+        "roc": plot_roc(labels, found.probabilities, names),
+        "reliability": plot_reliability(labels, found.probabilities),
+        "risk_coverage": plot_risk_coverage(labels, found.probabilities, abstention),
+    }
+    return figures, pictures
 
 
-def class_table(report: Mapping[str, Any]) -> dict[str, dict[str, int | str]]:
-    """Return the scores of each class against the rest with their intervals, by class name."""
+def _trace(
+    predictor: Predictor, films: npt.NDArray[np.uint8], rows: Sequence[Any], bootstrap: int
+) -> dict[str, Any]:
+    """Look for the sources in a network's features of films; by class, and which network."""
+    checkpoint = predictor.checkpoint
+    backend = choose_backend(checkpoint, predictor.device, predictor.backend)
+    features = pool_features(backend, films, checkpoint.input_spec.size)
     return {
-        name: {"support": scores["support"]}
-        | {metric: format_estimate(scores[metric]) for metric in CLASS_METRICS}
-        for name, scores in report["per_class"].items()
+        "source": checkpoint.source,
+        "classes": trace_sources(features, rows, bootstrap=bootstrap),
     }
 
 
-@dataclass(frozen=True)
-class Mistake:
-    """A film that the network put into the wrong class.
-
-    Attributes:
-        path: of the film, relative to the data set.
-        true_class: the label.
-        predicted_class: the most probable class.
-        probability: of the predicted class.
-        true_probability: of the label.
-    """
-
-    path: str
-    true_class: str
-    predicted_class: str
-    probability: float
-    true_probability: float
-
-
-def worst_mistakes(
-    paths: Sequence[str],
-    labels: npt.NDArray[Any],
-    probabilities: npt.NDArray[Any],
-    class_names: Sequence[str],
-    *,
-    count: int = 12,
-) -> list[Mistake]:
-    """Return the wrongly classified films, those first whose label was thought least probable.
-
-    Args:
-        paths: of N films.
-        labels: `(N,)` integer class indices.
-        probabilities: `(N, K)`, each row sums to 1.
-        class_names: the K class names, in column order.
-        count: how many at most.
-
-    Raises:
-        ValueError: the arguments do not fit together.
-    """
-    labels, probabilities = check_predictions(labels, probabilities, class_names)
-    if len(paths) != labels.size:
-        raise ValueError(f"give one path for each film: {len(paths)} paths, {labels.size} films")
-    films = np.arange(labels.size)
-    predicted = probabilities.argmax(axis=1)
-    of_label = probabilities[films, labels]
-    wrong = films[predicted != labels]
-    worst = wrong[np.argsort(of_label[wrong], kind="stable")][:count]
-    return [
-        Mistake(
-            path=paths[film],
-            true_class=class_names[labels[film]],
-            predicted_class=class_names[predicted[film]],
-            probability=float(probabilities[film, predicted[film]]),
-            true_probability=float(of_label[film]),
-        )
-        for film in worst
-    ]
-
-
-def list_stages(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return what a checkpoint tells of its training, after all that it started from.
-
-    A mean of several trainings started from each of them; what these have in common comes once.
-    """
-    stages: list[Mapping[str, Any]] = []
-    for initial in initial_trainings(training):
-        stages += [stage for stage in list_stages(initial) if stage not in stages]
-    return [*stages, training]
-
-
-def tell_stages(training: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the stages of :func:`list_stages`, none of which holds another.
+def read_about(path: Path) -> dict[str, Any]:
+    """Read what only people know of a model's data and making, for its card.
 
     Returns:
-        copies without ``initial``; those whose weights were averaged have a true ``averaged``.
+        ``statements``: by name of :data:`resformer.evaluation.card.STATEMENTS`, a sentence or more;
+        ``terms``: explanations of names of sets and sources.
+
+    Raises:
+        ValueError: if it is no TOML, or has other tables than these or values that are no text.
     """
-    initial = initial_trainings(training)
-    means = initial if len(initial) > 1 else []
-    return [
-        {name: value for name, value in stage.items() if name != "initial"}
-        | {"averaged": stage in means}
-        for stage in list_stages(training)
-    ]
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no TOML: {error}") from error
+    about = {"statements": {}, "terms": {}} | content
+    for table, values in about.items():
+        texts = isinstance(values, dict) and all(isinstance(v, str) for v in values.values())
+        if table not in ("statements", "terms") or not texts:
+            raise ValueError(f"{path}: expected the tables [statements] and [terms] of texts")
+    return about
 
 
-def initial_trainings(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the trainings whose weights a training started from: none, one, or those of a mean."""
-    initial = training.get("initial") or []
-    return list(initial) if isinstance(initial, list) else [initial]
+def assemble(
+    checkpoint: Checkpoint,
+    manifest: Manifest,
+    measured: Mapping[str, Any],
+    *,
+    external: Mapping[str, Any] | None = None,
+    seeds: Mapping[str, Any] | None = None,
+    ablations: list[dict[str, Any]] | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Put the parts together: ``model``, ``data``, those of :func:`measure`, and the others.
+
+    Returns:
+        plain data, the same that is read back from its JSON.
+
+    Raises:
+        ValueError: if a figure is no finite number.
+    """
+    report = {
+        "model": describe_model(checkpoint),
+        "data": describe_manifest(manifest) | {"composition": describe_composition(manifest)},
+        **measured,
+        "external": external,
+        "seeds": seeds,
+        "ablations": ablations,
+        "about": about,
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(report, allow_nan=False))
+    return plain
 
 
-SEED_FIGURES = ("accuracy", "macro_f1", "macro_auc", "expected_calibration_error")
-_SAME_BUDGET = ("epochs", "data", "config")
-_NEEDED = (*_SAME_BUDGET, "name", "parameters", "seconds", "validation", "lungs_blacked_out")
+def keep_in(metrics: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a checkpoint's metrics with the report's test figures and its compact parts."""
+    kept = {name: report[name] for name in KEPT if report[name] is not None}
+    return {**metrics, "test": report["test"], "report": kept}
 
 
 def compare_seeds(paths: Sequence[Path]) -> dict[str, Any] | None:
@@ -217,7 +278,7 @@ def read_ablations(folder: Path) -> list[dict[str, Any]]:
     found = []
     for path in sorted(folder.glob("*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
-        missing = [name for name in _NEEDED if name not in content]
+        missing = [name for name in _OF_ABLATION if name not in content]
         if missing:
             raise ValueError(f"{path} lacks {', '.join(missing)}: remove it and measure it again")
         found.append(content)
@@ -229,181 +290,31 @@ def read_ablations(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
-# What a checkpoint keeps of the report beside its figures of the splits.
-KEPT = ("sources", "abstention", "controls", "external", "seeds", "ablations")
-
-
-def measure_split(
-    predictor: Predictor, root: DataRoot, manifest: Manifest, *, bootstrap: int, progress: bool
-) -> tuple[dict[str, Any], dict[str, Figure]]:
-    """Classify the test split once; its figures and their pictures.
-
-    Returns:
-        ``test``, what ``evaluate_predictions`` gives, ``sources`` and ``abstention``; and the
-        pictures by name.
-
-    Raises:
-        ValueError: if the manifest's classes are not the checkpoint's, or no film can be read.
-    """
-    if manifest.class_names != predictor.class_names:
-        raise ValueError(
-            f"the checkpoint knows {', '.join(predictor.class_names)}, the manifest "
-            f"{', '.join(manifest.class_names)}: give one of the same classes"
-        )
-    items = [(row.path, row.class_name) for row in manifest.subset("test")]
-    read, answers = answer_films(predictor, root, items, progress=progress)
-    names = predictor.class_names
-    labels = np.array([names.index(name) for _, name in read], dtype=np.int64)
-    test = evaluate_predictions(labels, answers.probabilities, names, bootstrap=bootstrap)
-    figures = {
-        "test": test,
-        "sources": evaluate_sources(read, answers, names),
-        "abstention": evaluate_abstention(labels, answers),
-    }
-    return figures, _draw(test, labels, answers)
-
-
-def measure_controls(
-    predictor: Predictor,
-    outliner: Predictor | None,
-    root: DataRoot,
-    manifest: Manifest,
-    folder: Path,
-    *,
-    bootstrap: int,
-    progress: bool,
-) -> list[dict[str, Any]]:
-    """Classify the test split under every control, its decoded films kept in a folder.
-
-    Without an outliner, a network with a lung head, the controls that need lungs are left out.
-
-    Returns:
-        the reports of ``run_controls``, in order, each with its ``name``.
-    """
-    workspace = Workspace(root, manifest, folder, predictor.checkpoint.input_spec)
-    films = workspace.evaluation_films("test", progress=progress)
-    reports = run_controls(
-        *(predictor, films.films, films.labels, outliner), bootstrap=bootstrap, progress=progress
-    )
-    return [{"name": name, **report} for name, report in reports.items()]
-
-
-def describe_model(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return what the checkpoint tells of itself and of its training, as plain data."""
-    training = checkpoint.training
-    history = training.get("history", [])
-    stages = tell_stages(training)
-    epochs = [entry for stage in stages for entry in stage.get("history", [])]
-    return {
-        "class_names": list(checkpoint.class_names),
-        "parameters": sum(w.numel() for w in checkpoint.build_model().parameters()),
-        "network": checkpoint.model_config.to_dict(),
-        "input_size": checkpoint.input_spec.size,
-        "temperature": checkpoint.temperature,
-        "gate_threshold": checkpoint.gate.threshold if checkpoint.gate else None,
-        "abstention": checkpoint.abstention.thresholds() if checkpoint.abstention else None,
-        "source": checkpoint.source,
-        "versions": checkpoint.versions,
-        "config": training.get("config", {}),
-        "films": training.get("films", {}),
-        "best_epoch": training.get("best_epoch"),
-        "epochs": len(history),
-        "earlier": [
-            {
-                "config": stage["config"],
-                "epochs": len(stage["history"]),
-                "averaged": stage["averaged"],
-            }
-            for stage in stages[:-1]
-        ],
-        "training_seconds": sum(entry["seconds"] for entry in epochs),
-        "process_seconds": sum(entry["seconds"] * entry.get("processes", 1) for entry in epochs),
-        "lung_dice": training.get("lungs", {}).get("validation_dice"),
-        "validation": checkpoint.metrics.get("validation"),
-    }
-
-
-def assemble(
-    checkpoint: Checkpoint,
-    manifest: Manifest,
-    measured: Mapping[str, Any],
-    *,
-    controls: list[dict[str, Any]],
-    external: Mapping[str, Any] | None,
-    seeds: Mapping[str, Any] | None,
-    ablations: list[dict[str, Any]] | None,
-) -> dict[str, Any]:
-    """Put the parts together: ``model``, ``data``, those of :func:`measure_split`, the others.
-
-    Returns:
-        plain data, the same that is read back from its JSON.
-
-    Raises:
-        ValueError: if a figure is no finite number.
-    """
-    report = {
-        "model": describe_model(checkpoint),
-        "data": describe_manifest(manifest),
-        **measured,
-        "controls": controls,
-        "external": external,
-        "seeds": seeds,
-        "ablations": ablations,
-    }
-    plain: dict[str, Any] = json.loads(json.dumps(report, allow_nan=False))
-    return plain
-
-
-def keep_in(metrics: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a checkpoint's metrics with the report's test figures and its compact parts."""
-    kept = {name: report[name] for name in KEPT if report[name] is not None}
-    return {**metrics, "test": report["test"], "report": kept}
-
-
-def _draw(
-    test: Mapping[str, Any], labels: NDArray[np.int64], answers: Answers
-) -> dict[str, Figure]:
-    return {
-        "confusion_matrix": plot_confusion_matrix(test),
-        "roc": plot_roc(labels, answers.probabilities, test["class_names"]),
-        "reliability": plot_reliability(labels, answers.probabilities),
-        "risk_coverage": plot_risk_coverage(labels, answers),
-    }
-
-
-_DOTS_PER_INCH = 150
-
-
-def write_report(
+def write_evaluation(
     report: Mapping[str, Any],
     labels: npt.NDArray[Any],
     probabilities: npt.NDArray[Any],
-    history: Sequence[Mapping[str, float]],
     folder: Path,
 ) -> list[Path]:
-    """Write `metrics.json` and the pictures, and return the files written.
+    """Write ``metrics.json`` and the pictures, and return the files written.
 
     Args:
         report: what `evaluate_predictions` returned for these labels and probabilities.
-        labels: `(N,)` integer class indices.
-        probabilities: `(N, K)`, each row sums to 1.
-        history: one entry for each epoch; empty leaves `history.png` out.
+        labels: ``(N,)`` integer class indices.
+        probabilities: ``(N, K)``, each row sums to 1.
         folder: is made where it does not exist; files of the same names are replaced.
 
     Raises:
-        ValueError: labels, probabilities or history that the plots cannot draw.
+        ValueError: labels or probabilities that the plots cannot draw.
         OSError: the folder cannot be written.
     """
-    figures = {
+    pictures = {
         "confusion_matrix": plot_confusion_matrix(report),
         "roc": plot_roc(labels, probabilities, report["class_names"]),
         "reliability": plot_reliability(labels, probabilities),
     }
-    if history:
-        figures["history"] = plot_history(history)
     folder.mkdir(parents=True, exist_ok=True)
-    metrics = write_json(report, folder / "metrics.json")
-    return [metrics, *save_figures(figures, folder)]
+    return [write_json(report, folder / "metrics.json"), *save_figures(pictures, folder)]
 
 
 def write_training_report(
@@ -425,14 +336,14 @@ def write_training_report(
         write_json(metrics, folder / "metrics.json"),
         write_json(history, folder / "history.json"),
     ]
-    figures = {f"confusion_matrix_{s}": plot_confusion_matrix(r) for s, r in metrics.items()}
-    return [*files, *save_figures({"history": plot_history(history), **figures}, folder)]
+    pictures = {f"confusion_matrix_{s}": plot_confusion_matrix(r) for s, r in metrics.items()}
+    return [*files, *save_figures({"history": plot_history(history), **pictures}, folder)]
 
 
 def save_figures(
     figures: Mapping[str, Figure], folder: Path, *, dots_per_inch: int = _DOTS_PER_INCH
 ) -> list[Path]:
-    """Write each figure as `<name>.png` into an existing folder and return the files."""
+    """Write each figure as ``<name>.png`` into an existing folder and return the files."""
     paths = [folder / f"{name}.png" for name in figures]
     for path, figure in zip(paths, figures.values(), strict=True):
         figure.savefig(path, dpi=dots_per_inch)

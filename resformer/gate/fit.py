@@ -98,7 +98,7 @@ def find_outliers(folder: Path) -> dict[str, list[Path]]:
     kinds: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
-        if is_image(path.name) and not any(is_hidden(part) for part in parts):
+        if is_image(path) and not any(is_hidden(part) for part in parts):
             kinds.setdefault(parts[0] if len(parts) > 1 else _UNSORTED, []).append(path)
     if not kinds:
         raise ValueError(f"{folder} holds no image: name a folder of outliers")

@@ -6,7 +6,23 @@ Everything that reads an image in this project (training, evaluation, command li
 
 from __future__ import annotations
 
-from resformer.images.decode import IMAGE_SUFFIXES, decode_image, encode_preview, preview_size
+from resformer.images.decode import (
+    DICOM_SUFFIXES,
+    IMAGE_SUFFIXES,
+    MIN_SIDE,
+    decode_image,
+    recognise_format,
+)
 from resformer.images.errors import ImageError
+from resformer.images.preview import encode_preview, preview_size
 
-__all__ = ["IMAGE_SUFFIXES", "ImageError", "decode_image", "encode_preview", "preview_size"]
+__all__ = [
+    "DICOM_SUFFIXES",
+    "IMAGE_SUFFIXES",
+    "MIN_SIDE",
+    "ImageError",
+    "decode_image",
+    "encode_preview",
+    "preview_size",
+    "recognise_format",
+]

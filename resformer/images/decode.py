@@ -1,106 +1,293 @@
 """The one way from the bytes of an uploaded or stored file to grey pixels.
 
-The picture that goes back to a browser.
+PNG, JPEG, BMP, GIF, WebP and TIFF are read through Pillow, from hostile sources too: the format's
+own Pillow class is called instead of ``Image.open``, so that no other plugin ever sees the data,
+and Pillow's process-wide bomb limit, which warns instead of refusing, is replaced by ours. DICOM is
+read by `resformer.dicom`.
 """
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import io
+import logging
 import re
 import warnings
-import zlib
+from pathlib import Path
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import (
+    BmpImagePlugin,
+    ExifTags,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 from resformer.dicom.recognition import is_dicom
-from resformer.images.errors import ImageError
-from resformer.images.raster import decode_raster, recognise
+from resformer.images.containers import strip_container
+from resformer.images.depth import (
+    deep_colour_to_grey,
+    has_deep_colour,
+    prepare_tiff,
+    to_grey,
+)
+from resformer.images.errors import ImageError, check_size
 
 IMAGE_SUFFIXES: frozenset[str] = frozenset(
-    {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 )
-_DECODER_WARNINGS = (
-    *("ignore", None, Warning),
-    re.compile(r"(PIL|pydicom|resformer\.(images|dicom))\."),
-    0,
+DICOM_SUFFIXES: frozenset[str] = frozenset({".dcm", ".dicom", ".dic", ".ima"})
+MIN_SIDE = 64
+"""Shortest side in pixels; below it no rib is to be seen, and the gate refuses the picture."""
+
+_READERS: dict[str, type[ImageFile.ImageFile]] = {
+    "PNG": PngImagePlugin.PngImageFile,
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "WebP": WebPImagePlugin.WebPImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+}
+_SIGNATURES = (
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"BM", "BMP"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"II*\x00", "TIFF"),
+    (b"MM\x00*", "TIFF"),
+    (b"II+\x00", "TIFF"),
+    (b"MM\x00+", "TIFF"),
 )
 
 
-def decode_image(data: bytes, *, max_pixels: int = 50_000_000) -> NDArray[np.uint8]:
-    """Decodes an image of any supported format, recognised by content, to 8-bit grey.
+def recognise_format(data: bytes) -> str | None:
+    """Return the format that a file's first bytes announce, whatever its name is.
+
+    Args:
+        data: The whole file, or its first few thousand bytes.
+
+    Returns:
+        ``"DICOM"``, ``"PNG"``, ``"JPEG"``, ``"BMP"``, ``"GIF"``, ``"WebP"`` or ``"TIFF"``; None
+        where it is none of them.
+    """
+    if is_dicom(data):
+        return "DICOM"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WebP"
+    return next((name for start, name in _SIGNATURES if data.startswith(start)), None)
+
+
+def decode_image(
+    data: bytes, *, max_pixels: int = 50_000_000, min_side: int = MIN_SIDE
+) -> NDArray[np.uint8]:
+    """Decode an image of any supported format, recognised by content, to 8-bit grey.
+
+    Colour becomes grey by ITU-R 601 luma as Pillow rounds it (equal channels stay exactly what
+    they are), transparency is composited on black, and the picture is turned as EXIF or the TIFF
+    tag says.
 
     Args:
         data: The whole file: PNG, JPEG, BMP, GIF, WebP or TIFF (first frame), or DICOM.
         max_pixels: Bound on width x height, checked on the header before decoding.
+        min_side: Least pixels a side, checked likewise; DICOM has a bound of its own.
 
     Returns:
         ``(H, W)`` uint8, upright, 0 is black.
 
     Raises:
         ImageError: The data is no image of these formats, damaged, too small or too large;
-            see its ``code``.
+            see its ``code``. It is raised bare, because a decoder's own words may quote the file.
     """
     if not data:
         raise ImageError("The file is empty.", code="unreadable_image")
-    _silence_decoders()
-    if is_dicom(data):
-        from resformer.dicom.decode import decode_dicom
-
-        return decode_dicom(data, max_pixels=max_pixels)
-    name = recognise(data)
+    _prepare_decoders()
+    name = recognise_format(data)
     if name is None:
         raise ImageError(
             "This is not an image of a supported format: PNG, JPEG, BMP, GIF, WebP, TIFF or DICOM.",
             code="unsupported_format",
         )
-    return decode_raster(data, name, max_pixels=max_pixels)
+    if name == "DICOM":
+        from resformer.dicom.decode import decode_dicom
+
+        return decode_dicom(data, max_pixels=max_pixels)
+    try:
+        return _decode_raster(data, name, max_pixels, min_side)
+    except ImageError:
+        raise
+    except (MemoryError, Image.DecompressionBombError):
+        refusal = ImageError(
+            f"The {name} image needs too much memory. Scale it down and try again.",
+            code="image_too_large",
+        )
+    except Exception:  # Pillow documents no closed set of errors for damaged data
+        refusal = ImageError(
+            f"The {name} image cannot be read: the file is damaged, incomplete or of an unusual "
+            "kind. Export it again, for example as PNG.",
+            code="unreadable_image",
+        )
+    raise refusal
 
 
-def _silence_decoders() -> None:
-    """Keeps decoders from warning about, and quoting from, an uploaded file.
+def _decode_raster(data: bytes, name: str, max_pixels: int, min_side: int) -> NDArray[np.uint8]:
+    if name == "WebP":  # its reader allocates the canvas when it is opened
+        check_size(*_webp_size(data), max_pixels=max_pixels, min_side=min_side)
+    data = strip_container(data, name, max_pixels=max_pixels, min_side=min_side)
+    with _READERS[name](io.BytesIO(data)) as image:
+        check_size(*image.size, max_pixels=max_pixels, min_side=min_side)
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            prepare_tiff(image, max_pixels=max_pixels)
+            _bound_tiff(image, data)
+        if has_deep_colour(image):
+            with _READERS[name](io.BytesIO(data)) as again:
+                pixels = deep_colour_to_grey(image, again)
+        else:
+            image.load()
+            pixels = to_grey(image)
+        # a copy, because Pillow's own memory is read-only
+        return np.array(_rotate(pixels, _orientation(image)), order="C")
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    kind = data[12:16]
+    if kind == b"VP8X":
+        return (
+            int.from_bytes(data[24:27], "little") + 1,
+            int.from_bytes(data[27:30], "little") + 1,
+        )
+    if kind == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    return (
+        int.from_bytes(data[26:28], "little") & 0x3FFF,
+        int.from_bytes(data[28:30], "little") & 0x3FFF,
+    )
+
+
+# Planes that lie one after the other, in a file of separate colours.
+_MAX_COVERAGE = 8
+_FAX = frozenset({"tiff_ccitt", "group3", "group4", "tiff_raw_16"})
+# Passes over the pixels of a JPEG inside a TIFF, on average.
+_MAX_PASSES = 64
+
+
+def _bound_tiff(image: TiffImagePlugin.TiffImageFile, data: bytes) -> None:
+    """Refuse a TIFF that would be decoded again and again, or that would flood the log.
+
+    Raises:
+        ImageError: ``unreadable_image`` for fax compression where libtiff cannot be silenced.
+        ValueError: Its strips or passes add up to many times its size.
+    """
+    if image.info["compression"] in _FAX and not _silence_libtiff():
+        raise ImageError(
+            "TIFF files of fax compression cannot be read on this system. Export the image as PNG.",
+            code="unreadable_image",
+        )
+    size = image.width * image.height
+    boxes = np.array([tile.extents for tile in image.tile], dtype=np.int64).reshape(-1, 4)
+    covered = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1).sum()
+    if covered > _MAX_COVERAGE * size:
+        raise ValueError("strips that cover the image more than once")
+    if "jpeg" in image.info["compression"]:
+        tags = image.tag_v2
+        width = tags.get(TiffImagePlugin.TILEWIDTH, image.width)
+        rows = tags.get(
+            TiffImagePlugin.TILELENGTH, tags.get(TiffImagePlugin.ROWSPERSTRIP, image.height)
+        )
+        if data.count(b"\xff\xda") * min(width * rows, size) > _MAX_PASSES * size:
+            raise ValueError("too many scans")
+
+
+def _orientation(image: ImageFile.ImageFile) -> int:
+    """Return how EXIF says that a loaded picture is turned, 1 to 8; 1 is upright.
+
+    Only EXIF counts, as in browsers, and not what XMP or a text in a PNG says. Pillow turns a TIFF
+    itself while it is loaded.
+    """
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return 1
+    exif = Image.Exif()
+    try:
+        exif.load(image.info.get("exif", b""))
+        return int(exif.get(ExifTags.Base.Orientation, 1))
+    except Exception:  # a damaged EXIF block is no reason to refuse sound pixels
+        return 1
+
+
+def _rotate(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Undo EXIF orientation 2 to 8; others mean upright."""
+    if orientation in {5, 6, 7, 8}:
+        pixels = pixels.T
+    if orientation in {2, 3, 6, 7}:
+        pixels = pixels[:, ::-1]
+    if orientation in {3, 4, 7, 8}:
+        pixels = pixels[::-1]
+    return pixels
+
+
+_DECODERS = re.compile(r"(PIL|pydicom|resformer\.(images|dicom))\.")
+
+
+def _prepare_decoders() -> None:
+    """Keep decoders from warning about, and quoting from, an uploaded file.
 
     A lasting filter for their modules alone: `warnings.catch_warnings` swaps the filters of the
     whole process, and two requests in two threads would undo each other's. It is put in front
     again where a filter that was added later would let their warnings through.
     """
-    if warnings.filters[:1] != [_DECODER_WARNINGS]:
-        warnings.filterwarnings("ignore", module=_DECODER_WARNINGS[3].pattern)
+    logging.getLogger("PIL").setLevel(logging.CRITICAL + 1)
+    if warnings.filters[:1] != [("ignore", None, Warning, _DECODERS, 0)]:
+        warnings.filterwarnings("ignore", module=_DECODERS.pattern)
+    _silence_libtiff()
+    _teach_tiff_layouts()
 
 
-def preview_size(shape: tuple[int, ...], *, max_side: int = 512) -> tuple[int, int]:
-    """Return the width and height of the preview of an image of shape ``(H, W)``."""
-    height, width = shape
-    scale = min(1.0, max_side / max(height, width))
-    return max(1, round(width * scale)), max(1, round(height * scale))
+@functools.cache
+def _silence_libtiff() -> bool:
+    """Turn off libtiff's messages; False where Pillow's copy of it is not found.
 
-
-def encode_preview(pixels: NDArray[np.uint8], *, max_side: int = 512) -> bytes:
-    """Encodes grey pixels as a PNG scaled down to ``max_side`` on the longer side.
-
-    Smaller images keep their size. A preview is sent once and thrown away, so the fast way is
-    taken: a short filter, and a search for runs alone; a search for patterns takes longer and finds
-    none in the noise of a film.
-
-    Args:
-        pixels: ``(H, W)`` uint8.
-        max_side: Bound in pixels on the longer side.
-
-    Returns:
-        The PNG file.
-
-    Raises:
-        ValueError: ``pixels`` is not ``(H, W)`` uint8.
+    libtiff writes to the process's standard error: a line for a damaged file, and one for every
+    damaged row of a fax, 200 MB for a file of 300 bytes. Pillow switches off its warnings, but not
+    these, and raises an error of its own all the same.
     """
-    if pixels.ndim != 2 or pixels.dtype != np.uint8 or pixels.size == 0:
-        raise ValueError(
-            f"pixels must be a non-empty (H, W) uint8 array, got {pixels.dtype} {pixels.shape}"
-        )
-    image = Image.fromarray(pixels)
-    size = preview_size(pixels.shape, max_side=max_side)
-    if size != image.size:
-        image = image.resize(size, Image.Resampling.HAMMING, reducing_gap=2.0)
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
-    return buffer.getvalue()
+    loaded = {str(path) for path in Path(PIL.__file__).with_name(".dylibs").glob("libtiff*")}
+    maps = Path("/proc/self/maps")
+    if maps.exists():
+        loaded.update(re.findall(r"/.*/libtiff[^/\n]*$", maps.read_text(), re.MULTILINE))
+    for path in loaded:
+        set_handler = ctypes.CDLL(path).TIFFSetErrorHandler
+        set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+        set_handler(None)
+    return bool(loaded)
+
+
+@functools.cache
+def _teach_tiff_layouts() -> None:
+    """Add grey of more than 8 bits that Pillow 13 can unpack but does not look for.
+
+    It knows 12 and 16 bits whose least value is white (photometric 0) in little-endian files at
+    best, and 32 bits hardly. Here 1 is unsigned, 2 signed; `depth.to_grey` turns photometric 0.
+    """
+    little, big = TiffImagePlugin.II, TiffImagePlugin.MM
+    layouts = {
+        (big, 1, 16): ("I;16B", "I;16B"),
+        (little, 2, 16): ("I", "I;16S"),
+        (big, 2, 16): ("I", "I;16BS"),
+        (little, 1, 12): ("I;16", "I;12"),
+        (big, 1, 12): ("I;16", "I;12"),
+        **{(little, sign, 32): ("I", "I;32S") for sign in (1, 2)},
+        **{(big, sign, 32): ("I", "I;32BS") for sign in (1, 2)},
+    }
+    for (order, sign, bits), layout in layouts.items():
+        for photometric in (0, 1):
+            key = (order, photometric, (sign,), 1, (bits,), ())
+            TiffImagePlugin.OPEN_INFO.setdefault(key, layout)

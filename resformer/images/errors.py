@@ -1,4 +1,4 @@
-"""The one exception by which every unusable upload is refused."""
+"""The two ways in which an image is not decoded: the file's fault, and the machine's."""
 
 from __future__ import annotations
 
@@ -17,13 +17,20 @@ class ImageError(ValueError):
     """
 
     def __init__(self, message: str, *, code: str) -> None:
-        """Keeps the message for a person and the code for a program."""
+        """Keep the message for a person and the code for a program."""
         super().__init__(message)
         self.code = code
 
 
+class DecoderUnavailableError(RuntimeError):
+    """A decoder that is missing here or cannot be started; the image may be sound.
+
+    A fault of the machine, so the same image is worth another try. What went wrong is in the log.
+    """
+
+
 def check_size(width: int, height: int, *, max_pixels: int, min_side: int = 16) -> None:
-    """Refuses a size, taken from a header, before memory is spent on its pixels.
+    """Refuse a size, taken from a header, before memory is spent on its pixels.
 
     Raises:
         ImageError: ``image_too_large`` above ``max_pixels``, ``unreadable_image`` where a

@@ -1,13 +1,11 @@
-"""Muon for matrices and kernels, AdamW for the rest.
+"""Optimiser, learning-rate schedule, averaged weights and precision.
 
-Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024): the momentum of a
-matrix is orthogonalised before it is stepped along, so that every direction of it is learnt at the
-same speed. docs/experiments.md has what it brought this network. PyTorch's own Muon takes matrices
-alone; as in the paper, a kernel ``(out, in, h, w)`` is stepped as the matrix ``(out, in * h * w)``.
-AdamW steps what has too few rows or columns to have directions: norms, biases, depthwise kernels
-and, as in the paper, the classifier.
-
-Optimiser, learning-rate schedule, class weights, averaged weights and precision.
+Muon (Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024)
+orthogonalises the momentum of a matrix before it is stepped along, so that every direction of it is
+learnt at the same speed; docs/experiments.md has what it brought this network. PyTorch's own takes
+matrices alone; as in the paper, a kernel ``(out, in, h, w)`` is stepped as the matrix
+``(out, in * h * w)``. AdamW steps what has too few rows or columns to have directions: norms,
+biases, depthwise kernels and, as in the paper, the classifier.
 """
 
 from __future__ import annotations
@@ -16,9 +14,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import AdamW, Muon
 from torch.optim.lr_scheduler import LambdaLR
@@ -140,20 +136,6 @@ def build_scheduler(optimizer: AdamW, config: TrainingConfig, steps_per_epoch: i
         return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
 
     return LambdaLR(optimizer, factor)
-
-
-def class_weights(labels: NDArray[np.int64], num_classes: int, balance: float) -> Tensor:
-    """Return loss weights ``(num_classes,)``: ``frequency ** -balance``, 1 on average over films.
-
-    Raises:
-        ValueError: if a class has no film.
-    """
-    counts = np.bincount(labels, minlength=num_classes)
-    if (counts == 0).any():
-        raise ValueError(f"no training film of class {int(counts.argmin())}: split the data anew")
-    weights = (counts / counts.sum()) ** -balance
-    weights /= (weights * counts).sum() / counts.sum()
-    return torch.tensor(weights, dtype=torch.float32)
 
 
 class WeightAverage(AveragedModel):

@@ -1,12 +1,16 @@
-"""The resumable state of a training, written atomically after every epoch."""
+"""The resumable state of a training, and the run's folder that holds it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from resformer.checkpoint import (
@@ -16,14 +20,17 @@ from resformer.checkpoint import (
     read_content,
     save_atomically,
 )
-from resformer.model import ResFormerConfig
-from resformer.training.config import TrainingConfig
+from resformer.model import IdentityMappingResFormer, ResFormerConfig
+from resformer.training.config import OURS, TrainingConfig
 from resformer.training.learner import Learner, unwrap
 from resformer.transforms import InputSpec
 
-FORMAT = "resformer-training-1"
-# The last of them matters only after the last epoch.
-_FREE_TO_CHANGE = ("device", "workers", "normalisation_films")
+FORMAT = "resformer-training-2"
+STATE_NAME = "last.pt"
+_LOCK_NAME = ".lock"
+_FREE_TO_CHANGE = ("device", "workers")
+# What a training needs in its folder at least, beside the decoded films, and for its checkpoint.
+RUN_BYTES, CHECKPOINT_BYTES = 128 * 2**20, 32 * 2**20
 
 
 @dataclass
@@ -31,27 +38,52 @@ class Progress:
     """How far a training has come.
 
     Attributes:
-        history: one entry of figures an epoch.
-        best_epoch: epoch of the best validation macro-F1 among those on the input that is served,
+        history: figures of each epoch.
+        best_epoch: epoch of the best validation score among those on the input that is served,
             counted from 1; 0 before the first.
-        best_macro_f1: that figure, or the mean that ``foreign_share`` makes of it and of macro-F1
-            in foreign surroundings and style.
+        best_score: that figure.
         best_weights: averaged weights of that epoch.
-        initial: what the initial weights tell of their training, or of all that they are the mean
-            of; empty for random ones.
+        initial: what the initial weights tell of their training; empty for random ones.
     """
 
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = 0
-    best_macro_f1: float = -1.0
+    best_score: float = -1.0
     best_weights: dict[str, Tensor] = field(default_factory=dict)
-    initial: dict[str, Any] | list[dict[str, Any]] = field(default_factory=dict)
+    initial: dict[str, Any] = field(default_factory=dict)
 
     def is_over(self, config: TrainingConfig) -> bool:
         """Whether all epochs are done or too many passed without a better one."""
         done = len(self.history)
         waited = done - max(self.best_epoch, config.start_epochs)
         return done >= config.epochs or waited >= config.patience
+
+    def record(
+        self, figures: dict[str, Any], weights: dict[str, Tensor], config: TrainingConfig
+    ) -> None:
+        """Note an epoch's figures and keep its weights if they are the best so far.
+
+        Weights that have learnt from a smaller input than the one served are not kept: a larger
+        input moves the line between the classes.
+        """
+        epoch = len(self.history) + 1
+        self.history.append({"epoch": epoch, **figures})
+        if figures["validation_score"] > self.best_score and epoch > config.start_epochs:
+            self.best_epoch = epoch
+            self.best_score = figures["validation_score"]
+            self.best_weights = weights
+
+    def seconds_left(self, config: TrainingConfig) -> float:
+        """Estimate how long the other epochs will take, by those that were."""
+        left = 0.0
+        for epoch in range(len(self.history), config.epochs):
+            size = config.size_at(epoch)
+            alike = [e["total_seconds"] for e in self.history if e["input_size"] == size]
+            # Time goes with the number of pixels.
+            others = [e["total_seconds"] * (size / e["input_size"]) ** 2 for e in self.history]
+            known = alike or others
+            left += sum(known) / len(known) if known else 0.0
+        return left
 
 
 def save_state(
@@ -63,15 +95,17 @@ def save_state(
     data_digest: str,
 ) -> None:
     """Write everything that the rest of the training depends on."""
+    network = unwrap(learner.model)
+    described = network.config.to_dict() if isinstance(network, IdentityMappingResFormer) else {}
     save_atomically(
         {
             "format": FORMAT,
-            "network": learner.network.config.to_dict(),
+            "network": described,
             "class_names": list(class_names),
             "config": asdict(config),
             "data_digest": data_digest,
             "progress": asdict(progress),
-            "model": unwrap(learner.model).state_dict(),
+            "model": network.state_dict(),
             "average": learner.average.state_dict(),
             "optimizer": learner.optimizer.state_dict(),
             "scheduler": learner.scheduler.state_dict(),
@@ -90,7 +124,12 @@ def load_state(path: Path, learner: Learner, config: TrainingConfig, data_digest
     content = read_content(path)
     if content.get("format") != FORMAT:
         raise CheckpointError(f"{path} holds no training to resume: start without --resume")
-    changed = _changed_options(content["config"], asdict(config))
+    former, current = content["config"], asdict(config)
+    changed = [
+        f"{name}: {former.get(name)} then, {current.get(name)} now"
+        for name in sorted(set(former) | set(current))
+        if name not in _FREE_TO_CHANGE and former.get(name) != current.get(name)
+    ]
     if changed:
         raise CheckpointError(
             f"{path} was trained with other options ({', '.join(changed)}): "
@@ -115,32 +154,75 @@ def read_initial(path: Path) -> Checkpoint:
             weights of the last whole epoch are taken.
 
     Raises:
-        CheckpointError: if the file is neither.
+        CheckpointError: if the file is neither, or another network's.
     """
     content = read_content(path)
     if content.get("format") != FORMAT:
         return load_checkpoint(path)
+    if not content["network"]:
+        raise CheckpointError(f"{path} is of {content['config']['network']}, not of {OURS}")
     prefix = "module."
     average: dict[str, Tensor] = content["average"]
-    history = content["progress"]["history"]
+    history, start = content["progress"]["history"], content["progress"]["initial"]
     training = {"config": content["config"], "best_epoch": len(history), "history": history}
-    # A state of a version before did not keep where its training started.
-    if content["progress"].get("initial"):
-        training["initial"] = content["progress"]["initial"]
     return Checkpoint(
         model_config=ResFormerConfig.from_dict(content["network"]),
         class_names=tuple(content["class_names"]),
         input_spec=InputSpec(size=content["config"]["input_size"]),
         state_dict={n.removeprefix(prefix): w for n, w in average.items() if n.startswith(prefix)},
-        training=training,
+        training=training | ({"initial": start} if start else {}),
     )
 
 
-def _changed_options(former: dict[str, Any], current: dict[str, Any]) -> list[str]:
-    """Name the options that differ and shape the result; one of a later version had its default."""
-    former = asdict(TrainingConfig()) | former
-    return [
-        f"{name}: {former.get(name)} then, {current.get(name)} now"
-        for name in sorted(set(former) | set(current))
-        if name not in _FREE_TO_CHANGE and former.get(name) != current.get(name)
-    ]
+def check_run_folder(folder: Path, *, resume: bool) -> None:
+    """Make sure that no training is overwritten, and none is resumed that is not there.
+
+    Raises:
+        FileExistsError: if the folder holds a training and ``resume`` is not given.
+        FileNotFoundError: if ``resume`` is given and the folder holds none.
+    """
+    exists = (folder / STATE_NAME).is_file()
+    if exists and not resume:
+        raise FileExistsError(f"{folder} holds a training: pass --resume, or name another folder")
+    if resume and not exists:
+        raise FileNotFoundError(f"{folder} holds no training to resume: start without --resume")
+
+
+@contextmanager
+def lock_run_folder(folder: Path, *, is_main: bool = True) -> Iterator[None]:
+    """Keep other trainings out of a run's folder, which is made where it does not exist.
+
+    Only the main process of several locks; locking again within the process is allowed.
+
+    Raises:
+        FileExistsError: if another training has it.
+        OSError: if it cannot be written to, or the disk is full.
+    """
+    if not is_main:
+        yield
+        return
+    check_space(folder, RUN_BYTES)
+    try:
+        with FileLock(folder / _LOCK_NAME, timeout=0, is_singleton=True):
+            yield
+    except Timeout as error:
+        raise FileExistsError(
+            f"another training writes to {folder}: wait for it, or name another --run-dir"
+        ) from error
+
+
+def check_space(folder: Path, size: int) -> None:
+    """Make sure that a folder, which is made where there is none, takes a file of some bytes.
+
+    Raises:
+        OSError: if it does not, before hours of training find out.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".space-") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        raise OSError(
+            error.errno, f"cannot write {size / 2**20:.0f} MB: {error.strerror}", str(folder)
+        ) from error

@@ -1,132 +1,123 @@
-"""The epochs of a training: train, validate, keep the best, write the state to resume from.
+"""How a training goes, from a split data set to a checkpoint that can be served.
 
-A whole training: from a split data set to a checkpoint that can be served.
+1. **Prepare**: decode the films, and leave out of the recipe what the data cannot teach.
+2. **Lungs**: learn them from the films that have a mask, and outline them on all training films
+   (:mod:`resformer.training.lung_stage`).
+3. **Epochs**: train on every film once (:mod:`resformer.training.learner`), look at the validation
+   films, keep the weights if they are the best so far, and write the state to resume from.
+4. **Finish**: calibrate the best weights, report on them, fit gate and abstention
+   (:mod:`resformer.training.finish`).
 
-The best epoch is chosen by macro-F1 on the validation split; the test split is looked at once,
-after the training, by the weights that were chosen.
+The best epoch is chosen on the validation films, within one source at a time
+(:mod:`resformer.training.sources`); the test films are looked at once, after all that.
 """
 
 from __future__ import annotations
 
-import copy
 import logging
-from dataclasses import replace
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
+from scipy.special import log_softmax
+from torch import nn
 
+from resformer.backends import Backend, PyTorchBackend
 from resformer.checkpoint import Checkpoint
-from resformer.data.dataset import EpochSampler, FilmDataset
 from resformer.data.find import DataRoot
 from resformer.data.manifest import Manifest
-from resformer.devices import choose_device, place_model
-from resformer.gate.fit import find_outliers
+from resformer.data.masks import RegionMasks
+from resformer.data.split import SPLITS
+from resformer.devices import choose_device
+from resformer.gate.fit import GateConfig, find_outliers
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
-from resformer.training.config import TrainingConfig
-from resformer.training.distributed import ProcessGroup, join_processes
-from resformer.training.films import Workspace
-from resformer.training.finish import complete, conclude
-from resformer.training.learner import (
+from resformer.training.baselines import ModuleBackend, build_baseline
+from resformer.training.config import OURS, TrainingConfig
+from resformer.training.data import (
     FilmLoader,
-    Learner,
+    TrainingData,
     build_augmentation,
-    build_learner,
     build_loader,
-    build_loss,
     build_training_films,
-    make_foreign,
-    train_epoch,
-    validate,
+    fit_to_data,
+    take_heads,
 )
-from resformer.training.lungs import LungStage, learn_lungs, take_lungs
-from resformer.training.state import Progress, load_state, save_state
+from resformer.training.distributed import ProcessGroup, join_processes
+from resformer.training.finish import (
+    add_abstention,
+    add_gate,
+    calibrate,
+    compute_logits,
+    evaluate,
+    finish_baseline,
+)
+from resformer.training.history import (
+    check_tensorboard,
+    describe_epoch,
+    open_tensorboard,
+    show_history,
+)
+from resformer.training.learner import (
+    Learner,
+    begin_epoch,
+    build_learner,
+    build_loss,
+    train_one_epoch,
+)
+from resformer.training.lung_stage import (
+    LungStage,
+    learn_lungs,
+    load_outliner,
+    outline_masks,
+    take_lungs,
+    validation_dice,
+)
+from resformer.training.sources import compare_within_sources, macro_f1_of, score_epoch
+from resformer.training.state import (
+    STATE_NAME,
+    Progress,
+    check_run_folder,
+    load_state,
+    lock_run_folder,
+    save_state,
+)
 from resformer.transforms import InputSpec
+
+if TYPE_CHECKING:
+    pass
 
 logger = logging.getLogger(__name__)
 
-STATE_NAME = "last.pt"
-FOREIGN_MACRO_F1 = "foreign_macro_f1"
 
+@dataclass(frozen=True)
+class Run:
+    """What stays the same from the first epoch to the end.
 
-def run_epochs(
-    learner: Learner,
-    loaders: dict[int, FilmLoader],
-    reached: Progress,
-    workspace: Workspace,
-    config: TrainingConfig,
-    data_digest: str,
-    group: ProcessGroup,
-    *,
-    foreign: FilmDataset | None = None,
-    progress: bool,
-) -> None:
-    """Train until all epochs are done or validation stops improving.
-
-    Args:
-        learner: what to train.
-        loaders: batches of this process, by side of the input.
-        reached: how far the training has come; it is updated.
-        workspace: films and folder of the training; its state is written there.
-        config: how to train.
-        data_digest: what the state to resume from is bound to.
+    Attributes:
+        data: films and folder of the training.
+        config: how to train, without what the data cannot teach.
+        network: what is trained; of a baseline the number of classes alone counts.
         group: this process's place among the others.
-        foreign: the validation films in foreign surroundings and style, if these have a say in the
-            choice of the epoch.
+        digest: what the state to resume from is bound to: films, masks and initial weights.
         progress: whether to draw progress bars.
     """
-    class_names = workspace.manifest.class_names
-    validation = workspace.evaluation_films("validation")
-    state = workspace.folder / STATE_NAME
-    if group.is_main and not reached.history:
-        save_state(state, learner, reached, config, class_names, data_digest)
-    while not group.from_main(reached.is_over(config)):
-        epoch = len(reached.history)
-        # Dropout must not depend on what ran before, or a resumed training would differ.
-        torch.manual_seed(config.seed + 1_000_003 * (epoch + 1) + group.rank)
-        loader = loaders[config.size_at(epoch)]
-        if isinstance(loader.sampler, EpochSampler):
-            loader.sampler.set_epoch(epoch)
-        label = f"epoch {epoch + 1}/{config.epochs}"
-        figures = train_epoch(learner, loader, group, label=label, progress=progress)
-        if group.is_main:
-            figures |= validate(learner.average.module, validation, group.device)
-            if foreign is not None:
-                elsewhere = validate(learner.average.module, foreign, group.device)
-                figures[FOREIGN_MACRO_F1] = elsewhere["validation_macro_f1"]
-            _record(reached, figures, learner.average.module, config)
-            save_state(state, learner, reached, config, class_names, data_digest)
-        else:
-            reached.history.append(figures)
 
+    data: TrainingData
+    config: TrainingConfig
+    network: ResFormerConfig
+    group: ProcessGroup
+    digest: str
+    progress: bool
 
-def _record(
-    reached: Progress, figures: dict[str, float], averaged: torch.nn.Module, config: TrainingConfig
-) -> None:
-    """Note an epoch's figures and keep its weights if they are the best so far.
-
-    Weights that have learnt from a smaller input than the one served are not kept: a larger input
-    moves the line between the classes.
-    """
-    epoch = len(reached.history) + 1
-    reached.history.append({"epoch": epoch, **figures})
-    home = figures["validation_macro_f1"]
-    abroad = figures.get(FOREIGN_MACRO_F1, home)
-    macro_f1 = home + config.foreign_share * (abroad - home)
-    better = macro_f1 > reached.best_macro_f1
-    if better and epoch > config.start_epochs:
-        reached.best_epoch = epoch
-        reached.best_macro_f1 = macro_f1
-        reached.best_weights = copy.deepcopy(averaged.state_dict())
-    logger.info(
-        "epoch %d: loss %.4f, validation loss %.4f, accuracy %.4f, macro-F1 %.4f%s (best %.4f)",
-        epoch,
-        figures["train_loss"],
-        figures["validation_loss"],
-        figures["validation_accuracy"],
-        home,
-        f", in foreign style {abroad:.4f}" if FOREIGN_MACRO_F1 in figures else "",
-        reached.best_macro_f1,
-    )
+    def backend(self, learner: Learner) -> Backend:
+        """Return what runs the averaged network of a learner on films."""
+        model = learner.average.module
+        if isinstance(model, IdentityMappingResFormer):
+            return PyTorchBackend.from_model(model, self.data.spec)
+        return ModuleBackend(model, self.data.spec, self.group.device)
 
 
 def train(
@@ -137,9 +128,11 @@ def train(
     *,
     model_config: ResFormerConfig | None = None,
     initial: Checkpoint | None = None,
+    outliner: Path | None = None,
     outliers: Path | None = None,
     resume: bool = False,
     trial: bool = False,
+    tensorboard: bool = False,
     progress: bool = True,
 ) -> Checkpoint:
     """Train a network and evaluate it.
@@ -149,78 +142,134 @@ def train(
         manifest: films, classes and split.
         config: how to train.
         folder: of this run; a training that is stopped is resumed from here.
-        model_config: the network; its ``num_classes`` is set by the manifest.
+        model_config: the network, by default that of ``initial`` or the shipped one; its
+            ``num_classes`` is set by the manifest.
         initial: whose weights are trained further; they know the lungs already, so these are not
             learned anew. The split must be the one that it was trained with.
+        outliner: checkpoint that draws the lungs where no film has a mask; by default the shipped
+            one.
         outliers: folder of pictures that the gate shall refuse, besides those that it draws.
         resume: whether to go on where the folder's training was stopped.
         trial: whether this only compares ways of training: the test split is left alone, and
             neither gate nor abstention is fitted.
+        tensorboard: whether to write the figures of each epoch for TensorBoard too.
         progress: whether to draw progress bars.
 
     Returns:
         the checkpoint with the reports of the validation and, but for a trial, the test split.
 
     Raises:
-        FileExistsError: if the folder holds a training and ``resume`` is not given.
+        FileExistsError: if the folder holds a training and ``resume`` is not given, or another
+            training writes to it.
         FileNotFoundError: if ``resume`` is given and the folder holds none.
         CheckpointError: if the folder's training had other options, another split or another start.
         ValueError: if the initial weights are those of another network or of other classes, the
             configuration does not fit the data, or the outliers hold no image.
     """
-    _check_folder(folder, resume=resume)
+    if config.network != OURS:
+        raise ValueError(f"{config.network} cannot be served: train it by train_baseline")
     unwanted = find_outliers(outliers) if outliers else {}
-    network = replace(
-        model_config or ResFormerConfig(),
-        num_classes=len(manifest.class_names),
-        lung_head=config.lung_head,
-        infection_head=config.infection_head,
-    )
+    check_tensorboard(tensorboard)
     if initial:
-        _check_initial(initial, network, manifest)
-    workspace = Workspace(
-        root, manifest, folder, InputSpec(size=config.input_size), config.lung_head
-    )
-    with join_processes(choose_device(config.device)) as group:
-        if group.is_main:
-            _decode_films(workspace, progress=progress)
-        group.from_main(None)
-        digest = workspace.data_digest + (initial.source if initial else "")
-        lungs = _learn_lungs(network, workspace, config, group, initial, progress=progress)
-        loaders, learner = _prepare(network, workspace, config, group, lungs)
-        reached = Progress()
-        if resume:
-            reached = load_state(folder / STATE_NAME, learner, config, digest)
-        reached.initial = initial.training if initial else {}
-        run_epochs(
-            *(learner, loaders, reached, workspace, config, digest, group),
-            foreign=_make_foreign(network, lungs, workspace, config, group),
-            progress=progress,
+        _check_initial(initial, model_config, manifest)
+        model_config = initial.model_config
+        config = take_heads(config, model_config)
+    with (
+        join_processes(choose_device(config.device)) as group,
+        lock_run_folder(folder, is_main=group.is_main),
+    ):
+        check_run_folder(folder, resume=resume)
+        data = _prepare(root, manifest, config, folder, group, progress=progress)
+        drawn_by = initial or _find_outliner(outliner, config, data)
+        config = fit_to_data(config, data, drawn_by, initial, quiet=not group.is_main)
+        network = replace(
+            model_config or ResFormerConfig(),
+            num_classes=len(manifest.class_names),
+            lung_head=config.lung_head,
+            infection_head=config.infection_head,
         )
-        checkpoint = None
-        if group.is_main:
-            checkpoint = conclude(network, reached, workspace, config, group.device, trial=trial)
-            checkpoint = complete(
-                *(checkpoint, workspace, config, unwanted, group.device),
-                trial=trial,
-                progress=progress,
-            )
-        checkpoint = group.from_main(checkpoint)
+        digest = data.data_digest + (drawn_by.source if drawn_by else "")
+        run = Run(data, config, network, group, digest, progress)
+
+        masks = _find_masks(run, drawn_by)
+        stage = _learn_lungs(run, masks, initial)
+        loaders, learner = _build(run, masks, stage)
+        reached = load_state(folder / STATE_NAME, learner, config, digest) if resume else Progress()
+        reached.initial = initial.training if initial else {}
+
+        _run_epochs(run, learner, loaders, reached, tensorboard=tensorboard)
+
+        finished = _finish(run, reached, unwanted, trial=trial) if group.is_main else None
+        checkpoint = group.from_main(finished)
     if checkpoint is None:
         raise RuntimeError("the main process sent no checkpoint")
     return checkpoint
 
 
-def _check_folder(folder: Path, *, resume: bool) -> None:
-    exists = (folder / STATE_NAME).is_file()
-    if exists and not resume:
-        raise FileExistsError(f"{folder} holds a training: pass --resume, or name another folder")
-    if resume and not exists:
-        raise FileNotFoundError(f"{folder} holds no training to resume: start without --resume")
+def train_baseline(
+    root: DataRoot,
+    manifest: Manifest,
+    config: TrainingConfig,
+    folder: Path,
+    *,
+    resume: bool = False,
+    trial: bool = False,
+    tensorboard: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Train one of torchvision's networks in the same loop, to be compared and not served.
+
+    Args:
+        root: as of :func:`train`, like all others.
+        manifest: films, classes and split.
+        config: names the network.
+        folder: of this run.
+        resume: whether to go on where the folder's training was stopped.
+        trial: whether to leave the test split alone.
+        tensorboard: whether to write the figures of each epoch for TensorBoard too.
+        progress: whether to draw progress bars.
+
+    Returns:
+        ``metrics``, ``config``, ``best_epoch``, ``history`` and ``parameters``, as plain data.
+
+    Raises:
+        ValueError: if the network is ours; others as :func:`train`.
+    """
+    if config.network == OURS:
+        raise ValueError(f"{OURS} is no baseline: train it by train")
+    check_tensorboard(tensorboard)
+    with (
+        join_processes(choose_device(config.device)) as group,
+        lock_run_folder(folder, is_main=group.is_main),
+    ):
+        check_run_folder(folder, resume=resume)
+        data = _prepare(root, manifest, config, folder, group, progress=progress)
+        network = ResFormerConfig(num_classes=len(manifest.class_names))
+        run = Run(data, config, network, group, data.data_digest, progress)
+
+        loaders, learner = _build(run)
+        state = folder / STATE_NAME
+        reached = load_state(state, learner, config, run.digest) if resume else Progress()
+
+        _run_epochs(run, learner, loaders, reached, tensorboard=tensorboard)
+
+        report = None
+        if group.is_main:
+            model = build_baseline(config.network, network.num_classes)
+            report = finish_baseline(model, reached, data, config, group.device, trial=trial)
+        report = group.from_main(report)
+    if report is None:
+        raise RuntimeError("the main process sent no report")
+    return report
 
 
-def _check_initial(initial: Checkpoint, network: ResFormerConfig, manifest: Manifest) -> None:
-    if initial.model_config != network:
+# Prepare
+
+
+def _check_initial(
+    initial: Checkpoint, network: ResFormerConfig | None, manifest: Manifest
+) -> None:
+    if network and initial.model_config != network:
         raise ValueError(
             f"the initial weights are of the network {initial.model_config}, not of {network}: "
             "give the options that it was trained with"
@@ -232,63 +281,188 @@ def _check_initial(initial: Checkpoint, network: ResFormerConfig, manifest: Mani
         )
 
 
-def _decode_films(workspace: Workspace, *, progress: bool) -> None:
-    workspace.training_films(0, progress=progress)
-    workspace.evaluation_films("validation", progress=progress)
+def _prepare(
+    root: DataRoot,
+    manifest: Manifest,
+    config: TrainingConfig,
+    folder: Path,
+    group: ProcessGroup,
+    *,
+    progress: bool,
+) -> TrainingData:
+    """Decode the films once, in the main process; the others find them decoded."""
+    spec = InputSpec(size=config.input_size)
+    data = TrainingData(root, manifest, folder, spec, with_masks=config.lung_head)
+    if group.is_main:
+        data.training_films(progress=progress)
+        data.evaluation_films("validation", progress=progress)
+        data.masks("train", replace(config, healthy_class=""))
+    group.from_main(None)
+    return data
+
+
+def _find_outliner(
+    path: Path | None, config: TrainingConfig, data: TrainingData
+) -> Checkpoint | None:
+    """Load what draws the lungs, where they are wanted and no training film has a mask."""
+    if not config.lung_head or data.lungs("train").known.any():
+        return None
+    return load_outliner(path)
+
+
+# Lungs
+
+
+def _find_masks(run: Run, drawn_by: Checkpoint | None) -> list[RegionMasks]:
+    """Return the regions to learn, the lungs first; lungs that no mask shows are drawn."""
+    masks = run.data.masks("train", run.config)
+    if not masks or masks[0].known.any() or drawn_by is None:
+        return masks
+    if run.group.is_main:
+        outline_masks(drawn_by, run.data, run.group.device)
+    run.group.from_main(None)
+    return [outline_masks(drawn_by, run.data, run.group.device), *masks[1:]]
 
 
 def _learn_lungs(
-    network: ResFormerConfig,
-    workspace: Workspace,
-    config: TrainingConfig,
-    group: ProcessGroup,
-    initial: Checkpoint | None,
-    *,
-    progress: bool,
+    run: Run, masks: Sequence[RegionMasks], initial: Checkpoint | None
 ) -> LungStage | None:
     """Run the first stage in the main process, where the network has a lung head."""
+    group = run.group
     if initial:
-        stage = take_lungs(initial, workspace, group.device) if group.is_main else None
+        stage = take_lungs(initial, run.data, group.device) if group.is_main else None
         return group.from_main(stage)
-    if not (network.lung_head and config.lung_epochs):
+    if not (run.config.lung_head and run.config.lung_epochs):
         return None
     if group.is_main:
-        learn_lungs(network, workspace, config, group.device, progress=progress)
+        learn_lungs(run.network, run.data, run.config, masks, group.device, progress=run.progress)
     group.from_main(None)
-    return learn_lungs(network, workspace, config, group.device, progress=False)
+    return learn_lungs(run.network, run.data, run.config, masks, group.device, progress=False)
 
 
-def _make_foreign(
-    network: ResFormerConfig,
-    lungs: LungStage | None,
-    workspace: Workspace,
-    config: TrainingConfig,
-    group: ProcessGroup,
-) -> FilmDataset | None:
-    """Make the films that have a say in the choice of the epoch besides the validation films."""
-    if not (config.foreign_share and lungs and group.is_main):
-        return None
-    outliner = IdentityMappingResFormer(network)
-    outliner.load_state_dict(lungs.weights)
-    validation = workspace.evaluation_films("validation")
-    return make_foreign(validation, place_model(outliner, group.device).eval(), config.seed)
+# Epochs
 
 
-def _prepare(
-    network: ResFormerConfig,
-    workspace: Workspace,
-    config: TrainingConfig,
-    group: ProcessGroup,
-    lungs: LungStage | None,
+def _build(
+    run: Run, masks: Sequence[RegionMasks] = (), stage: LungStage | None = None
 ) -> tuple[dict[int, FilmLoader], Learner]:
     """Build the batches, by side of the input, and what learns from them."""
-    masks = workspace.masks("train", config) if network.lung_head else ()
-    films = build_training_films(workspace, config, masks, lungs.outlines if lungs else None)
+    config = run.config
+    films = build_training_films(run.data, config, masks, stage.outlines if stage else None)
     loaders = {
-        size: build_loader(films.resized(size, build_augmentation(size, config)), config, group)
+        size: build_loader(films.resized(size, build_augmentation(size, config)), config, run.group)
         for size in config.sizes
     }
-    loss = build_loss(films, network, config)
-    weights = lungs.weights if lungs else None
-    steps = len(loaders[config.input_size])
-    return loaders, build_learner(loss, steps, network, config, group, weights)
+
+    def build(network: ResFormerConfig) -> nn.Module:
+        if config.network == OURS:
+            return IdentityMappingResFormer(network)
+        return build_baseline(config.network, network.num_classes)
+
+    learner = build_learner(
+        build_loss(run.network, config),
+        len(loaders[config.input_size]),
+        run.network,
+        config,
+        run.group,
+        stage.weights if stage else None,
+        build=build,
+    )
+    return loaders, learner
+
+
+def _run_epochs(
+    run: Run,
+    learner: Learner,
+    loaders: dict[int, FilmLoader],
+    reached: Progress,
+    *,
+    tensorboard: bool,
+) -> None:
+    """Train until all epochs are done or validation stops improving; ``reached`` is updated."""
+    data, config, group = run.data, run.config, run.group
+    state, names = data.folder / STATE_NAME, data.manifest.class_names
+    writer = open_tensorboard(data.folder, reached) if tensorboard and group.is_main else None
+    if group.is_main and not reached.history:
+        save_state(state, learner, reached, config, names, run.digest)
+    while not group.from_main(reached.is_over(config)):
+        epoch = len(reached.history)
+        size = config.size_at(epoch)
+        loader, label = loaders[size], f"epoch {epoch + 1}/{config.epochs}"
+        begin_epoch(epoch, loader, config, group)
+        start = time.perf_counter()
+        figures: dict[str, Any] = train_one_epoch(
+            learner, loader, group, label=label, progress=run.progress
+        )
+        if group.is_main:
+            figures |= validate(run.backend(learner), data)
+            figures |= {"input_size": size, "total_seconds": time.perf_counter() - start}
+            reached.record(figures, learner.averaged_weights(), config)
+            logger.info("%s: %s", label, describe_epoch(reached, config))
+            save_state(state, learner, reached, config, names, run.digest)
+            show_history(reached, data.folder, writer)
+        else:
+            reached.history.append(figures)
+    if writer:
+        writer.close()
+
+
+def validate(backend: Backend, data: TrainingData) -> dict[str, Any]:
+    """Return the figures of a network on the validation films.
+
+    Returns:
+        ``validation_loss``, the mean cross-entropy; ``validation_accuracy``,
+        ``validation_macro_f1``; ``validation_score`` and its name ``score``, which the best epoch
+        is chosen by; ``sources``, as :func:`compare_within_sources` gives them.
+    """
+    films = data.evaluation_films("validation")
+    labels, names = films.labels, data.manifest.class_names
+    logits = compute_logits(backend, films.films, data.spec.size)
+    by_source = compare_within_sources(labels, logits, data.sources("validation"), names)
+    macro_f1 = macro_f1_of(labels, logits)
+    score, value = score_epoch(macro_f1, by_source)
+    log_likelihood = log_softmax(logits, axis=1)[np.arange(len(labels)), labels]
+    return {
+        "validation_loss": float(-log_likelihood.mean()),
+        "validation_accuracy": float((logits.argmax(axis=1) == labels).mean()),
+        "validation_macro_f1": macro_f1,
+        "validation_score": value,
+        "score": score,
+        "sources": by_source,
+    }
+
+
+# Finish
+
+
+def _finish(
+    run: Run, reached: Progress, outliers: Mapping[str, Sequence[Path]], *, trial: bool
+) -> Checkpoint:
+    """Calibrate the best weights, report on them, and fit gate and abstention but for a trial."""
+    data, config, device = run.data, run.config, run.group.device
+    checkpoint = Checkpoint(
+        model_config=run.network,
+        class_names=data.manifest.class_names,
+        input_spec=data.spec,
+        state_dict=reached.best_weights,
+        training={
+            "config": asdict(config),
+            "best_epoch": reached.best_epoch,
+            "history": reached.history,
+            "films": {split: len(data.manifest.subset(split)) for split in SPLITS},
+            "data_digest": data.data_digest,
+            **({"initial": reached.initial} if reached.initial else {}),
+        },
+    )
+    checkpoint = calibrate(checkpoint, data, device)
+    dice = validation_dice(checkpoint, data, device)
+    if dice is not None:
+        checkpoint.training["lungs"] = {"validation_dice": dice}
+    for split in ("validation",) if trial else ("validation", "test"):
+        report = evaluate(checkpoint, data, split, device, seed=config.seed, progress=run.progress)
+        checkpoint.metrics[split] = report
+    if trial:
+        return checkpoint
+    gate = GateConfig(seed=config.seed)
+    checkpoint = add_gate(checkpoint, data, outliers, device, gate, run.progress)
+    return add_abstention(checkpoint, data, device, progress=run.progress)

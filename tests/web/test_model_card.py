@@ -14,9 +14,9 @@ from flask.testing import FlaskClient
 
 from resformer import __version__
 from resformer.checkpoint import load_checkpoint, save_checkpoint
-from resformer.evaluation.answers import Answers
 from resformer.evaluation.external import ExternalFilm, evaluate_external
 from resformer.evaluation.metrics import evaluate_predictions
+from resformer.evaluation.predictions import Predictions
 from tests.conftest import CLASS_NAMES
 from tests.web.telling import LABELS, PROBABILITIES, TRAINING, write_telling_checkpoint
 from web import WebConfig, create_app
@@ -41,7 +41,7 @@ def measured(told: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ExternalFilm("papers", "papers/2.png", "no finding"),
     ]
     none = np.zeros(4, bool)
-    answers = Answers(PROBABILITIES[[0, 1, 0, 2]], none, none)
+    answers = Predictions(PROBABILITIES[[0, 1, 0, 2]], none, none)
     external = evaluate_external(films, answers, CLASS_NAMES, bootstrap=20)
     black = evaluate_predictions(LABELS, PROBABILITIES[::-1], CLASS_NAMES, bootstrap=20)
     sure = {"name": "lungs blacked out", "mean_confidence": 0.3, "withheld": 0.75}

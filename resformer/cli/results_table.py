@@ -1,0 +1,144 @@
+"""A CSV of answers, a row for each film, that a later run goes on with.
+
+A row is one line and is written when its film is done, so a run that was stopped at any moment
+leaves whole rows and at most one half, which the next run cuts off.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from resformer.cli.predict_files import Answer, escape_controls
+from resformer.predict import NOT_A_FILM, list_warnings
+
+# What spreadsheets take for the beginning of a formula, in half and in full width.
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
+
+def lock_path(out: Path) -> Path:
+    """Return the file by which one run keeps others from the same table."""
+    return out.with_name(f".{out.name}.lock")
+
+
+def name_in_table(name: str) -> str:
+    """Return a film's name as the table has it; ``./`` in front keeps it from being a formula."""
+    return f"./{name}" if name.startswith(_FORMULA) else name
+
+
+class ResultsTable:
+    """A table that is open for more rows; see `open_table`.
+
+    Attributes:
+        done: names of the films that it holds.
+    """
+
+    def __init__(self, out: Path, class_names: Sequence[str]) -> None:
+        self._out = out
+        self._class_names = class_names
+        self._columns = [
+            *("file", "predicted_class", "confidence", "abstained"),
+            *(_text(f"probability_{name}") for name in class_names),
+            *("gate_accepted", "gate_score", "gate_threshold"),
+            *("warnings", "error_code", "error"),
+        ]
+        self.done: set[str] = set()
+
+    def start(self, *, force: bool) -> None:
+        """Write the first line, or read what is there and cut off half a row at the end."""
+        content = self._out.read_bytes() if self._out.exists() else b""
+        if not content:
+            self._append([self._columns])
+            return
+        whole = content[: content.rfind(b"\n") + 1]
+        try:
+            # with or without the invisible first character that spreadsheets save
+            rows = list(csv.reader(io.StringIO(whole.decode("utf-8-sig"), newline="")))
+        except (UnicodeDecodeError, csv.Error):
+            rows = []
+        if not rows or rows[0] != self._columns:
+            raise ValueError(
+                f"{self._out} was not written by a model with these classes, or by an older "
+                "version: name another file, or remove it"
+            )
+        refused = self._columns.index("error_code")
+        if force and any(row[refused : refused + 1] == [NOT_A_FILM] for row in rows):
+            raise ValueError(
+                f"{self._out} holds films that were refused without --force: name another file"
+            )
+        if len(whole) < len(content):
+            os.truncate(self._out, len(whole))
+        self.done = {row[0] for row in rows[1:] if row}
+
+    def write(self, answers: Iterable[Answer]) -> None:
+        """Add a row for each answer."""
+        self._append([self._row(answer) for answer in answers])
+
+    def _append(self, rows: Iterable[Sequence[str]]) -> None:
+        with self._out.open("a", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows(rows)
+
+    def _row(self, answer: Answer) -> list[str]:
+        prediction = answer.prediction
+        gate = prediction.gate if prediction else None
+        figures = [""] * (3 + len(self._class_names))
+        warnings: Iterable[str] = ()
+        if prediction and not answer.error:
+            figures = [
+                _text(prediction.predicted_class),
+                f"{prediction.confidence:.6f}",
+                str(prediction.abstained).lower(),
+                *(f"{probability:.6f}" for probability in prediction.probabilities.values()),
+            ]
+            warnings = list_warnings(prediction)
+        return [
+            name_in_table(answer.name),
+            *figures,
+            *(
+                (str(gate.accepted).lower(), f"{gate.score:.6f}", f"{gate.threshold:.6f}")
+                if gate
+                else ("", "", "")
+            ),
+            " ".join(warnings),
+            answer.error_code,
+            _text(answer.error),
+        ]
+
+
+@contextmanager
+def open_table(
+    out: Path, class_names: Sequence[str], *, force: bool = False
+) -> Iterator[ResultsTable]:
+    """Start a table, or go on with one that was written for the same classes.
+
+    Args:
+        out: the CSV file.
+        class_names: of the model.
+        force: whether the rows to come name a class for what the gate refuses.
+
+    Raises:
+        ValueError: Another run writes to it, or it is a table of another kind.
+        OSError: It cannot be read or written.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(lock_path(out), timeout=0):
+            table = ResultsTable(out, class_names)
+            table.start(force=force)
+            yield table
+    except Timeout:
+        raise ValueError(
+            f"another run is writing to {out}: wait until it ends, or name another file"
+        ) from None
+
+
+def _text(value: str) -> str:
+    """Return a text for one line, which a spreadsheet does not take for a formula."""
+    line = escape_controls(value)
+    return f"'{line}" if line.startswith(_FORMULA) else line

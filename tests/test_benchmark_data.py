@@ -1,0 +1,262 @@
+"""The benchmarks that read films: how faithful the evidence is, what is refused, and elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from benchmarks import elsewhere, evidence, refusal
+from resformer.checkpoint import load_checkpoint, save_checkpoint
+from resformer.data.dataset import FilmDataset
+from resformer.data.manifest import write_manifest
+from resformer.evaluation.faithfulness import share_inside
+from resformer.explanation import evidence_map
+from resformer.gate.drawings import DRAWINGS
+from resformer.gate.fit import Blocks, GateConfig, GateSamples, fit_gate
+from resformer.gate.gate import Gate
+from resformer.model import IdentityMappingResFormer, ResFormerConfig
+from resformer.predict import Predictor
+from resformer.transforms import InputSpec, to_input
+from tests.conftest import CLASS_NAMES
+from tests.phantom import draw_chest_phantom
+from tests.training_setup import split_by_number
+from tests.web.gating import write_gated_checkpoint
+
+Pixels = NDArray[np.uint8]
+
+
+def draw(count: int, seed: int) -> list[Pixels]:
+    rng = np.random.default_rng(seed)
+    kinds = [DRAWINGS[name] for name in ("text", "shapes", "leaves", "section")]
+    return [kinds[i % 4](96, rng) for i in range(count)]
+
+
+def save(pictures: Sequence[Pixels], folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for number, picture in enumerate(pictures):
+        Image.fromarray(picture).save(folder / f"{number}.png")
+
+
+@pytest.fixture
+def places(image_folder: Path, tmp_path: Path) -> list[str]:
+    """Arguments that name the drawn films, with pictures that are none, and their split."""
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "chest-xray").symlink_to(image_folder, target_is_directory=True)
+    save(draw(4, seed=2), data / "not-chest-xray" / "drawings")
+    save([draw_chest_phantom(80, seed=900)], data / "external" / "clinic")
+    write_manifest(split_by_number(image_folder), tmp_path / "split.csv")
+    out = ["--out", str(tmp_path / "table.md")]
+    return ["--data", str(data), "--manifest", str(tmp_path / "split.csv"), *out]
+
+
+@pytest.fixture(scope="module")
+def predictor(tiny_checkpoint: Path) -> Predictor:
+    return Predictor(replace(load_checkpoint(tiny_checkpoint), temperature=0.4), "cpu")
+
+
+@pytest.mark.parametrize("benchmark", [elsewhere, evidence, refusal])
+def test_the_data_must_be_named(
+    benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("RESFORMER_DATA", raising=False)
+    with pytest.raises(SystemExit):
+        benchmark.main([])
+    assert "--data" in capsys.readouterr().err
+
+
+def test_the_evidence_is_measured_and_printed(
+    tiny_checkpoint: Path,
+    places: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    evidence.main([*places, "--model", str(tiny_checkpoint), "--films", "1"])
+    written = (tmp_path / "table.md").read_text()
+    assert written in capsys.readouterr().out
+    for row in (*evidence.MAPS, "evidence map against random", "last layer", "all layers"):
+        assert f"| {row} | 4 | " in written
+    assert load_checkpoint(tiny_checkpoint).source[:12] in written
+    assert "share inside the mask" in written
+
+
+@pytest.mark.parametrize("lung_head", [False, True])
+def test_the_class_activation_adds_up_to_the_logit(
+    predictor: Predictor, tiny_config: ResFormerConfig, lung_head: bool
+) -> None:
+    torch.manual_seed(0)
+    config = replace(tiny_config, lung_head=lung_head)
+    model = IdentityMappingResFormer(config).eval()
+    checkpoint = replace(predictor.checkpoint, model_config=config, state_dict=model.state_dict())
+    image = torch.randn(1, 64, 64)
+    with torch.inference_mode():
+        logit = float(model(image[None])[0, 2] - model.fc.bias[2])
+    activation = evidence.class_activation(Predictor(checkpoint, "cpu"), image, 2)
+    assert activation.shape == (16, 16)
+    assert float(activation.sum()) == pytest.approx(logit, abs=1e-3)
+
+
+def test_edges_are_where_the_film_changes(predictor: Predictor) -> None:
+    image = torch.zeros(1, 64, 64)
+    image[..., 30:] = 1
+    found = evidence.edges(predictor, image, 0)
+    assert found.shape == (16, 16)
+    assert (found[:, 7] == 2).all()  # two of its four columns, at 4 each
+    assert found.sum() == pytest.approx(2 * 16)
+
+
+def test_what_is_followed_is_the_calibrated_probability(predictor: Predictor) -> None:
+    film = draw_chest_phantom(90)
+    image = to_input(film, predictor.checkpoint.input_spec)[0].numpy()
+    expected = predictor.predict([film])[0].probabilities["Normal"]
+    followed = evidence.follow(predictor, np.stack([image, image]), 2)
+    assert followed.tolist() == pytest.approx([expected] * 2, abs=1e-5)
+
+
+def test_shares_are_of_the_films_own_class_and_of_films_with_a_mask(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    for name in ("images", "masks", "infection masks"):
+        (tmp_path / name).mkdir()
+    mask = np.zeros((64, 64), np.uint8)
+    Image.fromarray(mask).save(tmp_path / "masks" / "b.png")
+    mask[:, :32] = 255
+    Image.fromarray(mask).save(tmp_path / "masks" / "a.png")
+    for seed, name in enumerate("abc"):
+        Image.fromarray(draw_chest_phantom(64, seed)).save(tmp_path / "images" / f"{name}.png")
+    films = [
+        evidence.read_film(tmp_path / "images" / f"{name}.png", CLASS_NAMES[0]) for name in "abc"
+    ]
+    row = evidence.measure_shares(predictor, [(film, film.lungs) for film in films])
+    inside = np.zeros((16, 16))
+    inside[:, :8] = 1
+    expected = share_inside(evidence_map(predictor, films[0].pixels, CLASS_NAMES[0]), inside)
+    assert row["evidence map"].tolist() == pytest.approx([expected], abs=1e-5)
+    assert row["area (chance)"].tolist() == pytest.approx([0.5])
+    assert row["evidence map less area"].tolist() == pytest.approx([expected - 0.5], abs=1e-5)
+    without = evidence.measure_shares(predictor, [(film, film.infection) for film in films])
+    assert without["edges"].size == 0
+
+
+def test_refusals_are_counted_and_printed(
+    tiny_checkpoint: Path,
+    places: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    small = ["--altered", "2", "--drawn", "1", "--variations", "8", "--copies", "1"]
+    with pytest.raises(ValueError, match="no gate: give it one with fit-gate"):
+        refusal.main([*places, *small, "--model", str(tiny_checkpoint)])
+    model = write_gated_checkpoint(tiny_checkpoint, tmp_path / "gated.pth", accepts=False)
+    refusal.main([*places, *small, "--model", str(model)])
+    written = (tmp_path / "table.md").read_text()
+    assert written in capsys.readouterr().out
+    assert "| test split | 8 | 8 | 100.0% (63.1% to 100.0%) |" in written
+    assert "| clinic | 1 | 1 | " in written
+    assert "| together | 9 | 9 | " in written
+    for row in ("sideways | 2 | 2", "photographed screen | 2 | 2", "drawn noise | 1 | 1"):
+        assert f"| {row} |" in written
+    assert "| blank | 16 | 16 |" in written
+
+
+def test_what_is_measured_was_left_out_of_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted_on: list[frozenset[str]] = []
+
+    def fit(samples: GateSamples, config: GateConfig) -> Gate:
+        fitted_on.append(frozenset(samples.outliers))
+        return fit_gate(samples, config)
+
+    def describe(count: int, offset: float, seed: int) -> Blocks:
+        generator = torch.Generator().manual_seed(seed)
+        return [torch.randn(count, 4, generator=generator) + offset]
+
+    monkeypatch.setattr(refusal, "fit_gate", fit)
+    names = ["a/first", "a/second", "b/first", "b/second"]
+    films, varied, validation = (describe(40, 0, seed) for seed in range(3))
+    outliers = {name: describe(10, 8, seed) for seed, name in enumerate([*names, "noise"])}
+    looked_at = {
+        (name[0], name[2:]): refusal.Measured(describe(5, 8, 50 + i), [""] * 5)
+        for i, name in enumerate(names)
+    }
+    samples = GateSamples(films, varied, validation, outliers)
+    tables = refusal.measure_outliers(samples, looked_at, GateConfig())
+    left_out = [frozenset(outliers) - fitted for fitted in fitted_on]
+    assert left_out == [
+        {"a/second", "b/second"},
+        {"a/first", "b/first"},
+        {"a/first", "a/second"},
+        {"b/first", "b/second"},
+        set(names),
+    ]
+    halves, wholes = [(5, 5), (5, 5)], [(10, 10), (10, 10)]
+    assert [list(rows.values()) for rows in tables.values()] == [halves, halves, wholes, wholes]
+
+
+def test_near_duplicates_stay_in_one_half() -> None:
+    twice = [picture for picture in draw(6, seed=1) for _ in range(2)]
+    halves = refusal.split_halves(twice)
+    first, second = ({picture.tobytes() for picture in half} for half in halves.values())
+    assert not first & second
+    assert len(first | second) == 6
+    assert {len(half) for half in halves.values()} == {6}
+
+
+def test_a_photographed_screen_is_another_picture_of_the_same_film() -> None:
+    film = draw_chest_phantom(96)
+    photo, again = (refusal.photograph_screen(film, np.random.default_rng(3)) for _ in range(2))
+    np.testing.assert_array_equal(photo, again)
+    assert np.abs(photo.astype(int) - film).mean() > 5
+    assert np.corrcoef(photo.ravel(), film.ravel())[0, 1] > 0.5
+
+
+def test_each_network_is_measured_under_each_change(
+    tiny_checkpoint: Path, places: list[str], tmp_path: Path
+) -> None:
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    network = replace(checkpoint.model_config, lung_head=True)
+    weights = IdentityMappingResFormer(network).state_dict()
+    one, two = (tmp_path / f"{name}.pth" for name in ("one", "two"))
+    for path in (one, two):
+        made = replace(checkpoint, model_config=network, state_dict=weights, graph=None)
+        save_checkpoint(made, path)
+    elsewhere.main([*places, "--model", str(one), "--beside", str(two)])
+    table = (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert "8 validation films" in table
+    rows = [line.split(" | ") for line in table.splitlines() if line.startswith(("| one", "| two"))]
+    assert len(rows) == 10
+    # Two equal networks have equal figures, whatever these are.
+    assert [row[1:] for row in rows[::2]] == [row[1:] for row in rows[1::2]]
+    with pytest.raises(SystemExit):
+        elsewhere.main([*places, "--model", str(one), "--beside", str(one)])
+
+
+def test_each_change_is_made_alike_again_and_differs_from_the_film() -> None:
+    drawn = np.stack([draw_chest_phantom(64, seed=seed) for seed in range(4)])
+    outlines = np.zeros_like(drawn)
+    outlines[:, 16:48, 8:56] = 255
+    films = FilmDataset(drawn, np.arange(4), InputSpec(64))
+    for name, change in elsewhere.build_changes(films, outlines).items():
+        first = [change(index) for index in range(4)]
+        np.testing.assert_array_equal([change(index) for index in range(4)], first)
+        same = [np.array_equal(film, drawn[index]) for index, film in enumerate(first)]
+        assert same == [name == "as they are"] * 4, name
+        assert all(film.shape == (64, 64) and film.dtype == np.uint8 for film in first)
+
+
+def test_a_stretched_film_keeps_its_middle_and_gets_an_even_margin() -> None:
+    film = np.full((64, 64), 100, np.uint8)
+    film[28:36, 28:36] = 200
+    stretched = [elsewhere.stretch(film, seed) for seed in range(40)]
+    assert {int(one[32, 32]) for one in stretched} == {200}
+    areas = [(one[20:44, 20:44] > 150).sum() / 64 for one in stretched]
+    assert 0.5 < min(areas) < 0.8 < 1.2 < max(areas) < 1.7
+    # A film that became larger has itself in the corner, as one with a margin of its own grey has.
+    assert {0, 100, 255} <= {int(one[0, 0]) for one in stretched}
