@@ -33,9 +33,7 @@ from pathlib import Path, PureWindowsPath
 
 from PIL import Image
 
-from resformer.dicom.recognition import is_dicom
-from resformer.images import IMAGE_SUFFIXES
-from resformer.images.raster import recognise
+from resformer.images import IMAGE_SUFFIXES, recognise_format
 
 logger = logging.getLogger(__name__)
 
@@ -234,7 +232,7 @@ def _has_image_name(name: str) -> bool:
 
 
 def _begins_like_an_image(head: bytes) -> bool:
-    return recognise(head) is not None or is_dicom(head)
+    return recognise_format(head) is not None
 
 
 def _is_mask_folder(name: str) -> bool:
