@@ -1,4 +1,4 @@
-"""Starts the web application: `python app.py`, or `gunicorn "app:create_app()"`."""
+"""Start the web application: `python app.py`, or `gunicorn "app:create_app()"`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from web import WebConfig, create_app
-from web.config import SettingError, describe_settings
-from web.logs import logging_config
+from web.config import StartError, describe_settings
+from web.monitoring import logging_config
 from web.server import serve
-from web.service import StartError
 
 __all__ = ["create_app", "main"]
 
@@ -24,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = _parse(arguments, WebConfig.from_environment())
         logging.config.dictConfig(logging_config(config.log))
         serve(create_app(config), config)
-    except (StartError, SettingError) as error:
+    except StartError as error:
         sys.stderr.write(f"resformer: {error}\n")
         return 1
     return 0

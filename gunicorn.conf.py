@@ -12,10 +12,8 @@ import shutil
 import tempfile
 from typing import Any
 
-from web.config import WebConfig
-from web.logs import logging_config
-from web.metrics import SHARED_FOLDER
-from web.service import StartError
+from web.config import StartError, WebConfig
+from web.monitoring import SHARED_FOLDER, logging_config
 
 _config = WebConfig.from_environment()
 

@@ -28,7 +28,7 @@ from resformer.transforms import InputSpec, to_input
 from tests.conftest import CLASS_NAMES
 from tests.phantom import draw_chest_phantom
 from tests.training_setup import split_by_number
-from tests.web.gating import write_gated_checkpoint
+from tests.web.checkpoints import write_gated_checkpoint
 
 Pixels = NDArray[np.uint8]
 

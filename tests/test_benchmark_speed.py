@@ -21,7 +21,7 @@ from resformer.checkpoint import load_checkpoint, save_checkpoint
 from resformer.images import decode_image
 from resformer.model import IdentityMappingResFormer
 from resformer.predict import Predictor
-from tests.web.gating import write_gated_checkpoint
+from tests.web.checkpoints import write_gated_checkpoint
 from tests.web.serving import serve_checkpoint
 
 HISTORY = [

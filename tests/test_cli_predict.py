@@ -23,7 +23,7 @@ from tests.abstaining import write_abstaining_checkpoint
 from tests.conftest import CLASS_NAMES
 from tests.dicom_files import radiograph, write
 from tests.phantom import draw_chest_phantom
-from tests.web.gating import ACCEPTED, REFUSED, write_gated_checkpoint
+from tests.web.checkpoints import ACCEPTED, REFUSED, write_gated_checkpoint
 
 COLUMNS = [
     *("file", "predicted_class", "confidence", "abstained"),

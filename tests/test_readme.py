@@ -17,7 +17,7 @@ from resformer.evaluation.lineage import describe_model
 from resformer.evaluation.report import read_ablations, read_about
 from resformer.evaluation.tables import class_table, overall_table, replace_block
 from web.config import describe_settings
-from web.contract.errors import CODES
+from web.errors import CODES
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -99,7 +99,7 @@ def test_every_refusal_of_the_api_is_in_the_table_and_no_other(readme: str) -> N
         for status, codes in re.findall(r"^\| (\d{3}) \| ([^|]+) \|", readme, flags=re.MULTILINE)
         for code in re.findall(r"`(\w+)`", codes)
     }
-    assert told == {(status, code) for status, codes in CODES.items() for code in codes}
+    assert told == {(entry.status, code) for code, entry in CODES.items()}
 
 
 def test_every_file_that_the_readme_names_is_there(readme: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks import soak
 from benchmarks.soak import Message, Outcome, bad_messages, find_faults, good_messages, render
-from tests.web.gating import write_gated_checkpoint
+from tests.web.checkpoints import write_gated_checkpoint
 from tests.web.serving import serve_checkpoint
 
 MIB = 2**20

@@ -18,7 +18,7 @@ from resformer.data.dataset import NO_CLASS
 from resformer.data.manifest import ManifestRow
 from resformer.data.masks import BOXED
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
-from resformer.training.calibration import cell_weights, fit_calibration
+from resformer.training.calibration import fit_calibration
 from resformer.training.config import TrainingConfig
 from resformer.training.losses import FilmBatch, TrainingLoss, region_loss
 from resformer.training.optim import (
@@ -194,47 +194,27 @@ def _spoilt(
     return temperature * 2 * features - np.array(offsets), labels.astype(np.int64)
 
 
-def test_calibration_finds_offsets_and_temperature_whatever_the_shares_of_the_classes() -> None:
+def test_calibration_finds_offsets_and_temperature() -> None:
     offsets = [0.8, -0.5, -0.3]
-    logits, labels = _spoilt(offsets, 1.7, [0.85, 0.1, 0.05])
-    fitted = fit_calibration(logits, labels, np.array(["s"] * len(labels)))
+    logits, labels = _spoilt(offsets, 1.7, [1 / 3] * 3)
+    fitted = fit_calibration(logits, labels)
     assert fitted.temperature == pytest.approx(1.7, rel=0.1)
     np.testing.assert_allclose(fitted.offsets, offsets, atol=0.25)
     recalls = [(fitted.probabilities(logits)[labels == k].argmax(1) == k).mean() for k in range(3)]
     assert max(recalls) - min(recalls) < 0.06
 
 
-def test_calibration_gives_a_large_source_no_more_say_than_a_small_one() -> None:
-    """Two sources want opposite offsets: what lies between is chosen."""
-    one, labels = _spoilt([1.0, -1.0], 1.0, [0.5, 0.5], 4000)
-    other, few = _spoilt([-1.0, 1.0], 1.0, [0.5, 0.5], 400)
-    logits, together = np.concatenate([one, other]), np.concatenate([labels, few])
-    sources = np.array(["large"] * 4000 + ["small"] * 400)
-    balanced = fit_calibration(logits, together, sources)
-    np.testing.assert_allclose(balanced.offsets, 0, atol=0.2)
-    pooled = fit_calibration(logits, together, np.array(["all"] * 4400))
-    assert pooled.offsets[0] > 0.6
-
-
-def test_cells_weigh_alike_but_for_those_of_a_few_films() -> None:
-    labels = np.array([0] * 100 + [0] * 50 + [1] * 40 + [1] * 5)
-    sources = np.array(["s"] * 100 + ["t"] * 50 + ["s"] * 40 + ["t"] * 5)
-    weights = cell_weights(labels, sources)
-    of_cell = [weights[a:b].sum() for a, b in ((0, 100), (100, 150), (150, 190), (190, 195))]
-    np.testing.assert_allclose(of_cell, [0.25, 0.25, 0.4, 0.1])
-
-
 def test_calibration_of_films_without_a_mistake_stays_finite() -> None:
     labels = np.arange(40) % 4
-    fitted = fit_calibration(20 * np.eye(4)[labels], labels, np.array(["s"] * 40))
+    fitted = fit_calibration(20 * np.eye(4)[labels], labels)
     assert 0.1 <= fitted.temperature <= 10
     assert np.abs(fitted.offsets).max() < 1e-3
     with pytest.raises(ValueError, match="NaN or infinity"):
-        fit_calibration(np.full((40, 4), np.nan), labels, np.array(["s"] * 40))
-    with pytest.raises(ValueError, match="need N labels and N sources"):
-        fit_calibration(np.zeros((40, 4)), labels[:3], np.array(["s"] * 40))
+        fit_calibration(np.full((40, 4), np.nan), labels)
+    with pytest.raises(ValueError, match="need N labels"):
+        fit_calibration(np.zeros((40, 4)), labels[:3])
     with pytest.raises(ValueError, match="labels must be from 0 to 1"):
-        fit_calibration(np.zeros((40, 2)), labels, np.array(["s"] * 40))
+        fit_calibration(np.zeros((40, 2)), labels)
 
 
 def test_a_calibrated_checkpoint_gives_the_calibrated_probabilities(
@@ -244,7 +224,7 @@ def test_a_calibrated_checkpoint_gives_the_calibrated_probabilities(
     weights = IdentityMappingResFormer(tiny_config).state_dict()
     checkpoint = Checkpoint(tiny_config, (*ABC, "D"), InputSpec(size=64), weights)
     logits, labels = _spoilt([0.5, 0.1, -0.3, -0.3], 1.5, [0.25] * 4, 400)
-    fitted = fit_calibration(logits, labels, np.array(["s"] * 400))
+    fitted = fit_calibration(logits, labels)
     calibrated = fitted.apply(checkpoint)
     images = torch.randn(3, 1, 64, 64)
     with torch.inference_mode():

@@ -2,7 +2,60 @@
 
 from __future__ import annotations
 
-from web.config import WebConfig
-from web.factory import create_app
+from flask import Flask
+from flask.json.provider import DefaultJSONProvider
+
+from web import errors, feedback, monitoring, pages, predict, security
+from web.batching import Pipeline
+from web.config import PROJECT_ROOT, WebConfig
+from web.requests import MAX_FORM_PARTS, InMemoryRequest
+from web.service import ModelService
 
 __all__ = ["WebConfig", "create_app"]
+
+
+class _OrderedJSON(DefaultJSONProvider):
+    """Keeps the keys of an answer in the order of the checkpoint's classes."""
+
+    sort_keys = False
+
+
+class _Application(Flask):
+    request_class = InMemoryRequest
+    json_provider_class = _OrderedJSON
+
+
+def create_app(config: WebConfig | None = None, service: ModelService | None = None) -> Flask:
+    """Build the application with its model loaded, for a WSGI server or for tests.
+
+    Args:
+        config: what to serve and accept; by default read from the environment.
+        service: a model service to use as it is; by default one is made and loaded here.
+
+    Raises:
+        StartError: if the model cannot be loaded or a setting cannot be read.
+    """
+    config = config or WebConfig.from_environment()
+    if service is None:
+        service = ModelService(config.model_path, config.device, config.backend)
+        service.load()
+    app = _Application(
+        "web",
+        template_folder=str(PROJECT_ROOT / "templates"),
+        static_folder=str(PROJECT_ROOT / "static"),
+    )
+    app.config.update(
+        MAX_CONTENT_LENGTH=config.max_request_bytes,
+        MAX_FORM_PARTS=MAX_FORM_PARTS,
+    )
+    metrics = monitoring.Metrics()
+    pipeline = Pipeline(service.predict, config, metrics.batch_size.observe)
+    monitoring.observe_requests(app, metrics)
+    security.register(app, config)
+    errors.register(app, config)
+    app.register_blueprint(pages.create_blueprint(config, service))
+    app.register_blueprint(predict.create_blueprint(config, service, pipeline, metrics))
+    if config.keep_feedback:
+        app.register_blueprint(feedback.create_blueprint(config, service, pipeline))
+    app.register_blueprint(monitoring.create_blueprint(service, metrics))
+    return app

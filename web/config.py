@@ -15,8 +15,8 @@ _DAY = 24 * 60 * 60.0
 _KINDS = {bool: "0 or 1", int: "a whole number", float: "a number"}
 
 
-class SettingError(ValueError):
-    """A setting is impossible; the message is one line for the operator."""
+class StartError(ValueError):
+    """The application cannot start; the message is one line for the operator."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class WebConfig:
     them all.
 
     Raises:
-        SettingError: if a value is impossible, naming it and what is possible.
+        StartError: if a value is impossible, naming it and what is possible.
     """
 
     model_path: Annotated[Path, "checkpoint to serve"] = DEFAULT_MODEL
@@ -41,9 +41,9 @@ class WebConfig:
     max_files: Annotated[int, "most files in one request to /predict/batch"] = 32
     max_pixels: Annotated[int, "largest image, width x height"] = 50_000_000
     preview_side: Annotated[int, "longer side of the preview that goes back, in pixels"] = 512
-    concurrency: Annotated[int, "images in work at the same time, in each process"] = 2
-    queue_size: Annotated[int, "images that may wait, in each process; more get 503"] = 32
-    time_limit: Annotated[float, "seconds from the arrival of an image to its answer"] = 30.0
+    concurrency: Annotated[int, "images decoded at the same time, in each process"] = 2
+    queue_size: Annotated[int, "requests that may wait, in each process; more get 503"] = 32
+    time_limit: Annotated[float, "seconds from the arrival of a request to its answer"] = 30.0
     receive_limit: Annotated[float, "seconds in which a whole request must arrive"] = 60.0
     stop_limit: Annotated[float, "seconds to finish what has begun when the server stops"] = 30.0
     api_key: Annotated[str | None, "key that /predict, /feedback and /metrics ask for"] = field(
@@ -60,9 +60,8 @@ class WebConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that would refuse every image or every client."""
-        for name in ("workers", "max_bytes", "max_files", "max_pixels", "preview_side"):
-            self._check(name, 1)
-        for name in ("concurrency", "feedback_max_bytes"):
+        limits = ("max_bytes", "max_files", "max_pixels", "preview_side", "feedback_max_bytes")
+        for name in ("workers", "concurrency", *limits):
             self._check(name, 1)
         for name in ("queue_size", "proxies"):
             self._check(name, 0)
@@ -70,15 +69,15 @@ class WebConfig:
             self._check(name, 1, _DAY)
         self._check("port", 0, 65535)
         if self.log not in ("text", "json"):
-            raise SettingError(f"log must be text or json, got {self.log!r}")
+            raise StartError(f"log must be text or json, got {self.log!r}")
         if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable()):
-            raise SettingError("api_key must be of printable ASCII characters")
+            raise StartError("api_key must be of printable ASCII characters")
 
     def _check(self, name: str, least: float, most: float = float("inf")) -> None:
         value = getattr(self, name)
         if not least <= value <= most:
             bounds = f"at least {least}" if value < least else f"at most {most:.0f}"
-            raise SettingError(f"{name} must be {bounds}, got {value}")
+            raise StartError(f"{name} must be {bounds}, got {value}")
 
     @property
     def max_request_bytes(self) -> int:
@@ -98,7 +97,7 @@ class WebConfig:
         """Read every setting whose variable is set and not empty.
 
         Raises:
-            SettingError: if a variable cannot be read or has an impossible value.
+            StartError: if a variable cannot be read or has an impossible value.
         """
         variables = os.environ if environment is None else environment
         values = {}
@@ -132,4 +131,4 @@ def _read(variable: str, text: str, kind: Any) -> Any:
             return {"0": False, "1": True}[text]
         return kind(text) if kind in (int, float, Path) else text
     except (KeyError, ValueError):
-        raise SettingError(f"{variable} must be {_KINDS[kind]}, got {text!r}") from None
+        raise StartError(f"{variable} must be {_KINDS[kind]}, got {text!r}") from None

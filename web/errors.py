@@ -1,163 +1,183 @@
-"""Every error as JSON for programs and as a small page for people."""
+"""Every way in which a request fails: one table, answered as JSON or as a page for people."""
 
 from __future__ import annotations
 
+import json
 import logging
 import traceback
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from flask import Flask, Response, g, json, render_template, request
+from flask import Flask, Response, g, render_template, request
 from werkzeug.exceptions import ClientDisconnected, HTTPException, RequestEntityTooLarge
 
 from resformer.images import ImageError
 from web.config import WebConfig
-from web.service import ModelNotReadyError
-from web.work_queue import BusyError, TimeLimitError
 
 API_PREFIXES = ("/predict", "/feedback")
 _FOR_PROGRAMS = (*API_PREFIXES, "/model", "/openapi.json", "/healthz", "/readyz", "/metrics")
-_IMAGE_STATUS = {
-    "unreadable_image": 400,
-    "image_too_large": 413,
-    "unsupported_format": 415,
-    "unsupported_dicom": 415,
-}
-# The answers that ask to come again, and after how many seconds.
-_OVERLOADS: dict[type[Exception], tuple[str, str, int]] = {
-    ModelNotReadyError: (
-        "model_not_ready",
-        "The model is not ready yet. Try again in a moment.",
-        5,
-    ),
-    BusyError: (
-        "busy",
-        "The server is busy: too many images are waiting. Try again in a moment.",
-        1,
-    ),
-    TimeLimitError: (
-        "timeout",
-        "The image took too long. Try again in a moment, or scale it down first.",
-        5,
-    ),
-}
-_HTTP_CODES = {
-    400: "bad_request",
-    404: "not_found",
-    405: "method_not_allowed",
-    413: "upload_too_large",
-    415: "unsupported_format",
-    500: "internal_error",
-}
-
-_UNEXPECTED = "Something went wrong on the server. Try again, or try another image."
 
 _logger = logging.getLogger(__name__)
 
 
-class ApiError(Exception):
-    """A request that is refused, with its status, a code for programs and a text for people.
+@dataclass(frozen=True)
+class ErrorCode:
+    """What a code means.
 
-    `details` are further fields of the answer.
+    Attributes:
+        status: of the answer.
+        meaning: a sentence; the answer's text where nothing better is known.
+        retry_after: seconds after which the request may be sent again, if that helps.
+    """
+
+    status: int
+    meaning: str
+    retry_after: int | None = None
+
+
+# The first code of a status is also what that status alone means.
+CODES = {
+    "bad_request": ErrorCode(400, "The request cannot be read."),
+    "no_file": ErrorCode(400, "No image came with the request."),
+    "empty_file": ErrorCode(400, "The file is empty. Choose another one."),
+    "unreadable_image": ErrorCode(400, "The image is damaged, or too small to be a film."),
+    "bad_base64": ErrorCode(400, "The image in JSON is not strict base64."),
+    "bad_option": ErrorCode(400, "An option has a value that it cannot have."),
+    "unknown_class": ErrorCode(400, "The model does not know this class."),
+    "unauthorized": ErrorCode(401, "The server asks for a key, and none or a wrong one came."),
+    "cross_origin": ErrorCode(403, "Images are taken from this server's own page only."),
+    "not_found": ErrorCode(404, "There is nothing at this address."),
+    "method_not_allowed": ErrorCode(405, "The address does not take this method."),
+    "request_timeout": ErrorCode(408, "The request took too long to arrive."),
+    "upload_too_large": ErrorCode(413, "The file or the request has too many bytes."),
+    "image_too_large": ErrorCode(413, "The image has too many pixels."),
+    "too_many_files": ErrorCode(413, "The batch has too many files."),
+    "unsupported_format": ErrorCode(415, "The data is not an image of a supported format."),
+    "unsupported_dicom": ErrorCode(
+        415, "The DICOM file is no single grey radiograph, or cannot be read."
+    ),
+    "unsupported_media_type": ErrorCode(415, "The content type holds no image."),
+    "not_a_chest_xray": ErrorCode(422, "The image does not look like a frontal chest X-ray."),
+    "rate_limited": ErrorCode(429, "The client sends more than the operator allows."),
+    "headers_too_long": ErrorCode(431, "The headers of the request are too long."),
+    "internal_error": ErrorCode(
+        500, "Something went wrong on the server. Try again, or try another image."
+    ),
+    "busy": ErrorCode(503, "Too many images are waiting. Try again in a moment.", 1),
+    "timeout": ErrorCode(
+        503, "The image took too long. Try again in a moment, or scale it down first.", 5
+    ),
+    "model_not_ready": ErrorCode(503, "The model is not ready yet. Try again in a moment.", 5),
+    "storage_full": ErrorCode(507, "This server has no room for another image. Tell its operator."),
+}
+
+
+def code_of_status(status: int) -> str:
+    """Return the code of an error of which only the status is known."""
+    return next(
+        (code for code, entry in CODES.items() if entry.status == status),
+        "bad_request" if status < 500 else "internal_error",
+    )
+
+
+class ApiError(Exception):
+    """A request that fails in a documented way.
+
+    Args:
+        code: for programs, one of `CODES`.
+        message: for people; by default the meaning of the code.
+        headers: of the answer.
+        details: further fields of the answer.
     """
 
     def __init__(
         self,
-        status: int,
         code: str,
-        message: str,
+        message: str = "",
+        *,
         headers: Mapping[str, str] | None = None,
         details: Mapping[str, Any] | None = None,
     ) -> None:
-        """Keep what the answer will hold."""
-        super().__init__(message)
-        self.status, self.code, self.message = status, code, message
-        self.headers = headers or {}
+        entry = CODES[code]
+        self.code, self.status = code, entry.status
+        self.message = message or entry.meaning
+        retry = {"Retry-After": str(entry.retry_after)} if entry.retry_after else {}
+        self.headers = {**retry, **(headers or {})}
         self.details = details or {}
+        super().__init__(self.message)
 
     @property
     def body(self) -> dict[str, Any]:
-        """What the answer says, as plain data."""
+        """The answer as plain data."""
         return {"success": False, "error": self.message, "code": self.code, **self.details}
+
+    @property
+    def text(self) -> str:
+        """The answer as JSON; also for where there is no application."""
+        return json.dumps(self.body)
 
 
 def upload_too_large(max_bytes: int) -> ApiError:
-    """Refuse a request with too many bytes."""
+    """Return the refusal of a request with too many bytes."""
     limit = max_bytes / 1024**2
     return ApiError(
-        413,
         "upload_too_large",
         f"The upload is too large: a file may have up to {limit:.3g} MB, and all that is sent at "
         "once a third more.",
     )
 
 
-def error_body(code: str, message: str) -> str:
-    """Return the JSON that an error answers with where there is no application."""
-    return json.dumps(ApiError(0, code, message).body, sort_keys=False)
-
-
 def as_api_error(error: Exception) -> ApiError:
-    """Turn whatever went wrong with an image into one of the documented refusals."""
+    """Turn whatever went wrong with an image into one of the documented errors."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, ImageError):
-        return ApiError(_IMAGE_STATUS.get(error.code, 400), error.code, str(error))
-    if type(error) in _OVERLOADS:
-        code, message, seconds = _OVERLOADS[type(error)]
-        return ApiError(503, code, message, {"Retry-After": str(seconds)})
+        return ApiError(error.code, str(error))
     # Only the place is logged: the words of an exception may quote the upload.
     place = "".join(traceback.format_tb(error.__traceback__))
     _logger.error("unexpected %s in %s\n%s", type(error).__name__, request.endpoint, place)
-    return ApiError(500, "internal_error", _UNEXPECTED)
+    return ApiError("internal_error")
 
 
 def register(app: Flask, config: WebConfig) -> None:
     """Let every kind of failure end in one of the documented answers."""
 
-    def refuse_body(_: RequestEntityTooLarge) -> Response:
+    @app.errorhandler(ApiError)
+    @app.errorhandler(ImageError)
+    def answer_known(error: Exception) -> Response:
+        return _answer(as_api_error(error))
+
+    @app.errorhandler(RequestEntityTooLarge)
+    def answer_large_body(_: Exception) -> Response:
         return _answer(upload_too_large(config.max_bytes))
 
-    for kind in (ApiError, ImageError, *_OVERLOADS):
-        app.register_error_handler(kind, _answer)
-    app.register_error_handler(RequestEntityTooLarge, refuse_body)
-    app.register_error_handler(ClientDisconnected, _answer_broken_upload)
-    app.register_error_handler(HTTPException, _answer_http_error)
-    app.register_error_handler(Exception, _answer_unexpected)
+    @app.errorhandler(ClientDisconnected)
+    def answer_broken_upload(_: Exception) -> Response:
+        return _answer(ApiError("bad_request", "The upload did not arrive in full. Try again."))
+
+    @app.errorhandler(HTTPException)
+    def answer_http_error(error: HTTPException) -> Response:
+        code = code_of_status(error.code or 500)
+        message = "" if error.code == 404 else error.description or ""
+        headers = {name: value for name, value in error.get_headers() if name != "Content-Type"}
+        return _answer_anyone(ApiError(code, message, headers=headers), error.name)
+
+    @app.errorhandler(Exception)
+    def answer_unexpected(error: Exception) -> Response:
+        return _answer_anyone(as_api_error(error), "Something went wrong")
 
 
-def _answer(error: Exception) -> Response:
-    refusal = as_api_error(error)
-    g.error_code = refusal.code  # for the log and the metrics
-    body = json.dumps(refusal.body, sort_keys=False)
-    answer = Response(body, refusal.status, mimetype="application/json")
-    answer.headers.update(refusal.headers)
-    return answer
+def _answer(error: ApiError) -> Response:
+    g.error_code = error.code  # for the log and the metrics
+    return Response(error.text, error.status, error.headers, mimetype="application/json")
 
 
-def _answer_broken_upload(_: ClientDisconnected) -> Response:
-    return _answer(ApiError(400, "bad_request", "The upload did not arrive in full. Try again."))
-
-
-def _answer_http_error(error: HTTPException) -> Response:
-    status = error.code or 500
-    message = {404: "There is nothing at this address."}.get(status, error.description or "")
-    headers = {name: value for name, value in error.get_headers() if name != "Content-Type"}
-    if _wants_json():
-        return _answer(ApiError(status, _HTTP_CODES.get(status, "http_error"), message, headers))
-    page = render_template("error.html", title=error.name, message=message)
-    return Response(page, status, headers)
-
-
-def _answer_unexpected(error: Exception) -> Response:
-    refusal = as_api_error(error)
-    if _wants_json():
-        return _answer(refusal)
-    page = render_template("error.html", title="Something went wrong", message=refusal.message)
-    return Response(page, refusal.status)
-
-
-def _wants_json() -> bool:
+def _answer_anyone(error: ApiError, title: str) -> Response:
+    """Answer a program with JSON, and a person with a page."""
     kinds = ("text/html", "application/json")
     asked = request.accept_mimetypes.best_match(kinds, default="text/html")
-    return request.path.startswith(_FOR_PROGRAMS) or asked == "application/json"
+    if request.path.startswith(_FOR_PROGRAMS) or asked == "application/json":
+        return _answer(error)
+    page = render_template("error.html", title=title, message=error.message)
+    return Response(page, error.status, error.headers)

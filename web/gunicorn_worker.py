@@ -16,10 +16,9 @@ from types import FrameType
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
 
-from web.config import WebConfig
-from web.metrics import SHARED_FOLDER
+from web.config import StartError, WebConfig
+from web.monitoring import SHARED_FOLDER
 from web.server import Server
-from web.service import StartError
 
 
 class WaitressWorker(Worker):  # type: ignore[misc]

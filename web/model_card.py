@@ -1,30 +1,47 @@
-"""The model card (Mitchell et al., FAT* 2019) as data, from what the checkpoint tells of itself."""
+"""The model card (Mitchell et al., FAT* 2019) as data, from what the checkpoint tells of itself.
+
+For the page that shows it, the curves of the training become coordinates of an SVG.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from resformer.evaluation.card import INTENDED_USE, LIMITATIONS
 from resformer.evaluation.lineage import tell_stages
+from resformer.evaluation.tables import AREAS
 from web.config import WebConfig
 from web.service import ModelService
 
 if TYPE_CHECKING:
     from resformer.model import ResFormerConfig
 
+CHART_WIDTH, CHART_HEIGHT = 360, 220
+_LEFT, _RIGHT, _TOP, _BOTTOM = 42, 10, 12, 28
+_TICKS = 4
+_HEADLINES = {
+    "accuracy": "Accuracy",
+    "macro_f1": "Macro F1",
+    "macro_recall": "Macro recall (sensitivity)",
+    "macro_specificity": "Macro specificity",
+    "macro_auc": "Macro AUC",
+    "expected_calibration_error": "Expected calibration error",
+}
+_HEAT_LEVELS = 5
+
 
 def build_card(service: ModelService, config: WebConfig) -> dict[str, Any]:
     """Describe the loaded model.
 
     Raises:
-        ModelNotReadyError: if the model is not loaded.
+        ApiError: `model_not_ready`, before the model is loaded.
     """
     checkpoint = service.checkpoint
     *earlier, training = tell_stages(checkpoint.training)
     card = {
-        **dataclasses.asdict(service.identity),
+        **service.identity,
         "classes": list(checkpoint.class_names),
         "parameters": _count_parameters(checkpoint.model_config),
         "input": checkpoint.input_spec.to_dict(),
@@ -46,6 +63,112 @@ def build_card(service: ModelService, config: WebConfig) -> dict[str, Any]:
     }
     plain: dict[str, Any] = _without_infinities(card)
     return plain
+
+
+def view_card(card: dict[str, Any]) -> dict[str, Any]:
+    """Return what the model page shows of a card."""
+    averaged = [training for training in card["earlier_trainings"] if training["averaged"]]
+    report = card["metrics"].get("test") or card["metrics"].get("validation")
+    return {
+        "card": card,
+        "report": report,
+        "split": "test" if card["metrics"].get("test") else "validation",
+        "kept": card["metrics"].get("report", {}),
+        "areas": AREAS,
+        "headlines": _HEADLINES,
+        "confusion": _shade(report["confusion_matrix"]) if report else [],
+        "averaged": len(averaged),
+        "trainings": [_view_training(training) for training in averaged or [card["training"]]],
+        "chart_size": (CHART_WIDTH, CHART_HEIGHT),
+    }
+
+
+def _view_training(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the charts and the settings of a training."""
+    history, best = training.get("history") or [], training.get("best_epoch")
+    losses = {"Training": "train_loss", "Validation": "validation_loss"}
+    scores = {"Accuracy": "validation_accuracy", "Macro F1": "validation_macro_f1"}
+    drawn = (
+        draw_history(history, "Loss", losses, best),
+        draw_history(history, "On the validation films", scores, best),
+    )
+    return {
+        "charts": [chart for chart in drawn if chart],
+        "settings": training.get("config", {}),
+    }
+
+
+def _shade(matrix: list[list[int]]) -> list[list[tuple[int, float | None, int]]]:
+    """Return count, share of its row and level of shading for every cell."""
+    return [
+        [
+            (count, count / total if total else None, round(_HEAT_LEVELS * count / (total or 1)))
+            for count in row
+        ]
+        for row in matrix
+        for total in [sum(row)]
+    ]
+
+
+def draw_history(
+    history: Sequence[Mapping[str, Any]],
+    title: str,
+    keys: Mapping[str, str],
+    best_epoch: int | None = None,
+) -> dict[str, Any] | None:
+    """Place the curves of a training in a box of `CHART_WIDTH` x `CHART_HEIGHT`.
+
+    Args:
+        history: one entry for each epoch, in order.
+        title: of the chart.
+        keys: the entries' keys by the names of the curves.
+        best_epoch: the epoch that was kept, from 1.
+
+    Returns:
+        `curves`, points of an SVG's `polyline` by name; `epochs` and `values`, the labels of the
+        ticks by their position; `mark`, the position of the best epoch. None without any curve.
+    """
+    series = {
+        name: [
+            (epoch, value)
+            for epoch, entry in enumerate(history, start=1)
+            if isinstance(value := entry.get(key), int | float) and math.isfinite(value)
+        ]
+        for name, key in keys.items()
+    }
+    known = [value for points in series.values() for _, value in points]
+    last = len(history)
+    if last < 2 or not known:
+        return None
+    steps = _nice_steps(min(known), max(known))
+
+    def across(epoch: float) -> float:
+        return round(_LEFT + (epoch - 1) / (last - 1) * (CHART_WIDTH - _RIGHT - _LEFT), 1)
+
+    def up(value: float) -> float:
+        share = (value - steps[0]) / (steps[-1] - steps[0])
+        return round(CHART_HEIGHT - _BOTTOM - share * (CHART_HEIGHT - _BOTTOM - _TOP), 1)
+
+    return {
+        "title": title,
+        "curves": {
+            name: " ".join(f"{across(epoch)},{up(value)}" for epoch, value in points)
+            for name, points in series.items()
+            if points
+        },
+        "epochs": {across(epoch): str(epoch) for epoch in sorted({1, (last + 1) // 2, last})},
+        "values": {up(step): f"{step:g}" for step in steps},
+        "mark": across(best_epoch) if best_epoch else None,
+    }
+
+
+def _nice_steps(low: float, high: float) -> list[float]:
+    """Round steps of 1, 2 or 5 times a power of ten that enclose a range."""
+    span = (high - low) or abs(high) or 1.0
+    magnitude = 10.0 ** math.floor(math.log10(span / _TICKS))
+    step = next(f * magnitude for f in (1, 2, 5, 10) if f * magnitude * _TICKS >= span)
+    first, last = math.floor(low / step), math.ceil(high / step)
+    return [round(number * step, 10) for number in range(first, max(last, first + 1) + 1)]
 
 
 def _count_parameters(network: ResFormerConfig) -> int:

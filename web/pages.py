@@ -1,35 +1,26 @@
-"""The pages that people see."""
+"""The pages that people see, and the descriptions of model and API that programs read."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import re
 from typing import Any
 
 import numpy as np
-from flask import Blueprint, Response, render_template
+from flask import Blueprint, Response, jsonify, render_template
+from markupsafe import Markup, escape
 
 from resformer import __version__
-from resformer.evaluation.tables import AREAS
 from resformer.images import IMAGE_SUFFIXES
-from web import charts
 from web.config import WebConfig
-from web.contract import build_document
-from web.contract.errors import documented_codes
-from web.contract.reading import read_document
-from web.model_card import build_card
+from web.errors import CODES
+from web.model_card import build_card, view_card
+from web.openapi import build_document
 from web.service import ModelService
 
 # A browser offers only these; files of other names can be dropped.
 _DICOM_SUFFIXES = (".dcm", ".dicom", "application/dicom")
-_HEADLINES = {
-    "accuracy": "Accuracy",
-    "macro_f1": "Macro F1",
-    "macro_recall": "Macro recall (sensitivity)",
-    "macro_specificity": "Macro specificity",
-    "macro_auc": "Macro AUC",
-    "expected_calibration_error": "Expected calibration error",
-}
-_HEAT_LEVELS = 5
+_CODE = re.compile(r"`([^`]+)`")
 
 
 def display_name(class_name: str) -> str:
@@ -43,7 +34,7 @@ def percent(share: float | None) -> str:
 
 
 def create_blueprint(config: WebConfig, service: ModelService) -> Blueprint:
-    """Return the routes that answer with a page."""
+    """Return the pages, `/model` and `/openapi.json`."""
     blueprint = Blueprint("pages", __name__)
     blueprint.add_app_template_filter(display_name)
     blueprint.add_app_template_filter(percent)
@@ -65,6 +56,10 @@ def create_blueprint(config: WebConfig, service: ModelService) -> Blueprint:
             scale=_colour_scale(),
         )
 
+    @blueprint.get("/model")
+    def model() -> Response:
+        return jsonify(build_card(service, config))
+
     @blueprint.get("/about")
     def about() -> Response | str:
         if not service.class_names:
@@ -74,12 +69,16 @@ def create_blueprint(config: WebConfig, service: ModelService) -> Blueprint:
                 message="Come back in a moment.",
             )
             return Response(page, 503, {"Retry-After": "5"})
-        return render_template("about.html", **_view(build_card(service, config)))
+        return render_template("about.html", **view_card(build_card(service, config)))
+
+    @blueprint.get("/openapi.json")
+    def openapi() -> Response:
+        return jsonify(build_document(service.class_names, config))
 
     @blueprint.get("/docs")
     def docs() -> str:
         document = build_document(service.class_names, config)
-        return render_template("docs.html", **read_document(document, documented_codes(config)))
+        return render_template("docs.html", **_view_document(document))
 
     return blueprint
 
@@ -93,46 +92,112 @@ def _colour_scale() -> list[str]:
     return [f"#{bytes(colour).hex()}" for colour in inferno(levels)[0]]
 
 
-def _view(card: dict[str, Any]) -> dict[str, Any]:
-    """Return what the model page shows of a card."""
-    averaged = [training for training in card["earlier_trainings"] if training["averaged"]]
-    report = card["metrics"].get("test") or card["metrics"].get("validation")
+def _view_document(document: dict[str, Any]) -> dict[str, Any]:
+    """Return what the page of the API shows: references followed, types in words."""
+    schemas = document["components"]["schemas"]
     return {
-        "card": card,
-        "report": report,
-        "split": "test" if card["metrics"].get("test") else "validation",
-        "kept": card["metrics"].get("report", {}),
-        "areas": AREAS,
-        "headlines": _HEADLINES,
-        "confusion": _shade(report["confusion_matrix"]) if report else [],
-        "averaged": len(averaged),
-        "trainings": [_view_training(training) for training in averaged or [card["training"]]],
-        "chart_size": (charts.WIDTH, charts.HEIGHT),
+        "info": document["info"] | {"description": _in_words(document["info"]["description"])},
+        "tags": document["tags"],
+        "operations": [
+            _operation(path, method, operation, schemas)
+            for path, methods in document["paths"].items()
+            for method, operation in methods.items()
+        ],
+        "refusals": [
+            (CODES[code].status, code, CODES[code].meaning)
+            for code in schemas["Error"]["properties"]["code"]["enum"]
+        ],
+        "schemas": [
+            {
+                "name": name,
+                "description": _in_words(schema.get("description", "")),
+                "rows": _rows(schema, schemas),
+                "example": json.dumps(schema["examples"][0], indent=2, ensure_ascii=False)
+                if "examples" in schema
+                else "",
+            }
+            for name, schema in schemas.items()
+            if "properties" in schema
+        ],
     }
 
 
-def _view_training(training: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the charts and the settings of a training."""
-    history, best = training.get("history") or [], training.get("best_epoch")
-    losses = {"Training": "train_loss", "Validation": "validation_loss"}
-    scores = {"Accuracy": "validation_accuracy", "Macro F1": "validation_macro_f1"}
-    drawn = (
-        charts.draw_history(history, "Loss", losses, best),
-        charts.draw_history(history, "On the validation films", scores, best),
-    )
+def _in_words(text: str) -> Markup:
+    """Return text with what stands between backticks as code."""
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))
+
+
+def _type_in_words(schema: dict[str, Any], schemas: dict[str, Any]) -> Markup:
+    """Return the type of a value, with a link to the object that it refers to."""
+    if name := _target(schema):
+        if "properties" not in schemas[name]:
+            return _type_in_words(schemas[name], schemas)
+        return Markup('<a href="#schema-{0}">{0}</a>').format(name)
+    if "title" in schema:
+        return escape(schema["title"])
+    if "const" in schema or "enum" in schema:
+        values = schema.get("enum") or [schema["const"]]
+        return Markup(", ").join(Markup("<code>{}</code>").format(json.dumps(v)) for v in values)
+    if "anyOf" in schema:
+        return Markup(" or ").join(_type_in_words(part, schemas) for part in schema["anyOf"])
+    kind = schema.get("format") or schema.get("contentEncoding") or schema.get("type", "any value")
+    if kind == "array":
+        return Markup("list of ") + _type_in_words(schema["items"], schemas)
+    return escape(kind)
+
+
+def _operation(
+    path: str, method: str, operation: dict[str, Any], schemas: dict[str, Any]
+) -> dict[str, Any]:
+    bodies = operation.get("requestBody", {}).get("content", {})
+    shown = {
+        kind: schemas[_target(b["schema"])] for kind, b in bodies.items() if _target(b["schema"])
+    }
+    responses = operation["responses"]
+    kind, content = next(iter(responses["200"]["content"].items()))
+    options = {parameter["name"] for parameter in operation.get("parameters", [])}
     return {
-        "charts": [chart for chart in drawn if chart],
-        "settings": training.get("config", {}),
+        "tag": operation["tags"][0],
+        "id": operation["operationId"],
+        "method": method.upper(),
+        "path": path,
+        "summary": operation["summary"],
+        "description": _in_words(operation.get("description", "")),
+        "parameters": [
+            (p["name"], _type_in_words(p["schema"], schemas), _in_words(p["description"]))
+            for p in operation.get("parameters", [])
+        ],
+        "bodies": [
+            (kind, [row for row in _rows(schema, schemas) if row[0] not in options])
+            for kind, schema in shown.items()
+        ],
+        "raw_types": [kind for kind in bodies if kind not in shown],
+        "answer": (
+            _type_in_words(content["schema"], schemas) if "$ref" in content["schema"] else "",
+            kind,
+        ),
+        "meaning": _in_words(responses["200"]["description"]),
+        "refusals": sorted(status for status in responses if status != "200"),
+        "samples": operation.get("x-codeSamples", []),
     }
 
 
-def _shade(matrix: list[list[int]]) -> list[list[tuple[int, float | None, int]]]:
-    """Return count, share of its row and level of shading for every cell."""
+def _rows(
+    schema: dict[str, Any], schemas: dict[str, Any]
+) -> list[tuple[str, bool, Markup, Markup]]:
+    """Return name, necessity, type and meaning of every property."""
+    needed = schema.get("required", [])
     return [
-        [
-            (count, count / total if total else None, round(_HEAT_LEVELS * count / (total or 1)))
-            for count in row
-        ]
-        for row in matrix
-        for total in [sum(row)]
+        (name, name in needed, _type_in_words(part, schemas), _meaning(part, schemas))
+        for name, part in schema.get("properties", {}).items()
     ]
+
+
+def _meaning(schema: dict[str, Any], schemas: dict[str, Any]) -> Markup:
+    target = schemas.get(_target(schema), {})
+    return _in_words(schema.get("description") or target.get("description", ""))
+
+
+def _target(schema: dict[str, Any]) -> str:
+    """Return the name of the schema that another one refers to; empty if it refers to none."""
+    return str(schema.get("$ref", "")).rpartition("/")[2]

@@ -1,23 +1,34 @@
-"""Headers that keep the page to itself: own scripts and styles only, no framing, no sniffing."""
+"""Who may ask and how often, and the headers that keep the page to itself.
+
+The API key and the rate limit are off by default.
+"""
 
 from __future__ import annotations
 
-from flask import Flask, Response
+import hmac
+import math
+import time
+from typing import NoReturn
 
-_CONTENT_SECURITY_POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self' data: blob:",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-    )
-)
+from flask import Flask, Response, request
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from web.config import StartError, WebConfig
+from web.errors import API_PREFIXES, ApiError
+
 HEADERS = {
-    "Content-Security-Policy": _CONTENT_SECURITY_POLICY,
+    "Content-Security-Policy": "; ".join(
+        (
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            "img-src 'self' data: blob:",
+            "connect-src 'self'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+        )
+    ),
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
@@ -25,13 +36,81 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
+_KEY_PREFIXES = (*API_PREFIXES, "/metrics")
 
 
-def register(app: Flask) -> None:
-    """Send the headers with every answer; answers about a person's image are never cached."""
+def register(app: Flask, config: WebConfig) -> None:
+    """Put the configured checks in front of the application, and the headers behind it.
+
+    Raises:
+        StartError: if the rate limit cannot be read.
+    """
+    if config.proxies:
+        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
+            app.wsgi_app, x_for=config.proxies, x_proto=config.proxies
+        )
+    if config.rate_limit:
+        _limit_rate(app, config.rate_limit)  # first, so that guessing keys is limited too
+    if config.api_key:
+        _ask_for_key(app, config.api_key.encode())
 
     @app.after_request
     def add_headers(response: Response) -> Response:
         response.headers.update(HEADERS)
         response.headers.setdefault("Cache-Control", "no-store")
         return response
+
+
+def _ask_for_key(app: Flask, key: bytes) -> None:
+    @app.before_request
+    def check_key() -> None:
+        if request.path.startswith(_KEY_PREFIXES) and not _has_key(key):
+            raise ApiError(
+                "unauthorized",
+                "This server asks for a key. Ask its operator for one, and send it as "
+                "“Authorization: Bearer KEY” or as “X-API-Key: KEY”.",
+                headers={"WWW-Authenticate": 'Bearer realm="resformer"'},
+            )
+
+
+def _has_key(key: bytes) -> bool:
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    given = [request.headers.get("X-API-Key", "")]
+    if scheme.lower() == "bearer":
+        given.append(token.strip())
+    # Bytes, because a comparison in constant time takes no other text than ASCII.
+    return any(hmac.compare_digest(text.encode(), key) for text in given)
+
+
+def _limit_rate(app: Flask, rate: str) -> None:
+    # Imported only where it is switched on: it is off by default.
+    from flask_limiter import Limiter, RequestLimit
+    from flask_limiter.util import get_remote_address
+    from limits import parse_many
+
+    try:
+        parse_many(rate)
+    except ValueError:
+        raise StartError(
+            f"cannot read the rate limit {rate!r}: write it like 60/minute or 5 per second"
+        ) from None
+
+    def refuse(limit: RequestLimit) -> NoReturn:
+        seconds = max(1, math.ceil(limit.reset_at - time.time()))
+        raise ApiError(
+            "rate_limited",
+            f"Too many requests. Try again in {seconds} s.",
+            headers={"Retry-After": str(seconds)},
+        )
+
+    limiter = Limiter(
+        get_remote_address,
+        app=app,
+        application_limits=[rate],
+        storage_uri="memory://",
+        on_breach=refuse,
+    )
+
+    @limiter.request_filter
+    def is_free() -> bool:
+        return not request.path.startswith(API_PREFIXES)

@@ -1,4 +1,11 @@
-"""Serves the application with Waitress, a production WSGI server that runs on every system."""
+"""Serve the application with Waitress, a production WSGI server that runs on every system.
+
+Waitress receives requests in its event loop, so that a slow client costs no thread. Three bounds
+are missing there and added here: on the whole time that a request takes to arrive and an answer
+to leave (Waitress only closes connections that are silent), on the memory of all requests that
+are arriving, and on the length of the lines between chunks. What it refuses itself is answered in
+the application's words.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +15,32 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from http import HTTPStatus
 from types import FrameType
 from typing import Any
 
 import waitress
 from flask import Flask
 from waitress import wasyncore
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser
 from waitress.server import BaseWSGIServer
+from waitress.task import ErrorTask
+from waitress.utilities import BadRequest
 
-from web.channel import Channel
-from web.config import WebConfig
-from web.service import StartError
+from web.config import StartError, WebConfig
+from web.errors import ApiError, code_of_status
+from web.security import HEADERS
 
 _LOOPBACK = ("127.", "::1", "localhost")
 _MAX_CONNECTIONS = 400
 _MAX_HEADER_BYTES = 32 * 1024
 _RECEIVE_BYTES = 64 * 1024
+_MAX_CHUNK_LINE = 8192
+# Requests of the largest size that may be in memory at the same time.
+_LARGEST_REQUESTS = 16
+_LINGER_SECONDS = 5
 
 _logger = logging.getLogger(__name__)
 
@@ -145,3 +162,137 @@ def serve(app: Flask, config: WebConfig) -> None:
     _logger.info("stopping: finishing what has begun")
     server.finish(config.stop_limit)
     _logger.info("stopped")
+
+
+class _Refusal:
+    """Stands where Waitress keeps what is wrong with a request."""
+
+    def __init__(self, status: int) -> None:
+        # Waitress calls a transfer coding that nobody has "not implemented".
+        self.error = ApiError(code_of_status(400 if status == 501 else status))
+
+    def to_response(self, _: str | None = None) -> tuple[str, list[tuple[str, str]], bytes]:
+        error = self.error
+        headers = {"Content-Type": "application/json", **HEADERS, **error.headers}
+        details = {"status": error.status, "code": error.code}
+        _logger.info("refused before the application", extra={"details": details})
+        line = f"{error.status} {HTTPStatus(error.status).phrase}"
+        return line, list(headers.items()), error.text.encode()
+
+
+class _RefusalTask(ErrorTask):  # type: ignore[misc]
+    def __init__(self, channel: Any, request: Any) -> None:
+        if not isinstance(request.error, _Refusal):
+            request.error = _Refusal(request.error.code)
+        channel.is_refusing = True
+        super().__init__(channel, request)
+
+
+class _Parser(HTTPRequestParser):  # type: ignore[misc]
+    """Waitress gathers a chunk's line and the trailer without a bound, in quadratic time.
+
+    It also keeps the body of a refused request until there is a thread for the answer, and asks
+    for the body of one that it has refused by its headers.
+    """
+
+    completed: bool
+    body_rcv: Any
+
+    def received(self, data: bytes) -> int:
+        consumed: int = super().received(data)
+        lines = self.body_rcv if self.chunked else None
+        if lines is not None and len(lines.control_line) + len(lines.trailer) > _MAX_CHUNK_LINE:
+            self.error = BadRequest("chunk line too long")
+        if self.error:
+            self.refuse(self.error)
+        return consumed
+
+    def refuse(self, error: Any) -> None:
+        """Take in nothing more, and let go of what came."""
+        self.close()
+        self.error, self.completed, self.expect_continue = error, True, False
+        self.body_rcv, self.body_bytes_received = None, 0
+
+
+class Channel(HTTPChannel):  # type: ignore[misc]
+    """The connection of one client; `adj.channel_timeout` bounds each direction, in seconds."""
+
+    parser_class = _Parser
+    error_task_class = _RefusalTask
+    request: Any
+    close_when_flushed: bool
+    is_refusing = False
+    _is_lingering = False
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._transfer: object = None
+        self._begun = 0.0
+
+    def received(self, data: bytes) -> bool:
+        """Take in what has arrived, unless it is refused or there is no memory left for it."""
+        if self._is_lingering:
+            return False
+        taken: bool = super().received(data)
+        if self.request is not None and self.request.body_bytes_received > self.adj.recv_bytes:
+            held = sum(channel.held_bytes for channel in list(self.server.active_channels.values()))
+            if held > _LARGEST_REQUESTS * self.adj.max_request_body_size:
+                self._refuse(503)
+        return taken
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of bodies that are arriving or wait for their answer."""
+        bodies = [*self.requests, self.request] if self.request else self.requests
+        return sum(body.body_bytes_received for body in bodies)
+
+    def readable(self) -> bool:
+        """Keep the time; the event loop asks this at least once a second."""
+        transfer = self._current_transfer()
+        now = time.monotonic()
+        if transfer is not self._transfer:
+            self._transfer, self._begun = transfer, now
+        elif transfer is not None and now - self._begun > self._limit():
+            if transfer is self.request:
+                self._refuse(408)
+            else:
+                self.will_close = True
+        wanted: bool = super().readable()
+        return wanted
+
+    def handle_write(self) -> None:
+        """Send, and after a refusal listen on for a while.
+
+        To close while a client still sends would make its system drop the answer unread.
+        """
+        if not (self.is_refusing and self.close_when_flushed):
+            super().handle_write()
+            return
+        self._flush_exception(self._flush_some)
+        if not self.total_outbufs_len:
+            self.close_when_flushed = False
+            self._is_lingering = True
+            with suppress(OSError):
+                self.socket.shutdown(socket.SHUT_WR)
+
+    def is_idle(self) -> bool:
+        """Whether nothing that has begun is unfinished here."""
+        return not (self.requests or self.request or self.total_outbufs_len)
+
+    def _current_transfer(self) -> object:
+        if self.requests:
+            return None  # the application has its own time limit
+        if self._is_lingering:
+            return self.socket
+        return self.outbufs if self.total_outbufs_len else self.request
+
+    def _limit(self) -> float:
+        return _LINGER_SECONDS if self._is_lingering else float(self.adj.channel_timeout)
+
+    def _refuse(self, status: int) -> None:
+        with self.requests_lock:
+            request, self.request = self.request, None
+            request.refuse(_Refusal(status))
+            self.requests.append(request)
+            if len(self.requests) == 1:
+                self.server.add_task(self)

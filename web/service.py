@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import logging
 import textwrap
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from resformer.images import preview_size
-from web.micro_batch import MicroBatcher
+from web.config import StartError
+from web.errors import ApiError
 
 if TYPE_CHECKING:
     from resformer.checkpoint import Checkpoint
@@ -24,31 +24,10 @@ MODEL_NAME = "Identity-Mapping ResFormer"
 _logger = logging.getLogger(__name__)
 
 
-class StartError(RuntimeError):
-    """The application cannot start; the message is one line for the operator."""
-
-
-class ModelNotReadyError(RuntimeError):
-    """A prediction was asked for before the model was loaded."""
-
-
-@dataclass(frozen=True)
-class ModelIdentity:
-    """Which model answers.
-
-    Attributes:
-        name: of the network.
-        version: of the package that trained it.
-        sha256: of the checkpoint file.
-    """
-
-    name: str
-    version: str
-    sha256: str
-
-
 class ModelService:
     """Loads a checkpoint once and answers from any thread.
+
+    Whatever needs the model raises `ApiError` with the code `model_not_ready` before it is loaded.
 
     Args:
         model_path: the checkpoint.
@@ -61,7 +40,6 @@ class ModelService:
         self._device = device
         self._backend = backend
         self._predictor: Predictor | None = None
-        self._batcher: MicroBatcher[NDArray[np.uint8], Prediction] | None = None
         self._sha256 = ""
 
     def load(self) -> None:
@@ -81,7 +59,6 @@ class ModelService:
         with self._model_path.open("rb") as file:
             self._sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         predictor.predict([np.zeros((64, 64), dtype=np.uint8)])
-        self._batcher = MicroBatcher(predictor.predict)
         self._predictor = predictor
         classes = ", ".join(predictor.class_names)
         _logger.info("model loaded, run by %s: %s", predictor.backend, classes)
@@ -92,62 +69,65 @@ class ModelService:
         return self._predictor.class_names if self._predictor else ()
 
     @property
-    def identity(self) -> ModelIdentity:
-        """Which model it is.
-
-        Raises:
-            ModelNotReadyError: if the model is not loaded.
-        """
+    def identity(self) -> dict[str, str]:
+        """Name of the network, version of the package that trained it, hash of the checkpoint."""
         version = self.checkpoint.versions.get("resformer", "unknown")
-        return ModelIdentity(MODEL_NAME, version, self._sha256)
+        return {"name": MODEL_NAME, "version": version, "sha256": self._sha256}
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """The model as it was stored.
-
-        Raises:
-            ModelNotReadyError: if the model is not loaded.
-        """
+        """The model as it was stored."""
         return self._loaded().checkpoint
 
-    def predict(self, pixels: NDArray[np.uint8]) -> Prediction:
-        """Classify one decoded image `(H, W)`, together with others that wait for it.
+    def check_class(self, name: str) -> None:
+        """Refuse a class that the model does not know.
 
         Raises:
-            ModelNotReadyError: if the model is not loaded.
+            ApiError: `unknown_class`, with the names of its classes.
         """
-        if self._batcher is None:
-            raise ModelNotReadyError
-        return self._batcher.run(pixels)
+        known = self._loaded().class_names
+        if name not in known:
+            raise ApiError(
+                "unknown_class",
+                f"The model does not know this class. It knows: {', '.join(known)}.",
+            )
 
-    def explain(self, pixels: NDArray[np.uint8], class_name: str, *, max_side: int) -> bytes:
-        """Draw where on an image `(H, W)` the evidence for a class lies.
+    def predict(self, films: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
+        """Classify decoded images `(H, W)` of any sizes, in one batch."""
+        return self._loaded().predict(films)
+
+    def shrink(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return an image at the size at which `explain` looks at it."""
+        from resformer.transforms import resize_pixels
+
+        return resize_pixels(pixels, self.checkpoint.input_spec.size)
+
+    def explain(self, pixels: NDArray[np.uint8], class_name: str, size: tuple[int, int]) -> bytes:
+        """Draw where on an image the evidence for a class lies.
 
         Args:
-            pixels: the decoded image.
+            pixels: the image `(H, W)`, whole or shrunk.
             class_name: any class of the model.
-            max_side: of the preview that the picture is to lie on, in pixels.
+            size: width and height of the picture.
 
         Returns:
-            a transparent PNG of the preview's size.
+            a transparent PNG.
 
         Raises:
-            ModelNotReadyError: if the model is not loaded.
             ValueError: if the model does not know the class.
         """
         from resformer.explanation import encode_overlay, evidence_map
 
-        evidence = evidence_map(self._loaded(), pixels, class_name)
-        return encode_overlay(evidence, preview_size(pixels.shape, max_side=max_side))
+        return encode_overlay(evidence_map(self._loaded(), pixels, class_name), size)
 
     @staticmethod
     def outline(prediction: Prediction) -> list[list[list[float]]]:
-        """Trace the lungs that the model found; see :func:`resformer.explanation.trace_lungs`."""
+        """Trace the lungs that the model found; see `resformer.explanation.trace_lungs`."""
         from resformer.explanation import trace_lungs
 
         return [] if prediction.lungs is None else trace_lungs(prediction.lungs)
 
     def _loaded(self) -> Predictor:
         if self._predictor is None:
-            raise ModelNotReadyError
+            raise ApiError("model_not_ready")
         return self._predictor

@@ -5,13 +5,9 @@ offset for each class, their "bias-corrected" form (Alexandari et al., "Maximum 
 bias-corrected calibration is hard-to-beat at label shift adaptation", ICML 2020):
 ``softmax((logits + offsets) / temperature)``, fitted by likelihood on the validation films.
 
-Departure, and the choice that matters: **every class weighs the same, and within a class every
-source**. A network that was trained with logit adjustment by source has no opinion of how frequent
-a class is; offsets fitted on films as they come would give it back the shares of the validation
-films, which are those of how the data was collected, not of any clinic, and would lean towards the
-source that has the most films. Weighed so, the offsets put the lines between the classes where the
-sources agree best. A cell of a class and a source with fewer than ``FULL_CELL`` films weighs less
-in proportion, or a handful of films would decide as much as hundreds.
+Every validation film counts alike. Weighing classes, or classes and sources, alike was measured
+beside it: the probabilities were then further from the truth both where the training films come
+from and within one hospital (docs/training.md).
 """
 
 from __future__ import annotations
@@ -27,7 +23,6 @@ from resformer.checkpoint import Checkpoint
 
 # A validation set without a single mistake would pull the temperature to 0.
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.1, 10.0
-FULL_CELL = 20
 # Largest offset, in units of the scaled logits: a class that is never mistaken has no best one.
 _MOST = 5.0
 # A pull of the offsets towards 0, too weak to matter where a few films say anything.
@@ -64,26 +59,8 @@ class Calibration:
         return replace(checkpoint, state_dict=weights, temperature=self.temperature)
 
 
-def cell_weights(labels: NDArray[np.int64], sources: NDArray[np.str_]) -> NDArray[np.float64]:
-    """Return the weight of each film, ``(N,)``; they sum to 1.
-
-    Each class has the same weight; within it each source, less where it has few films.
-    """
-    _, source = np.unique(sources, return_inverse=True)
-    counts = np.zeros((labels.max() + 1, source.max() + 1))
-    np.add.at(counts, (labels, source), 1)
-    of_cell = np.minimum(counts, FULL_CELL)
-    of_class = of_cell.sum(axis=1, keepdims=True)
-    shares = of_cell / np.maximum(of_class, 1) / np.maximum(counts, 1)
-    weights: NDArray[np.float64] = shares[labels, source]
-    weights /= weights.sum()
-    return weights
-
-
-def fit_calibration(
-    logits: NDArray[np.float64], labels: NDArray[np.int64], sources: NDArray[np.str_]
-) -> Calibration:
-    """Return the temperature and the offsets of the greatest balanced likelihood.
+def fit_calibration(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> Calibration:
+    """Return the temperature and the offsets of the greatest likelihood.
 
     With ``inverse = 1 / temperature`` and ``shift = offsets / temperature`` the negative
     log-likelihood of ``inverse * logits + shift`` is convex, so that L-BFGS finds its minimum.
@@ -91,30 +68,25 @@ def fit_calibration(
     Args:
         logits: ``(N, K)`` of the validation films.
         labels: ``(N,)`` class indices.
-        sources: ``(N,)`` names; equal ones make this a balance of classes alone.
 
     Raises:
         ValueError: shapes that do not match, labels out of range, or logits that are not finite.
     """
-    if logits.ndim != 2 or not len(logits) == len(labels) == len(sources) > 0:
-        raise ValueError(
-            f"logits (N, K) need N labels and N sources, got {logits.shape}, {len(labels)} and "
-            f"{len(sources)}"
-        )
+    if logits.ndim != 2 or not len(logits) == len(labels) > 0:
+        raise ValueError(f"logits (N, K) need N labels, got {logits.shape} and {len(labels)}")
     if labels.min() < 0 or labels.max() >= logits.shape[1]:
         raise ValueError(f"labels must be from 0 to {logits.shape[1] - 1}, got {set(labels)}")
     if not np.isfinite(logits).all():
         raise ValueError("logits hold NaN or infinity: look for a diverged training")
-    weights = cell_weights(labels, sources)
     one_hot = np.eye(logits.shape[1])[labels]
 
     def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         inverse, shift = parameters[0], parameters[1:]
         scaled = inverse * logits + shift
         surprise = logsumexp(scaled, axis=1) - (scaled * one_hot).sum(axis=1)
-        surplus = weights[:, None] * (softmax(scaled, axis=1) - one_hot)
+        surplus = (softmax(scaled, axis=1) - one_hot) / len(labels)
         slope = np.append((surplus * logits).sum(), surplus.sum(axis=0) + 2 * _PENALTY * shift)
-        return float(weights @ surprise + _PENALTY * shift @ shift), slope
+        return float(surprise.mean() + _PENALTY * shift @ shift), slope
 
     classes = logits.shape[1]
     bounds = [(1 / HIGHEST_TEMPERATURE, 1 / LOWEST_TEMPERATURE), *[(-_MOST, _MOST)] * classes]

@@ -68,7 +68,7 @@ def calibrate(checkpoint: Checkpoint, data: TrainingData, device: torch.device) 
     films = data.evaluation_films("validation")
     backend = PyTorchBackend(checkpoint, device)
     logits = compute_logits(backend, films.films, data.spec.size)
-    return fit_calibration(logits, films.labels, data.sources("validation")).apply(checkpoint)
+    return fit_calibration(logits, films.labels).apply(checkpoint)
 
 
 def evaluate(
@@ -192,9 +192,7 @@ def finish_baseline(
     logits = {
         split: compute_logits(backend, films[split].films, data.spec.size) for split in splits
     }
-    fitted = fit_calibration(
-        logits["validation"], films["validation"].labels, data.sources("validation")
-    )
+    fitted = fit_calibration(logits["validation"], films["validation"].labels)
     return {
         "metrics": {
             split: evaluate_predictions(

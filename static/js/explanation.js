@@ -77,7 +77,7 @@ function layOver({ image, lungs = [] }, name) {
   overlay.alt = `Map of the evidence for ${name}`;
   overlay.hidden = false;
   say(
-    `The brighter, the more this spot speaks for ${name}. It shows what the network ` +
+    `The brighter, the more this spot supports ${name}. It shows what the network ` +
       "went by, not where a disease is." +
       (lungs.length ? " The dashed lines are the lungs that it found." : ""),
   );

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from tests.phantom import draw_chest_phantom
 from tests.web.browser import chromium_or_skip
-from tests.web.connecting import LONG
-from tests.web.posting import PATIENCE, post_file
+from tests.web.posting import PATIENCE, encode, post_file
 from tests.web.serving import RunningApp, run_app
-from web import WebConfig, channel, create_app
+from web import WebConfig, create_app
+from web.service import ModelService
 
-
-def encode(size: int = 96, kind: str = "PNG") -> bytes:
-    """The file of a drawn film."""
-    buffer = io.BytesIO()
-    Image.fromarray(draw_chest_phantom(size)).save(buffer, kind)
-    return buffer.getvalue()
+# A mebibyte and a million pixels.
+SMALL = WebConfig(device="cpu", max_bytes=2**20, max_pixels=10**6)
 
 
 @pytest.fixture(scope="session")
@@ -33,35 +28,40 @@ def phantom_png() -> bytes:
     return encode(700)
 
 
-@pytest.fixture
-def app(tiny_checkpoint: Path) -> Flask:
-    """The application with small limits: 1 MiB and a million pixels."""
-    return create_app(WebConfig(tiny_checkpoint, "cpu", max_bytes=2**20, max_pixels=10**6))
+@pytest.fixture(scope="session")
+def loaded(tiny_checkpoint: Path) -> ModelService:
+    """The tiny model, loaded once for all applications."""
+    service = ModelService(tiny_checkpoint, "cpu")
+    service.load()
+    return service
 
 
 @pytest.fixture
-def giving_config(tiny_checkpoint: Path, tmp_path: Path) -> WebConfig:
-    """Small limits, and feedback kept in a folder of the test."""
-    return WebConfig(
-        *(tiny_checkpoint, "cpu"),
-        max_bytes=2**20,
-        max_pixels=10**6,
-        keep_feedback=True,
-        uploads_path=tmp_path / "uploads",
-        feedback_max_bytes=2**20,
-    )
+def client_with(loaded: ModelService) -> Callable[..., FlaskClient]:
+    """Makes a client of an application of its own, with small limits and some settings."""
+
+    def make(**settings: Any) -> FlaskClient:
+        return create_app(dataclasses.replace(SMALL, **settings), loaded).test_client()
+
+    return make
 
 
 @pytest.fixture
-def giver(giving_config: WebConfig) -> FlaskClient:
-    """A client of an application that keeps feedback."""
-    return create_app(giving_config).test_client()
+def app(loaded: ModelService) -> Flask:
+    """The application with small limits."""
+    return create_app(SMALL, loaded)
 
 
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
     """A client that needs no socket."""
     return app.test_client()
+
+
+@pytest.fixture
+def unloaded_client() -> FlaskClient:
+    """A client of an application whose model is still loading."""
+    return create_app(SMALL, ModelService(Path("none.pth"))).test_client()
 
 
 @pytest.fixture(scope="session")
@@ -98,10 +98,9 @@ def page(browser: Browser, running_app: RunningApp) -> Iterator[Page]:
 
 
 @pytest.fixture(scope="session")
-def small_client(tiny_checkpoint: Path) -> FlaskClient:
+def small_client(loaded: ModelService) -> FlaskClient:
     """A client of an application that lives for all tests, with limits that are soon reached."""
-    config = WebConfig(tiny_checkpoint, "cpu", max_bytes=2**20, max_pixels=10**6, max_files=3)
-    return create_app(config).test_client()
+    return create_app(dataclasses.replace(SMALL, max_files=3), loaded).test_client()
 
 
 @pytest.fixture
@@ -111,9 +110,3 @@ def small_app_works(small_client: FlaskClient) -> Iterator[None]:
     yield
     assert before["success"] is True
     assert post_file(small_client, encode()).get_json() == before
-
-
-@pytest.fixture
-def linger(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a refused client still sends is read for longer than any test takes."""
-    monkeypatch.setattr(channel, "_LINGER_SECONDS", LONG)

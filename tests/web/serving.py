@@ -1,7 +1,8 @@
-"""Starts the application as a user would, for tests and for the screenshot."""
+"""Start the application as a user would, for tests and for the screenshot."""
 
 from __future__ import annotations
 
+import logging.config
 import os
 import re
 import subprocess
@@ -13,12 +14,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flask import Flask
 
 from tests.web.posting import PATIENCE
 from web import WebConfig, create_app
-from web.server import Server
+from web.batching import Pixels
+from web.monitoring import logging_config
+from web.server import Server, serve
+from web.service import ModelService
+
+if TYPE_CHECKING:
+    from resformer.predict import Prediction
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -115,3 +123,25 @@ def serve_checkpoint(path: Path) -> Iterator[str]:
     config = WebConfig(path, "cpu", port=0)
     with serve_in_thread(create_app(config), config) as address:
         yield address
+
+
+class SlowService(ModelService):
+    """Says that it has begun, and answers a second later."""
+
+    def predict(self, films: Sequence[Pixels]) -> list[Prediction]:
+        logging.getLogger("web.slow").info("thinking")
+        time.sleep(1.0)
+        return super().predict(films)
+
+
+def create_slow_app() -> Flask:
+    """The application, to be stopped in the middle of an answer; this module runs it."""
+    config = WebConfig.from_environment()
+    service = SlowService(config.model_path, config.device)
+    service.load()
+    return create_app(config, service)
+
+
+if __name__ == "__main__":
+    logging.config.dictConfig(logging_config("text"))
+    serve(create_slow_app(), WebConfig.from_environment())

@@ -1,63 +1,138 @@
-"""`POST /predict/batch`: one result or error for each file, in order; none spoils another."""
+"""Many images at once: batches through the network, a bounded queue, and none spoils another.
+
+Batches are seen as an operator sees them, in `/metrics`, or by the model itself.
+"""
 
 from __future__ import annotations
 
-import io
+import dataclasses
 import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
-from numpy.typing import NDArray
+from werkzeug.test import TestResponse
 
 from resformer.predict import Prediction
-from tests.web.conftest import encode
-from tests.web.posting import CONTENT_TYPE, form, post_batch, post_file
-from tests.web.test_health import figures
-from tests.web.test_refusals import check_refusal
-from web import WebConfig, create_app
+from tests.web.conftest import SMALL
+from tests.web.posting import (
+    CONTENT_TYPE,
+    PATIENCE,
+    check_refusal,
+    encode,
+    figures,
+    form,
+    post_batch,
+    post_file,
+)
+from tests.web.test_refusals import BAD_FILES, BAD_NAMES
+from web import create_app
+from web.batching import LARGEST_BATCH, Pixels
 from web.service import ModelService
-from web.work_queue import BusyError, TimeLimitError
 
 FILMS = [encode(96), encode(200), encode(kind="JPEG")]
-BAD_FILES: list[tuple[bytes, str]] = [
-    (b"", "empty_file"),
-    (b"words", "unsupported_format"),
-    (FILMS[0][:200], "unreadable_image"),
-    (encode(1001), "image_too_large"),
-    (bytes(2**20 + 1), "upload_too_large"),
-]
+
+
+class TestModel(ModelService):
+    """The tiny model: it answers when it may, fails on films of one width, and keeps count."""
+
+    __test__ = False
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "cpu")
+        self.load()
+        self.sizes: list[int] = []
+        self.seconds = 0.0
+        self.fails_on = 0
+        self.has_begun, self.may_answer = threading.Event(), threading.Event()
+        self.may_answer.set()
+
+    def predict(self, films: Sequence[Pixels]) -> list[Prediction]:
+        self.sizes.append(len(films))
+        self.has_begun.set()
+        assert self.may_answer.wait(PATIENCE)
+        time.sleep(self.seconds)
+        if self.fails_on in [film.shape[1] for film in films]:
+            raise ValueError("secret")
+        return super().predict(films)
 
 
 @pytest.fixture
-def client(tiny_checkpoint: Path) -> FlaskClient:
-    config = WebConfig(tiny_checkpoint, "cpu", max_bytes=2**20, max_pixels=10**6, max_files=4)
-    return create_app(config).test_client()
+def model(tiny_checkpoint: Path) -> Iterator[TestModel]:
+    service = TestModel(tiny_checkpoint)
+    yield service
+    service.may_answer.set()
 
 
-def codes(response: Any) -> list[str]:
+@pytest.fixture
+def serve(model: TestModel) -> Callable[..., FlaskClient]:
+    """Makes a client of an application with some limits around the model."""
+
+    def make(**limits: float) -> FlaskClient:
+        settings: dict[str, Any] = limits
+        return create_app(dataclasses.replace(SMALL, **settings), model).test_client()
+
+    return make
+
+
+@pytest.fixture
+def client(client_with: Callable[..., FlaskClient]) -> FlaskClient:
+    return client_with(max_files=4)
+
+
+@pytest.fixture
+def ask() -> Iterator[Callable[..., Future[TestResponse]]]:
+    """Sends something from a thread of its own, with a client of its own."""
+    with ThreadPoolExecutor(32) as threads:
+
+        def submit(
+            post: Callable[..., TestResponse], client: FlaskClient, *files: bytes
+        ) -> Future[TestResponse]:
+            return threads.submit(post, client.application.test_client(), *files)
+
+        yield submit
+
+
+def codes(response: TestResponse) -> list[str]:
+    assert response.status_code == 200
     return [result.get("code", "") for result in response.get_json()["results"]]
 
 
+def occupy(model: TestModel, client: FlaskClient) -> None:
+    """Let the model think about a film, however busy the machine is; nobody waits for it."""
+    model.may_answer.clear()
+    while not model.has_begun.is_set():
+        refused = post_file(client, FILMS[0])
+        check_refusal(refused, 503, "timeout", "Try again")
+        assert refused.headers["Retry-After"] == "5"
+
+
+def check_same(answer: dict[str, Any], alone: dict[str, Any]) -> None:
+    """Answers are alike but for rounding, which depends on the company in a batch."""
+    shares, expected = (a["prediction"].pop("all_probabilities") for a in (answer, alone))
+    assert shares == pytest.approx(expected, abs=1e-6)
+    for one in (answer, alone):
+        del one["prediction"]["confidence"]
+    assert answer == alone
+
+
 def test_every_file_gets_what_it_would_get_alone_in_order(client: FlaskClient) -> None:
-    response = post_batch(client, *FILMS)
-    alone = [post_file(client, film).get_json() for film in FILMS]
-    assert response.status_code == 200
-    assert response.get_json() == {"success": True, "results": alone}
+    results = post_batch(client, *FILMS).get_json()["results"]
+    for result, film in zip(results, FILMS, strict=True):
+        check_same(result, post_file(client, film).get_json())
 
 
-@pytest.mark.parametrize(("data", "code"), BAD_FILES, ids=[code for _, code in BAD_FILES])
-def test_a_bad_file_spoils_no_other(client: FlaskClient, data: bytes, code: str) -> None:
-    response = post_batch(client, FILMS[0], data, FILMS[1])
-    assert response.status_code == 200
-    first, bad, last = response.get_json()["results"]
+@pytest.mark.parametrize("data", [data for data, *_ in BAD_FILES[:-1]], ids=BAD_NAMES[:-1])
+def test_a_bad_file_spoils_no_other(client: FlaskClient, data: bytes) -> None:
+    first, bad, last = post_batch(client, FILMS[0], data, FILMS[1]).get_json()["results"]
     assert bad == post_file(client, data).get_json()
-    assert (bad["success"], bad["code"]) == (False, code)
-    assert first == post_file(client, FILMS[0]).get_json()
-    assert last == post_file(client, FILMS[1]).get_json()
+    assert bad["success"] is False
+    check_same(first, post_file(client, FILMS[0]).get_json())
+    check_same(last, post_file(client, FILMS[1]).get_json())
 
 
 def test_options_hold_for_all_files(client: FlaskClient) -> None:
@@ -71,7 +146,7 @@ def test_the_number_of_files_is_bounded(client: FlaskClient) -> None:
     assert len(post_batch(client, *[FILMS[0]] * 4).get_json()["results"]) == 4
     for number in (5, 60):
         response = post_batch(client, *[FILMS[0]] * number)
-        check_refusal(response, 413, "too_many_files", "up to 4 can be sent at once")
+        check_refusal(response, 413, "too_many_files", "Up to 4 files can be sent at once")
 
 
 def test_a_batch_that_is_too_large_as_a_whole_is_refused(client: FlaskClient) -> None:
@@ -92,6 +167,10 @@ def test_a_batch_is_a_form(client: FlaskClient, kind: str) -> None:
     check_refusal(response, 415, "unsupported_media_type", "each as “files”")
 
 
+def test_a_model_that_is_not_loaded_refuses_the_batch(unloaded_client: FlaskClient) -> None:
+    check_refusal(post_batch(unloaded_client, *FILMS), 503, "model_not_ready", "Try again")
+
+
 def test_a_batch_is_counted_by_file(client: FlaskClient) -> None:
     post_batch(client, FILMS[0], b"words", b"", FILMS[1])
     counted = figures(client)
@@ -102,95 +181,150 @@ def test_a_batch_is_counted_by_file(client: FlaskClient) -> None:
     assert counted['resformer_requests_total{endpoint="/predict/batch",status="200"}'] == 1
 
 
-class FailingService(ModelService):
-    """A model that fails on its second film."""
-
-    def __init__(self, path: Path, error: Exception) -> None:
-        super().__init__(path, "cpu")
-        self.load()
-        self._error = error
-        self._asked = 0
-
-    def predict(self, pixels: NDArray[np.uint8]) -> Prediction:
-        self._asked += 1
-        if self._asked == 2:
-            raise self._error
-        return super().predict(pixels)
+def test_the_files_of_a_request_go_through_the_network_together(
+    client_with: Callable[..., FlaskClient],
+) -> None:
+    client = client_with()
+    assert codes(post_batch(client, *[FILMS[0]] * 8)) == [""] * 8
+    counted = figures(client)
+    assert counted["resformer_batch_size_count"] == 1
+    assert counted["resformer_batch_size_sum"] == 8
 
 
 @pytest.mark.parametrize(
-    ("error", "code"),
-    [
-        (RuntimeError("secret"), "internal_error"),
-        (BusyError(), "busy"),
-        (TimeLimitError(), "timeout"),
-    ],
+    ("size", "count", "expected"),
+    [(64, LARGEST_BATCH + 8, [LARGEST_BATCH, 8]), (700, 6, [3, 3])],
+    ids=["number", "pixels"],
 )
-def test_a_failure_of_the_server_spoils_no_other_file(
-    tiny_checkpoint: Path, error: Exception, code: str
+def test_a_batch_is_bounded_by_number_and_by_pixels(
+    model: TestModel, serve: Callable[..., FlaskClient], size: int, count: int, expected: list[int]
 ) -> None:
-    client = create_app(WebConfig(), FailingService(tiny_checkpoint, error)).test_client()
-    response = post_batch(client, *FILMS)
-    assert response.status_code == 200
-    assert codes(response) == ["", code, ""]
-    assert "secret" not in response.get_data(as_text=True)
+    client = serve(max_files=60, concurrency=1, max_bytes=2**24)
+    assert codes(post_batch(client, *[encode(size)] * count)) == [""] * count
+    assert model.sizes == expected
 
 
-class StuckService(ModelService):
-    """A model that answers its first film no sooner than it is told to."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, "cpu")
-        self.load()
-        self.asked = 0
-        self.may_answer = threading.Event()
-
-    def predict(self, pixels: NDArray[np.uint8]) -> Prediction:
-        self.asked += 1
-        self.may_answer.wait()
-        return super().predict(pixels)
+def test_who_is_alone_waits_for_nobody(client_with: Callable[..., FlaskClient]) -> None:
+    client = client_with()
+    for _ in range(3):
+        post_file(client, FILMS[0])
+    counted = figures(client)
+    assert counted["resformer_batch_size_count"] == counted["resformer_batch_size_sum"] == 3
 
 
-def test_all_files_together_have_the_time_of_one_request(tiny_checkpoint: Path) -> None:
-    service = StuckService(tiny_checkpoint)
-    client = create_app(WebConfig(time_limit=1), service).test_client()
-    response = post_batch(client, *FILMS)
-    service.may_answer.set()
-    assert response.status_code == 200
-    assert codes(response) == ["timeout"] * 3
-    assert service.asked == 1
+def test_requests_that_come_together_go_through_the_network_together(
+    model: TestModel, serve: Callable[..., FlaskClient], ask: Callable[..., Future[TestResponse]]
+) -> None:
+    client = serve()
+    films = [encode(64 + 8 * (number % 4)) for number in range(24)]
+    alone = [post_file(client, film).get_json() for film in films]
+    before = figures(client)
+    model.seconds = 0.3  # while the network is busy, others are decoded
+    answers = [ask(post_file, client, film) for film in films]
+    for answer, expected in zip(answers, alone, strict=True):
+        check_same(answer.result(PATIENCE).get_json(), expected)
+    counted = {name: value - before.get(name, 0) for name, value in figures(client).items()}
+    assert counted["resformer_batch_size_sum"] == 24
+    assert counted["resformer_batch_size_count"] <= 12
+    assert (
+        counted['resformer_batch_size_bucket{le="+Inf"}']
+        > counted['resformer_batch_size_bucket{le="2.0"}']
+    )
 
 
-def test_a_server_that_is_busy_before_it_begins_refuses_the_batch(tiny_checkpoint: Path) -> None:
-    service = FailingService(tiny_checkpoint, BusyError())
-    client = create_app(WebConfig(), service).test_client()
-    assert post_file(client, FILMS[0]).status_code == 200
-    response = post_batch(client, *FILMS)
+def test_only_so_many_pixels_wait_for_the_network(
+    model: TestModel, serve: Callable[..., FlaskClient], ask: Callable[..., Future[TestResponse]]
+) -> None:
+    client, film = serve(concurrency=1), encode(700)
+    model.seconds = 0.3
+    answers = [ask(post_file, client, film) for _ in range(12)]
+    assert {answer.result(PATIENCE).status_code for answer in answers} == {200}
+    assert sum(model.sizes) == 12
+    assert 2 <= max(model.sizes) <= 4  # two million pixels, of 490,000 each
+
+
+@pytest.mark.parametrize("post", [post_file, post_batch])
+def test_a_film_that_the_model_fails_on_spoils_no_other(
+    model: TestModel,
+    serve: Callable[..., FlaskClient],
+    ask: Callable[..., Future[TestResponse]],
+    post: Callable[..., TestResponse],
+) -> None:
+    client = serve()
+    model.fails_on = 200
+    if post is post_batch:
+        response = post_batch(client, *FILMS)
+        assert codes(response) == ["", "internal_error", ""]
+        assert "secret" not in response.get_data(as_text=True)
+    else:
+        model.may_answer.clear()
+        first = ask(post_file, client, FILMS[0])
+        assert model.has_begun.wait(PATIENCE)
+        others = [ask(post_file, client, film) for film in FILMS]
+        time.sleep(0.5)  # until they wait
+        model.may_answer.set()
+        assert first.result(PATIENCE).status_code == 200
+        assert [other.result(PATIENCE).status_code for other in others] == [200, 500, 200]
+
+
+@pytest.mark.parametrize("post", [post_file, post_batch])
+def test_a_busy_server_says_so_at_once_and_answers_again_later(
+    model: TestModel,
+    serve: Callable[..., FlaskClient],
+    ask: Callable[..., Future[TestResponse]],
+    post: Callable[..., TestResponse],
+) -> None:
+    client = serve(concurrency=1, queue_size=1)
+    model.may_answer.clear()
+    first = ask(post_file, client, FILMS[0])
+    assert model.has_begun.wait(PATIENCE)
+    rivals = [ask(post, client, FILMS[0]) for _ in range(2)]
+    refused, waiting = wait(rivals, timeout=PATIENCE, return_when=FIRST_COMPLETED)
+    assert len(refused) == len(waiting) == 1
+    response = refused.pop().result()
     check_refusal(response, 503, "busy", "Try again")
     assert response.headers["Retry-After"] == "1"
+    model.may_answer.set()
+    assert first.result(PATIENCE).status_code == 200
+    assert waiting.pop().result(PATIENCE).status_code == 200
+    assert post(client, FILMS[0]).status_code == 200
 
 
-def test_a_model_that_is_not_loaded_refuses_the_batch() -> None:
-    client = create_app(WebConfig(), ModelService(Path("none.pth"))).test_client()
-    response = post_batch(client, *FILMS)
-    check_refusal(response, 503, "model_not_ready", "Try again")
+def test_what_takes_too_long_is_answered_in_time_and_keeps_its_place(
+    model: TestModel, serve: Callable[..., FlaskClient]
+) -> None:
+    client = serve(concurrency=1, queue_size=0, time_limit=1)
+    start = time.monotonic()
+    occupy(model, client)  # answered, although the model still thinks
+    assert time.monotonic() - start > 0.9
+    check_refusal(post_file(client, FILMS[0]), 503, "busy")
+    model.may_answer.set()
+    deadline = time.monotonic() + PATIENCE
+    while post_file(client, FILMS[0]).status_code == 503:
+        assert time.monotonic() < deadline, "the place was never given back"
+        time.sleep(0.05)
 
 
-def test_files_of_a_batch_reach_no_disk_and_are_closed(app: Flask) -> None:
-    opened: list[io.BytesIO] = []
+def test_what_waited_too_long_never_reaches_the_network(
+    model: TestModel, serve: Callable[..., FlaskClient]
+) -> None:
+    client = serve(concurrency=1, queue_size=3, time_limit=1)
+    occupy(model, client)
+    for _ in range(2):
+        check_refusal(post_file(client, FILMS[0]), 503, "timeout")
+    assert model.sizes == [1]
+    model.may_answer.set()
+    deadline = time.monotonic() + PATIENCE
+    while post_file(client, FILMS[0]).status_code == 503:
+        assert time.monotonic() < deadline
+    assert max(model.sizes) == 1
 
-    class Noted(app.request_class):  # type: ignore[name-defined,misc]
-        def _get_file_stream(self, *arguments: Any, **names: Any) -> io.BytesIO:
-            stream: io.BytesIO = super()._get_file_stream(*arguments, **names)
-            opened.append(stream)
-            return stream
 
-    app.request_class = Noted
-    assert codes(post_batch(app.test_client(), *FILMS, b"words")) == [
-        "",
-        "",
-        "",
-        "unsupported_format",
-    ]
-    assert len(opened) == 4
-    assert all(type(stream) is io.BytesIO and stream.closed for stream in opened)
+def test_all_files_together_have_the_time_of_one_request(
+    model: TestModel, serve: Callable[..., FlaskClient]
+) -> None:
+    client = serve(time_limit=1)
+    occupy(model, client)
+    start = time.monotonic()
+    assert codes(post_batch(client, *FILMS)) == ["timeout"] * 3
+    assert time.monotonic() - start < PATIENCE / 2

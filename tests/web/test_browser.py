@@ -1,16 +1,27 @@
-"""The page in a real browser: every way in, every outcome, by mouse and by keyboard."""
+"""The pages in a real browser: every way in, every outcome, by mouse and by keyboard."""
 
 from __future__ import annotations
 
 import base64
 import re
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Error, Page, Route, expect
 
-from tests.web.browsing import answer_for, choose, expect_result, image
-from tests.web.conftest import encode
+from tests.dicom_files import radiograph, write
+from tests.phantom import draw_chest_phantom
+from tests.web.browser import (
+    answer_for,
+    boxes,
+    choose,
+    chromium_or_skip,
+    expect_result,
+    fits_phone,
+    image,
+)
+from tests.web.posting import encode
 
 SEND_FILE = """([kind, name, type, content]) => {
   const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
@@ -165,3 +176,103 @@ def test_a_second_image_replaces_the_first_that_is_on_its_way(page: Page) -> Non
         answer_for(waiting[0], {"First": 0.9, "Second": 0.1})
     page.wait_for_timeout(200)
     expect(page.locator("#verdict-name")).to_have_text("Second")
+
+
+def test_extremes_are_shown_as_bounds_and_names_as_text(page: Page) -> None:
+    shares = {"<b>_Odd_</b>": 0.9991, "Normal": 0.0009}
+    page.route("**/predict", lambda route: answer_for(route, shares))
+    choose(page, image())
+    expect(page.locator("#verdict-name")).to_have_text("<b> Odd </b>")
+    assert page.locator(".bar-share").all_inner_texts() == [">99%", "<1%"]
+    assert "100%" not in page.locator("#result").inner_text()
+
+
+def test_an_undecided_answer_says_so(page: Page) -> None:
+    shares = {"A": 0.41, "B": 0.39, "C": 0.20}
+    page.route("**/predict", lambda route: answer_for(route, shares))
+    choose(page, image())
+    expect(page.locator("#verdict-text")).to_contain_text("Uncertain: no class stands out.")
+    expect(page.get_by_role("status")).to_contain_text("Uncertain")
+
+
+def test_the_page_fits_a_phone_before_and_after_an_answer(page: Page) -> None:
+    for file in (None, image(), image(data=b"bad")):
+        if file:
+            choose(page, file)
+            expect(page.locator("#result")).not_to_have_attribute("data-state", "busy")
+        assert fits_phone(page)
+    above, below = boxes(page, "#viewer", "#result")
+    assert below["top"] >= above["bottom"]
+
+
+def test_two_columns_on_a_desktop(page: Page) -> None:
+    left, right = boxes(page, "#viewer", "#result")
+    assert left["right"] < right["left"]
+    assert left["top"] == right["top"]
+
+
+def test_dark_and_light_follow_the_system(page: Page) -> None:
+    colour = "getComputedStyle(document.body).backgroundColor"
+    page.emulate_media(color_scheme="light")
+    light = page.evaluate(colour)
+    page.emulate_media(color_scheme="dark")
+    assert (light, page.evaluate(colour)) == ("rgb(243, 245, 246)", "rgb(12, 18, 23)")
+
+
+def test_reduced_motion_stops_the_spinner(page: Page) -> None:
+    page.route("**/predict", lambda route: None)
+    page.emulate_media(reduced_motion="reduce")
+    choose(page, image())
+    spinner = page.locator(".spinner")
+    expect(spinner).to_be_visible()
+    assert spinner.evaluate("e => getComputedStyle(e).animationIterationCount") == "1"
+
+
+PAGES = [
+    ("The model", "The model and its limits"),
+    ("API", "The API"),
+    ("Classify", "What does the model make of this chest X-ray?"),
+]
+
+
+def test_the_pages_lead_to_each_other(page: Page) -> None:
+    for link, heading in PAGES:
+        page.get_by_role("navigation").get_by_role("link", name=link).click()
+        expect(page.get_by_role("heading", level=1)).to_have_text(heading)
+        current = page.locator("nav [aria-current=page]")
+        assert current.all_inner_texts() == [link]
+    page.get_by_role("link", name="How good it is").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(PAGES[0][1])
+
+
+@pytest.mark.parametrize("link", ["The model", "API"])
+def test_a_document_fits_a_phone(page: Page, link: str) -> None:
+    page.get_by_role("navigation").get_by_role("link", name=link).click()
+    expect(page.locator("h2").first).to_be_visible()
+    assert fits_phone(page)
+
+
+def test_a_refusal_in_the_api_leads_to_its_codes(page: Page) -> None:
+    page.get_by_role("navigation").get_by_role("link", name="API").click()
+    page.locator("#predict").get_by_role("link", name="422").click()
+    expect(page.locator("#status-422")).to_be_in_viewport()
+    expect(page.locator("#status-422")).to_contain_text("not_a_chest_xray")
+
+
+def test_a_dicom_is_shown_and_classified(page: Page) -> None:
+    choose(page, image("film.dcm", write(radiograph(draw_chest_phantom(200)))))
+    expect_result(page)
+    preview = page.get_by_role("img", name="Preview of your image")
+    expect(preview).to_be_visible()
+    assert preview.evaluate("e => [e.naturalWidth, e.naturalHeight]") == [200, 200]
+    expect(page.locator("#film-note")).to_be_hidden()
+
+
+@pytest.mark.parametrize(("ci", "outcome"), [("true", Error), ("", pytest.skip.Exception)])
+def test_missing_browser(
+    ci: str, outcome: type[BaseException], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RESFORMER_CHROMIUM", str(tmp_path / "none"))
+    monkeypatch.setenv("CI", ci)
+    with pytest.raises(outcome), chromium_or_skip():
+        pass

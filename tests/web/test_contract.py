@@ -1,26 +1,43 @@
-"""`/openapi.json`: true to the application, and its page readable without any network."""
+"""`/openapi.json`: true to the application, fit for generators, and readable at `/docs`."""
 
 from __future__ import annotations
 
+import base64
+import dataclasses
+import importlib
+import io
 import json
 import re
+import subprocess
+import sys
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
 import pytest
+import schemathesis
 from flask import Flask
 from flask.testing import FlaskClient
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from schemathesis.specs.openapi.checks import negative_data_rejection
 
 from resformer import __version__
 from tests.conftest import CLASS_NAMES
-from tests.web.conftest import encode
-from tests.web.posting import post_batch, post_file
-from web import WebConfig, create_app
+from tests.web.checkpoints import write_gated_checkpoint
+from tests.web.conftest import SMALL
+from tests.web.posting import encode, post_batch, post_file
+from tests.web.serving import RunningApp
+from web import create_app
+from web.errors import CODES
+from web.openapi import IMAGES, build_document
+from web.requests import RAW_TYPES
 from web.service import ModelService
 
 METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE"}
+PAGES = {"/", "/about", "/docs"}
 
 
 @pytest.fixture
@@ -46,23 +63,21 @@ def test_the_document_is_openapi_3_1_and_names_itself(document: Any) -> None:
         for methods in document["paths"].values()
         for operation in methods.values()
     ]
-    assert len(identifiers) == len(set(identifiers)) == 10
+    assert len(identifiers) == len(set(identifiers)) == 7
 
 
 @pytest.mark.parametrize("keep_feedback", [False, True])
 def test_every_address_of_the_application_is_documented_and_no_other(
-    tiny_checkpoint: Path, tmp_path: Path, keep_feedback: bool
+    client_with: Callable[..., FlaskClient], tmp_path: Path, keep_feedback: bool
 ) -> None:
-    app = create_app(
-        WebConfig(tiny_checkpoint, "cpu", keep_feedback=keep_feedback, uploads_path=tmp_path)
-    )
+    client = client_with(keep_feedback=keep_feedback, uploads_path=tmp_path)
     real = {
         (rule.rule, method)
-        for rule in app.url_map.iter_rules()
+        for rule in client.application.url_map.iter_rules()
         for method in METHODS & (rule.methods or set())
-        if rule.endpoint != "static"
+        if rule.endpoint != "static" and rule.rule not in PAGES
     }
-    paths = app.test_client().get("/openapi.json").get_json()["paths"]
+    paths = client.get("/openapi.json").get_json()["paths"]
     assert {(path, m.upper()) for path, methods in paths.items() for m in methods} == real
 
 
@@ -90,21 +105,25 @@ def test_every_schema_is_one_and_its_examples_fit(document: Any) -> None:
         jsonschema_rs.Draft202012Validator(whole).validate(content["example"])
 
 
-def test_the_classes_and_limits_are_the_servers_own(document: Any) -> None:
+def test_the_classes_and_limits_are_the_servers_own(
+    document: Any, client_with: Callable[..., FlaskClient]
+) -> None:
     assert document["components"]["schemas"]["ClassName"]["enum"] == list(CLASS_NAMES)
     shares = document["components"]["schemas"]["Prediction"]["properties"]["all_probabilities"]
     assert shares["required"] == list(CLASS_NAMES)
     description = document["paths"]["/predict"]["post"]["description"]
     assert "1,048,576 bytes" in description
     assert "1,000,000 pixels" in description
+    other = client_with(preview_side=1024).get("/openapi.json").get_json()
+    picture = other["components"]["schemas"]["Answer"]["properties"]["image"]
+    assert "at most 1024 pixels a side" in picture["description"]
 
 
 @pytest.mark.parametrize(("key", "expected"), [(None, {}), ("secret", {"bearer": []})])
 def test_a_key_is_asked_for_where_the_operator_set_one(
-    tiny_checkpoint: Path, key: str | None, expected: dict[str, list[str]]
+    client_with: Callable[..., FlaskClient], key: str | None, expected: dict[str, list[str]]
 ) -> None:
-    client = create_app(WebConfig(tiny_checkpoint, "cpu", api_key=key)).test_client()
-    paths = client.get("/openapi.json").get_json()["paths"]
+    paths = client_with(api_key=key).get("/openapi.json").get_json()["paths"]
     for path, method in (("/predict", "post"), ("/predict/batch", "post"), ("/metrics", "get")):
         assert paths[path][method]["security"][0] == expected
     assert "security" not in paths["/model"]["get"]
@@ -124,11 +143,10 @@ def test_answers_have_the_shape_that_is_promised(
         jsonschema_rs.Draft202012Validator(whole).validate(response.get_json())
 
 
-def test_the_document_is_there_before_the_model() -> None:
-    client = create_app(WebConfig(), ModelService(Path("none.pth"))).test_client()
-    schemas = client.get("/openapi.json").get_json()["components"]["schemas"]
+def test_the_document_is_there_before_the_model(unloaded_client: FlaskClient) -> None:
+    schemas = unloaded_client.get("/openapi.json").get_json()["components"]["schemas"]
     assert schemas["ClassName"] == {"type": "string", "description": "A class of the model."}
-    assert client.get("/docs").status_code == 200
+    assert unloaded_client.get("/docs").status_code == 200
 
 
 class Links(HTMLParser):
@@ -160,15 +178,128 @@ def test_the_page_of_the_document_needs_no_network_and_no_script(client: FlaskCl
                 assert response.status_code == 200, address
 
 
-def test_the_page_shows_every_address_code_and_example(app: Flask, document: Any) -> None:
-    page = app.test_client().get("/docs").get_data(as_text=True)
+def test_the_page_shows_every_address_code_and_example(client: FlaskClient, document: Any) -> None:
+    page = client.get("/docs").get_data(as_text=True)
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             assert f'<span class="method">{method.upper()}</span> <code>{path}</code>' in page
             assert operation["summary"] in page
-    for response in document["components"]["responses"].values():
-        code = response["content"]["application/json"]["example"]["code"]
+    for code in CODES.keys() - {"cross_origin", "storage_full"}:
         assert f"<code>{code}</code>" in page
     assert "curl -F file=@film.png" in page
     assert "base64 -w0" in page
     assert "&lt;" not in re.sub(r"<pre.*?</pre>", "", page, flags=re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def generated(running_app: RunningApp, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of a package that a generator made of the document of a running application."""
+    folder = tmp_path_factory.mktemp("generated")
+    (folder / "settings.yaml").write_text("post_hooks: []\n")
+    command = [sys.executable, "-m", "openapi_python_client", "generate"]
+    command += ["--url", f"{running_app.url}/openapi.json", "--config", "settings.yaml"]
+    command += ["--meta", "none", "--output-path", "film_client"]
+    subprocess.run(command, cwd=folder, check=True, timeout=120, capture_output=True)
+    sys.path.insert(0, str(folder))
+    return "film_client"
+
+
+@pytest.mark.parametrize("way", ["form", "JSON", "body"])
+def test_a_generated_client_uploads_a_film(
+    running_app: RunningApp, generated: str, way: str, phantom_png: bytes
+) -> None:
+    models = importlib.import_module(f"{generated}.models")
+    file = importlib.import_module(f"{generated}.types").File
+    predict = importlib.import_module(f"{generated}.api.classify.predict")
+    upload = file(payload=io.BytesIO(phantom_png), file_name="film.png")
+    normal = models.ClassName.NORMAL
+    if way == "form":
+        body = models.PredictForm(file=upload, preview=False, explain=True, class_=normal)
+    elif way == "JSON":
+        text = base64.b64encode(phantom_png).decode()
+        body = models.PredictJson(image=text, preview=False, explain=True, class_=normal)
+    else:
+        body = upload
+    options = {"preview": False, "explain": True, "class_": normal} if way == "body" else {}
+    with importlib.import_module(generated).Client(running_app.url) as client:
+        answer = predict.sync(client=client, body=body, **options)
+        refused = predict.sync(client=client, body=models.PredictJson(image="%"))
+    assert isinstance(answer, models.Answer)
+    shares = answer.prediction.all_probabilities.to_dict()
+    assert list(shares) == list(CLASS_NAMES)
+    assert shares[answer.prediction.predicted_class.value] == max(shares.values())
+    assert answer.explanation.class_ is normal
+    assert "image" not in answer.to_dict()
+    assert (type(refused), refused.code.value) == (models.Error, "bad_base64")
+
+
+def test_a_generated_client_uploads_several(
+    running_app: RunningApp, generated: str, phantom_png: bytes
+) -> None:
+    models = importlib.import_module(f"{generated}.models")
+    file = importlib.import_module(f"{generated}.types").File
+    predict_batch = importlib.import_module(f"{generated}.api.classify.predict_batch")
+    files = [file(io.BytesIO(data), f"{number}") for number, data in enumerate((phantom_png, b"x"))]
+    body = models.BatchForm(files=files, preview=False)
+    with importlib.import_module(generated).Client(running_app.url) as client:
+        answer = predict_batch.sync(client=client, body=body)
+    assert [type(result) for result in answer.results] == [models.Answer, models.Error]
+
+
+EXAMPLES = 30
+LIMITS = dataclasses.replace(SMALL, max_files=3, keep_feedback=True)
+FILM = encode(64)
+CHECKS = {
+    "not_a_server_error": {"expected-statuses": ["2xx", "4xx", 503]},
+    # Bytes that are no image are right by the document, and refused nevertheless.
+    "positive_data_acceptance": {"enabled": False},
+    "negative_data_rejection": {"expected-statuses": [400, 405, 413, 415, 422, 503]},
+}
+
+schema = schemathesis.openapi.from_dict(
+    build_document(CLASS_NAMES, LIMITS), config=schemathesis.Config.from_dict({"checks": CHECKS})
+)
+for kind in (*(f"image/{name}" for name in IMAGES), *RAW_TYPES):
+    files = st.one_of(st.just(FILM), st.just(FILM[:200]), st.binary(max_size=64))
+    schemathesis.openapi.media_type(kind, files)
+
+
+@schema.hook
+def map_body(context: schemathesis.HookContext, body: Any) -> Any:
+    """Put a film where there would be nothing; random text is never one."""
+    films = {"file": FILM, "files": [FILM, b""], "image": base64.b64encode(FILM).decode()}
+    if not isinstance(body, dict):
+        return body
+    return {n: films.get(n, value) if value in ("", [""]) else value for n, value in body.items()}
+
+
+@pytest.fixture(scope="module", params=["accepting", "refusing", "loading"])
+def fuzzed_app(
+    request: pytest.FixtureRequest, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Flask:
+    """The application with a gate that takes every film, one that takes none, and no model yet."""
+    folder = tmp_path_factory.mktemp("gated")
+    path = write_gated_checkpoint(
+        tiny_checkpoint, folder / "m.pth", accepts=request.param == "accepting"
+    )
+    config = dataclasses.replace(LIMITS, model_path=path, uploads_path=folder / "uploads")
+    service = ModelService(path, "cpu")
+    if request.param != "loading":
+        service.load()
+    return create_app(config, service)
+
+
+@schema.parametrize()
+@settings(
+    max_examples=EXAMPLES,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+def test_every_answer_is_a_documented_one(case: schemathesis.Case[Any], fuzzed_app: Flask) -> None:
+    # In a form everything is text: a number in the place of a file is a file.
+    is_form = case.media_type == "multipart/form-data"
+    case.call_and_validate(
+        app=fuzzed_app, excluded_checks=[negative_data_rejection] if is_form else []
+    )

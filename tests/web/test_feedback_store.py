@@ -15,15 +15,34 @@ from pathlib import Path
 import numpy as np
 import pytest
 from filelock import FileLock
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 
-from resformer.data.find import find_images
 from resformer.images import decode_image
-from tests.web.kept_films import film, listing, stored
 from tests.web.serving import ROOT
-from web.feedback_store import FeedbackStore, StorageFullError
-from web.service import StartError
-from web.work_queue import BusyError
+from web.errors import ApiError
+from web.feedback import FeedbackStore, class_folder
+
+
+def film(seed: int, height: int = 32, width: int = 40) -> NDArray[np.uint8]:
+    """Pixels that are surely another image for another seed; one block as a file."""
+    return np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
+
+
+def listing(folder: Path) -> dict[str, int]:
+    """The class folders with the number of their files; nothing else may be there."""
+    files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    assert {path.as_posix() for path in files if len(path.parts) != 2} <= {".lock"}
+    folders = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    return {name: sum(path.parts[0] == name for path in files) for name in folders}
+
+
+def stored(folder: Path) -> Path:
+    (path,) = folder.glob("*/*")
+    return path
+
 
 BLOCK = 4096
 
@@ -88,7 +107,7 @@ def test_a_full_folder_takes_no_more_but_can_be_corrected(folder: Path) -> None:
     store = FeedbackStore(folder, max_bytes=2 * BLOCK, patience=60)
     store.keep(film(1), "COVID")
     store.keep(film(2), "COVID")
-    with pytest.raises(StorageFullError):
+    with pytest.raises(ApiError, match="no room"):
         store.keep(film(3), "Normal")
     assert listing(folder) == {"COVID": 2}
     store.keep(film(1), "COVID")
@@ -101,7 +120,7 @@ def test_a_full_folder_takes_no_more_but_can_be_corrected(folder: Path) -> None:
 
 def test_the_size_of_a_large_image_counts(folder: Path) -> None:
     store = FeedbackStore(folder, max_bytes=10 * BLOCK, patience=60)
-    with pytest.raises(StorageFullError):
+    with pytest.raises(ApiError, match="no room"):
         store.keep(film(1, 256, 256), "COVID")
     store.keep(film(2, 128, 256), "COVID")
     assert listing(folder) == {"COVID": 1}
@@ -115,7 +134,7 @@ def test_a_full_disk_leaves_nothing_behind(
         raise OSError(number, "no room")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(StorageFullError):
+    with pytest.raises(ApiError, match="no room"):
         store.keep(film(1), "COVID")
     assert listing(folder) == {}
 
@@ -148,15 +167,9 @@ def test_a_folder_that_vanished_is_made_anew(folder: Path, store: FeedbackStore)
 
 def test_it_waits_for_others_but_not_for_ever(folder: Path) -> None:
     store = FeedbackStore(folder, max_bytes=BLOCK, patience=0.1)
-    with FileLock(folder / ".lock"), pytest.raises(BusyError):
+    with FileLock(folder / ".lock"), pytest.raises(ApiError, match="waiting"):
         store.keep(film(1), "COVID")
     assert listing(folder) == {}
-
-
-def test_a_folder_that_cannot_be_used_ends_the_start(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(StartError, match=r"cannot keep feedback in .*file"):
-        FeedbackStore(tmp_path / "file", max_bytes=BLOCK, patience=1)
 
 
 def test_threads_and_processes_keep_one_file_for_each_image(folder: Path) -> None:
@@ -185,11 +198,34 @@ def give_all(folder: Path, shift: int) -> None:
         store.keep(film((seed + shift) % 8), f"class {(seed + shift) % 3}")
 
 
-def test_training_reads_what_was_kept(folder: Path, store: FeedbackStore) -> None:
-    (folder / ".gitkeep").touch()
-    for seed, name in enumerate(["COVID", "COVID", "Viral Pneumonia"]):
-        store.keep(film(seed), name)
-    (folder / ".incoming").touch()
-    index = find_images(folder)
-    assert index.class_names == ("COVID", "Viral Pneumonia")
-    assert [name for _, name in index.items] == ["COVID", "COVID", "Viral Pneumonia"]
+@pytest.mark.parametrize(
+    "name", ["COVID", "Viral Pneumonia", "COVID-19", "_other", "Größe", "肺炎", "a.b", "100 %"]
+)
+def test_a_class_that_can_be_a_folder_is_its_own_folder(name: str) -> None:
+    assert class_folder(name) == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", ".", "..", "../Normal", "/etc", "a/b", "a\\b", "C:", "..\\..", ".hidden", "__MACOSX"),
+        *("a\0b", "a\nb", "end.", "end ", "NUL", "com1.png", "x" * 300, "é" * 150, "\udce9", "*?"),
+    ],
+)
+def test_any_other_class_gets_a_folder_that_leads_nowhere_else(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "uploads"
+    FeedbackStore(folder, max_bytes=2**20, patience=60).keep(film(1), name)
+    (made,) = listing(folder)
+    assert made != name
+    assert made.isascii()
+    assert stored(folder).parent.parent == folder
+
+
+@given(st.lists(st.text(max_size=20), min_size=2, max_size=2, unique=True))
+def test_no_two_classes_share_a_folder_and_none_leaves_it(names: list[str]) -> None:
+    first, second = (class_folder(name) for name in names)
+    assert first != second
+    for name in (first, second):
+        assert Path(name).name == name
+        assert not name.startswith(".")
+        assert (Path("/uploads") / name).resolve().parent == Path("/uploads")

@@ -1,4 +1,4 @@
-"""`POST /predict`: what a good request gets, exactly."""
+"""`POST /predict`: what a good request gets, however it is sent and whatever it asks for."""
 
 from __future__ import annotations
 
@@ -6,50 +6,74 @@ import base64
 import dataclasses
 import hashlib
 import io
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from flask.testing import FlaskClient
 from PIL import Image
+from werkzeug.test import TestResponse
 
 import resformer
 from resformer.checkpoint import Checkpoint, save_checkpoint
+from resformer.explanation import encode_overlay, evidence_map
 from resformer.images import decode_image
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.predict import Predictor
 from resformer.transforms import InputSpec
-from tests.web.conftest import encode
-from tests.web.posting import post_file
-from web import WebConfig, create_app
+from tests.dicom_files import radiograph, write
+from tests.phantom import draw_chest_phantom
+from tests.web.checkpoints import client_of
+from tests.web.posting import check_refusal, encode, post_batch, post_file
+
+FILM = encode(96)
+TEXT = base64.b64encode(FILM).decode()
+NAMES = "COVID, Lung_Opacity, Normal, Viral Pneumonia"
+
+
+def post_json(client: FlaskClient, content: object) -> TestResponse:
+    body = content if isinstance(content, bytes) else json.dumps(content).encode()
+    return client.post("/predict", data=body, content_type="application/json")
+
+
+def open_picture(text: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(text, validate=True)))
+
+
+@pytest.fixture
+def expected(client: FlaskClient) -> Any:
+    return post_file(client, FILM).get_json()
 
 
 def test_answer_holds_the_prediction_of_the_model_and_nothing_else(
     client: FlaskClient, phantom_png: bytes, tiny_checkpoint: Path
 ) -> None:
     response = post_file(client, phantom_png)
-    expected = Predictor.from_file(tiny_checkpoint, "cpu").predict([decode_image(phantom_png)])[0]
-    assert response.status_code == 200
-    assert response.mimetype == "application/json"
+    (film,) = Predictor.from_file(tiny_checkpoint, "cpu").predict([decode_image(phantom_png)])
+    assert (response.status_code, response.mimetype) == (200, "application/json")
     answer = response.get_json()
     assert list(answer) == ["success", "prediction", "model", "gate", "warnings", "image"]
-    assert answer["success"] is True
-    assert answer["model"] == {
-        "name": "Identity-Mapping ResFormer",
-        "version": resformer.__version__,
-        "sha256": hashlib.sha256(tiny_checkpoint.read_bytes()).hexdigest(),
+    del answer["image"]
+    assert answer == {
+        "success": True,
+        "prediction": {
+            "predicted_class": film.predicted_class,
+            "confidence": film.confidence,
+            "abstained": False,
+            "all_probabilities": film.probabilities,
+        },
+        "model": {
+            "name": "Identity-Mapping ResFormer",
+            "version": resformer.__version__,
+            "sha256": hashlib.sha256(tiny_checkpoint.read_bytes()).hexdigest(),
+        },
+        "gate": None,
+        "warnings": [],
     }
-    assert answer["gate"] is None
-    assert answer["warnings"] == []
-    assert list(answer["prediction"]) == [
-        *("predicted_class", "confidence", "abstained", "all_probabilities")
-    ]
-    assert answer["prediction"]["abstained"] is False
-    assert answer["prediction"]["predicted_class"] == expected.predicted_class
-    assert answer["prediction"]["confidence"] == expected.confidence
-    assert answer["prediction"]["all_probabilities"] == expected.probabilities
-    assert sum(expected.probabilities.values()) == pytest.approx(1.0, abs=1e-9)
+    assert sum(film.probabilities.values()) == pytest.approx(1.0, abs=1e-9)
 
 
 def test_a_retrained_model_with_other_classes_is_served_in_its_own_order(
@@ -61,7 +85,7 @@ def test_a_retrained_model_with_other_classes_is_served_in_its_own_order(
     names = ("Zebra_stripe", "Apple", "Mango")
     path = tmp_path / "retrained.pth"
     save_checkpoint(Checkpoint(config, names, InputSpec(size=64), weights), path)
-    client = create_app(WebConfig(path, "cpu")).test_client()
+    client = client_of(path)
     answer = post_file(client, phantom_png).get_json()
     assert list(answer["prediction"]["all_probabilities"]) == list(names)
     page = client.get("/").get_data(as_text=True)
@@ -71,12 +95,11 @@ def test_a_retrained_model_with_other_classes_is_served_in_its_own_order(
 
 
 @pytest.mark.parametrize(("side", "preview_side"), [(700, 512), (96, 96)])
-def test_preview_is_the_decoded_image_of_at_most_512_pixels(
+def test_the_preview_is_the_decoded_image_scaled_down(
     client: FlaskClient, side: int, preview_side: int
 ) -> None:
     data = encode(side)
-    answer = post_file(client, data).get_json()
-    with Image.open(io.BytesIO(base64.b64decode(answer["image"], validate=True))) as preview:
+    with open_picture(post_file(client, data).get_json()["image"]) as preview:
         assert preview.format == "PNG"
         assert preview.size == (preview_side, preview_side)
         wanted = Image.fromarray(decode_image(data))
@@ -96,3 +119,156 @@ def test_requests_do_not_influence_each_other(client: FlaskClient, phantom_png: 
     assert post_file(client, b"not an image").status_code == 415
     assert post_file(client, encode(200)).get_json()["image"] != first["image"]
     assert post_file(client, phantom_png).get_json() == first
+
+
+@pytest.mark.parametrize(
+    "kind", ["image/png", "image/x-whatever", "application/octet-stream", "application/dicom", None]
+)
+def test_the_body_may_be_the_image_whatever_its_type_says(
+    client: FlaskClient, expected: Any, kind: str | None
+) -> None:
+    response = client.post("/predict", data=FILM, content_type=kind)
+    assert (response.status_code, response.get_json()) == (200, expected)
+
+
+def test_the_body_may_be_dicom_and_its_preview_goes_back(client: FlaskClient) -> None:
+    film = draw_chest_phantom(96)
+    data = write(radiograph(film, PatientName="Mustermann^Erika"))
+    response = client.post("/predict", data=data, content_type="application/dicom")
+    assert response.status_code == 200
+    with open_picture(response.get_json()["image"]) as preview:
+        assert np.array_equal(np.asarray(preview), film)
+    assert b"Mustermann" not in response.data
+
+
+@pytest.mark.parametrize("start", ["", "data:image/png;base64,", "data:;base64,"])
+def test_json_may_hold_the_image_as_base64_or_data_url(
+    client: FlaskClient, expected: Any, start: str
+) -> None:
+    response = post_json(client, {"image": start + TEXT})
+    assert (response.status_code, response.get_json()) == (200, expected)
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "code", "words"),
+    [
+        ({}, 400, "no_file", "send it as “image”"),
+        ({"image": ""}, 400, "no_file", "send it as “image”"),
+        ({"image": None}, 400, "no_file", "send it as “image”"),
+        ({"image": 5}, 400, "bad_base64", "must be base64"),
+        ({"image": [TEXT]}, 400, "bad_base64", "must be base64"),
+        ({"image": "%%%"}, 400, "bad_base64", "must be base64"),
+        ({"image": TEXT[:-1]}, 400, "bad_base64", "padded"),
+        ({"image": TEXT[:40] + "\n" + TEXT[40:]}, 400, "bad_base64", "without line breaks"),
+        ({"image": "data:image/png," + TEXT}, 400, "bad_base64", "data URL"),
+        ({"image": "data:image/png;base64,"}, 400, "empty_file", "empty"),
+        ({"image": base64.b64encode(b"words").decode()}, 415, "unsupported_format", "PNG, JPEG"),
+        ({"image": base64.b64encode(bytes(2**20 + 1)).decode()}, 413, "upload_too_large", "1 MB"),
+        ([TEXT], 400, "bad_request", "small JSON object"),
+        (TEXT, 400, "bad_request", "small JSON object"),
+        (b"", 400, "bad_request", "small JSON object"),
+        (b'{"image": ', 400, "bad_request", "small JSON object"),
+        (b"\xff\xfe{}", 400, "bad_request", "small JSON object"),
+        (b"[" * 100_000, 400, "bad_request", "small JSON object"),
+        (b'{"a":' * 90 + b"1" + b"}" * 90, 400, "no_file", "“image”"),
+        (b'{"image": [' + b"[]," * 50_000 + b"[]]}", 400, "bad_request", "small JSON object"),
+    ],
+    ids=lambda value: str(value)[:24] if isinstance(value, bytes | dict) else None,
+)
+def test_bad_json(client: FlaskClient, content: object, status: int, code: str, words: str) -> None:
+    check_refusal(post_json(client, content), status, code, words)
+
+
+@pytest.mark.parametrize("value", ["0", "false", "False"])
+def test_the_preview_can_be_left_out(client: FlaskClient, expected: Any, value: str) -> None:
+    del expected["image"]
+    assert post_file(client, FILM, query=f"preview={value}").get_json() == expected
+    assert post_file(client, FILM, preview=value).get_json() == expected
+    raw = client.post(f"/predict?preview={value}", data=FILM, content_type="image/png")
+    assert raw.get_json() == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "is_there"), [(False, False), (0, False), ("0", False), (True, True), (1, True)]
+)
+def test_json_takes_options_as_true_and_false(
+    client: FlaskClient, value: object, is_there: bool
+) -> None:
+    answer = post_json(client, {"image": TEXT, "preview": value}).get_json()
+    assert answer["success"] is True
+    assert ("image" in answer) is is_there
+
+
+def test_a_field_wins_over_the_query(client: FlaskClient) -> None:
+    assert "image" in post_file(client, FILM, query="preview=0", preview="1").get_json()
+    assert "image" not in post_file(client, FILM, query="preview=1", preview="0").get_json()
+
+
+@pytest.mark.parametrize("name", ["preview", "explain", "force"])
+@pytest.mark.parametrize("value", ["", "2", "yes", "-1", "null"])
+def test_a_switch_is_0_or_1(client: FlaskClient, name: str, value: str) -> None:
+    for response in (
+        post_file(client, FILM, query=f"{name}={value}"),
+        post_file(client, FILM, **{name: value}),
+        post_file(client, FILM, query=f"{name}={value}", **{name: "1"}),
+        post_batch(client, FILM, **{name: value}),
+    ):
+        check_refusal(response, 400, "bad_option", f"“{name}” must be 0 or 1.")
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "words"),
+    [
+        ("explain", [None, [], {}, "x", 2, 0.5, float("nan")], "must be 0 or 1."),
+        ("class", [5, ["Normal"], True], "must be the name of a class."),
+    ],
+)
+def test_an_option_in_json_is_of_its_type(
+    client: FlaskClient, name: str, values: list[object], words: str
+) -> None:
+    for value in values:
+        response = post_json(client, {"image": TEXT, name: value})
+        check_refusal(response, 400, "bad_option", f"“{name}” {words}")
+
+
+@pytest.mark.parametrize("name", ["", "covid", "Lung Opacity", "0"])
+def test_an_unknown_class_is_refused_with_those_there_are(client: FlaskClient, name: str) -> None:
+    for response in (
+        post_file(client, FILM, explain="1", **{"class": name}),
+        post_file(client, FILM, query=f"class={name}"),
+        post_batch(client, FILM, explain="1", **{"class": name}),
+    ):
+        check_refusal(response, 400, "unknown_class", f"It knows: {NAMES}.")
+
+
+@pytest.mark.parametrize("name", [None, "Lung_Opacity", "Viral Pneumonia"])
+def test_the_evidence_for_a_class_is_a_transparent_picture_of_the_previews_size(
+    client: FlaskClient, tiny_checkpoint: Path, name: str | None
+) -> None:
+    data = encode(700)
+    fields = {"class": name} if name else {}
+    answer = post_file(client, data, explain="1", **fields).get_json()
+    explanation = answer["explanation"]
+    assert list(explanation) == ["class", "image", "lungs"]
+    assert explanation["lungs"] == []  # the network does not look for them
+    assert explanation["class"] == (name or answer["prediction"]["predicted_class"])
+    predictor = Predictor.from_file(tiny_checkpoint, "cpu")
+    evidence = evidence_map(predictor, decode_image(data), explanation["class"])
+    assert base64.b64decode(explanation["image"]) == encode_overlay(evidence, (512, 512))
+    with open_picture(explanation["image"]) as opened:
+        assert (opened.format, opened.mode, opened.size) == ("PNG", "RGBA", (512, 512))
+
+
+def test_the_picture_of_the_evidence_fits_the_preview_of_a_film_that_is_not_square(
+    client: FlaskClient,
+) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(decode_image(encode(900))[:613]).save(buffer, "PNG")
+    answer = post_file(client, buffer.getvalue(), explain="1").get_json()
+    for picture in (answer["image"], answer["explanation"]["image"]):
+        with open_picture(picture) as opened:
+            assert opened.size == (512, 349)
+
+
+def test_a_class_alone_asks_for_no_evidence(client: FlaskClient) -> None:
+    assert "explanation" not in post_file(client, FILM, query="class=Normal").get_json()

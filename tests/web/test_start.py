@@ -1,12 +1,15 @@
-"""`python app.py` from the start to the end of its process."""
+"""Settings and `python app.py`, from the start to the end of its process."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,8 +17,85 @@ import app as application
 from tests.web.posting import PATIENCE, post_to_server
 from tests.web.serving import ROOT, run_app
 from web import WebConfig, create_app
-from web.config import DEFAULT_MODEL
-from web.service import StartError
+from web.config import StartError, describe_settings
+
+
+def test_every_setting_has_its_variable() -> None:
+    environment = {
+        "RESFORMER_MODEL": "/models/mine.pth",
+        "RESFORMER_DEVICE": "cpu",
+        "RESFORMER_PORT": " 8080\n",
+        "RESFORMER_TIME_LIMIT": "2.5",
+        "RESFORMER_API_KEY": "secret",
+        "RESFORMER_LOG": "json",
+        "RESFORMER_RATE_LIMIT": "",
+        "RESFORMER_KEEP_FEEDBACK": "1",
+        "RESFORMER_UPLOADS": "/films/given",
+        "RESFORMER_FEEDBACK_MAX_BYTES": "5000",
+    }
+    assert WebConfig.from_environment(environment) == WebConfig(
+        model_path=Path("/models/mine.pth"),
+        device="cpu",
+        port=8080,
+        time_limit=2.5,
+        api_key="secret",
+        log="json",
+        keep_feedback=True,
+        uploads_path=Path("/films/given"),
+        feedback_max_bytes=5000,
+    )
+    assert WebConfig.from_environment({}) == WebConfig()
+
+
+def test_help_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        application.main(["--help"])
+    printed = capsys.readouterr().out
+    assert describe_settings() in printed
+    lines = describe_settings().splitlines()
+    assert len(lines) == len(dataclasses.fields(WebConfig))
+    assert all(line.startswith("  RESFORMER_") for line in lines)
+    assert any(line.startswith("  RESFORMER_PORT ") and "(default: 5000)" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"max_pixels": 0}, "max_pixels must be at least 1, got 0"),
+        ({"workers": 0}, "workers must be at least 1, got 0"),
+        ({"queue_size": -1}, "queue_size must be at least 0, got -1"),
+        ({"time_limit": 0.5}, "time_limit must be at least 1, got 0.5"),
+        ({"receive_limit": float("nan")}, "receive_limit must be at most 86400, got nan"),
+        ({"feedback_max_bytes": 0}, "feedback_max_bytes must be at least 1, got 0"),
+        ({"port": 65536}, "port must be at most 65535, got 65536"),
+        ({"log": "xml"}, "log must be text or json, got 'xml'"),
+        ({"api_key": "schlüssel"}, "api_key must be of printable ASCII characters"),
+    ],
+)
+def test_impossible_values_are_named(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(StartError) as refused:
+        WebConfig(**settings)
+    assert str(refused.value) == words
+
+
+def test_a_variable_that_cannot_be_read_ends_the_start_with_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RESFORMER_QUEUE_SIZE", "many")
+    assert application.main([]) == 1
+    message = "resformer: RESFORMER_QUEUE_SIZE must be a whole number, got 'many'\n"
+    assert capsys.readouterr().err == message
+    monkeypatch.setenv("RESFORMER_QUEUE_SIZE", "2")
+    monkeypatch.setenv("RESFORMER_KEEP_FEEDBACK", "yes")
+    assert application.main([]) == 1
+    message = "resformer: RESFORMER_KEEP_FEEDBACK must be 0 or 1, got 'yes'\n"
+    assert capsys.readouterr().err == message
+
+
+def test_the_key_is_never_shown() -> None:
+    config = WebConfig(api_key="top-secret")
+    assert "top-secret" not in repr(config)
+    assert "top-secret" not in json.dumps(describe_settings())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -83,29 +163,19 @@ def test_a_port_that_is_none_is_refused(port: str, capsys: pytest.CaptureFixture
     assert "a port is a number from 0 to 65535" in capsys.readouterr().err
 
 
-def test_the_environment_names_host_port_and_model_and_flags_win(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_the_environment_sets_the_defaults_of_the_flags_which_win(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    served: list[tuple[Path, str, int]] = []
-
-    def note(app: object, config: WebConfig) -> None:
-        served.append((config.model_path, config.host, config.port))
-
-    monkeypatch.setattr(application, "create_app", lambda config: None)
-    monkeypatch.setattr(application, "serve", note)
-    for name in ("HOST", "PORT", "MODEL"):
-        monkeypatch.delenv(f"RESFORMER_{name}", raising=False)
-    application.main([])
-    monkeypatch.setenv("RESFORMER_HOST", "::1")
-    monkeypatch.setenv("RESFORMER_PORT", "8080")
-    monkeypatch.setenv("RESFORMER_MODEL", str(tmp_path / "other.pth"))
-    application.main([])
-    application.main(["--host", "0.0.0.0", "--port", "81", "--model", "mine.pth"])
-    assert served == [
-        (DEFAULT_MODEL, "127.0.0.1", 5000),
-        (tmp_path / "other.pth", "::1", 8080),
-        (Path("mine.pth"), "0.0.0.0", 81),
-    ]
+    settings = {"HOST": "::1", "PORT": "8080", "MODEL": "others.pth", "BACKEND": "torch"}
+    for name, value in settings.items():
+        monkeypatch.setenv(f"RESFORMER_{name}", value)
+    with pytest.raises(SystemExit):
+        application.main(["--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    for value in settings.values():
+        assert f"(default: {value})" in printed
+    assert application.main(["--model", "mine.pth"]) == 1
+    assert "no checkpoint at mine.pth" in capsys.readouterr().err
 
 
 def test_a_wsgi_server_takes_the_model_from_the_environment(
@@ -114,11 +184,6 @@ def test_a_wsgi_server_takes_the_model_from_the_environment(
     monkeypatch.setenv("RESFORMER_MODEL", str(tiny_checkpoint))
     page = application.create_app().test_client().get("/").get_data(as_text=True)
     assert "Viral Pneumonia" in page
-
-
-def test_limits_that_refuse_everything_are_refused() -> None:
-    with pytest.raises(ValueError, match="max_pixels must be at least 1, got 0"):
-        WebConfig(max_pixels=0)
 
 
 def test_serving_imports_neither_training_nor_plotting(tiny_checkpoint: Path) -> None:

@@ -1,10 +1,9 @@
-"""What the gate refuses: told with a score and the picture, and answered where one insists."""
+"""What the gate refuses and what the model abstains from: told, and answered on request."""
 
 from __future__ import annotations
 
 import base64
 import io
-import re
 from pathlib import Path
 
 import numpy as np
@@ -13,29 +12,35 @@ from flask.testing import FlaskClient
 from PIL import Image
 
 from resformer.images import decode_image
-from tests.web.conftest import encode
-from tests.web.gating import ACCEPTED, REFUSED, write_gated_checkpoint
-from tests.web.posting import post_batch, post_file
-from tests.web.test_health import figures
-from web import WebConfig, create_app
+from tests.abstaining import GREATEST_DISTANCE, LEAST_CONFIDENCE, write_abstaining_checkpoint
+from tests.web.checkpoints import ACCEPTED, REFUSED, client_of, write_gated_checkpoint
+from tests.web.posting import encode, figures, post_batch, post_file, words
 
 FILM = encode(96)
 REASON = "It does not look like an upright frontal chest X-ray."
+WARNING = {
+    "code": "uncertain",
+    "message": "Uncertain: the model has not seen enough films like this one. "
+    "Do not rely on its probabilities.",
+}
 
 
-def client_of(tiny_checkpoint: Path, folder: Path, *, accepts: bool) -> FlaskClient:
-    path = write_gated_checkpoint(tiny_checkpoint, folder / "model.pth", accepts=accepts)
-    return create_app(WebConfig(path, "cpu")).test_client()
+def encode_blank() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("L", (100, 100), 90).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 @pytest.fixture
 def refusing(tiny_checkpoint: Path, tmp_path: Path) -> FlaskClient:
-    return client_of(tiny_checkpoint, tmp_path, accepts=False)
+    path = tmp_path / "model.pth"
+    return client_of(write_gated_checkpoint(tiny_checkpoint, path, accepts=False))
 
 
 @pytest.fixture
 def accepting(tiny_checkpoint: Path, tmp_path: Path) -> FlaskClient:
-    return client_of(tiny_checkpoint, tmp_path, accepts=True)
+    path = tmp_path / "model.pth"
+    return client_of(write_gated_checkpoint(tiny_checkpoint, path, accepts=True))
 
 
 def test_an_accepted_film_is_answered_with_its_score(accepting: FlaskClient) -> None:
@@ -93,17 +98,13 @@ def test_the_evidence_needs_insistence_too(refusing: FlaskClient) -> None:
 
 
 def test_a_blank_picture_is_refused_for_being_blank(accepting: FlaskClient) -> None:
-    buffer = io.BytesIO()
-    Image.new("L", (100, 100), 90).save(buffer, "PNG")
-    answer = post_file(accepting, buffer.getvalue()).get_json()
+    answer = post_file(accepting, encode_blank()).get_json()
     assert answer["reason"] == "It is blank: there is no contrast in it."
     assert answer["score"] == 0.0
 
 
 def test_a_refusal_in_a_batch_is_one_result_and_spoils_no_other(accepting: FlaskClient) -> None:
-    buffer = io.BytesIO()
-    Image.new("L", (100, 100), 90).save(buffer, "PNG")
-    response = post_batch(accepting, FILM, buffer.getvalue(), FILM, preview="0")
+    response = post_batch(accepting, FILM, encode_blank(), FILM, preview="0")
     results = response.get_json()["results"]
     assert response.status_code == 200
     assert [result["success"] for result in results] == [True, False, True]
@@ -126,5 +127,66 @@ def test_the_page_promises_a_refusal_only_where_there_is_a_gate(
     client: FlaskClient, accepting: FlaskClient
 ) -> None:
     pages = [c.get("/").get_data(as_text=True) for c in (client, accepting)]
-    words = "even for a picture that is no chest X-ray"
-    assert [words in re.sub(r"\s+", " ", page) for page in pages] == [True, False]
+    promise = "even for a picture that is no chest X-ray"
+    assert [promise in words(page) for page in pages] == [True, False]
+
+
+@pytest.fixture
+def abstaining(tiny_checkpoint: Path, tmp_path: Path) -> FlaskClient:
+    return client_of(write_abstaining_checkpoint(tiny_checkpoint, tmp_path / "model.pth"))
+
+
+def test_a_film_that_is_abstained_on_has_its_probabilities_and_a_warning(
+    abstaining: FlaskClient, client: FlaskClient
+) -> None:
+    response = post_file(abstaining, FILM)
+    answer, plain = response.get_json(), post_file(client, FILM).get_json()
+    assert response.status_code == 200
+    assert answer["warnings"] == [WARNING]
+    assert answer["prediction"] == plain["prediction"] | {"abstained": True}
+    assert plain["prediction"]["abstained"] is False
+
+
+def test_other_films_have_no_warning(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    path = write_abstaining_checkpoint(tiny_checkpoint, tmp_path / "model.pth", abstains=False)
+    answer = post_file(client_of(path), FILM).get_json()
+    assert answer["prediction"]["abstained"] is False
+    assert answer["warnings"] == []
+
+
+def test_each_film_of_a_batch_says_it_for_itself(abstaining: FlaskClient) -> None:
+    results = post_batch(abstaining, FILM, b"", FILM).get_json()["results"]
+    assert [result.get("warnings") for result in results] == [[WARNING], None, [WARNING]]
+
+
+def test_who_insists_against_the_gate_gets_both_warnings(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    gated = write_gated_checkpoint(tiny_checkpoint, tmp_path / "gated.pth", accepts=False)
+    client = client_of(write_abstaining_checkpoint(gated, tmp_path / "model.pth"))
+    assert post_file(client, FILM).status_code == 422
+    warnings = post_file(client, FILM, force="1").get_json()["warnings"]
+    assert [warning["code"] for warning in warnings] == ["not_a_chest_xray", "uncertain"]
+    assert warnings[1] == WARNING
+
+
+def test_the_card_and_its_page_tell_the_thresholds(
+    abstaining: FlaskClient, client: FlaskClient
+) -> None:
+    assert abstaining.get("/model").get_json()["abstention"] == {
+        "least_confidence": LEAST_CONFIDENCE,
+        "greatest_distance": GREATEST_DISTANCE,
+    }
+    assert client.get("/model").get_json()["abstention"] is None
+    told, untold = (words(c.get("/about").get_data(as_text=True)) for c in (abstaining, client))
+    assert "the most probable class has less than 100.0%" in told
+    assert "more than 1,234.5 standard deviations from those of every class" in told
+    assert "none: the model answers for any film" in untold
+
+
+def test_the_page_does_not_say_that_a_class_is_always_picked_where_it_is_not(
+    abstaining: FlaskClient, client: FlaskClient
+) -> None:
+    told, untold = (words(c.get("/").get_data(as_text=True)) for c in (abstaining, client))
+    assert "The model picks one of its classes unless it is uncertain, even for" in told
+    assert "The model always picks one of its classes, even for" in untold

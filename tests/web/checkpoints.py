@@ -1,4 +1,4 @@
-"""A checkpoint that tells of its training and of its test films, for the model card to show."""
+"""Checkpoints with a gate that a test can choose, and with a training to tell of."""
 
 from __future__ import annotations
 
@@ -6,11 +6,46 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import torch
+from flask.testing import FlaskClient
 
 from resformer.checkpoint import load_checkpoint, save_checkpoint
 from resformer.evaluation.metrics import evaluate_predictions
+from resformer.gate.gate import FEATURE_GRID, INPUT_GRID, Gate, Subspace
 from tests.conftest import CLASS_NAMES
-from tests.web.gating import write_gated_checkpoint
+from web import WebConfig, create_app
+
+# The scores that such gates give.
+ACCEPTED, REFUSED = 0.98201379, 0.01798621
+
+
+def client_of(path: Path) -> FlaskClient:
+    """A client of an application that serves a checkpoint."""
+    return create_app(WebConfig(path, "cpu")).test_client()
+
+
+def write_gated_checkpoint(source: Path, target: Path, *, accepts: bool) -> Path:
+    """Copy a checkpoint and add a gate that takes every picture with contrast, or none."""
+    checkpoint = load_checkpoint(source)
+    config = checkpoint.model_config
+    lengths = [INPUT_GRID**2 * config.in_chans, *(FEATURE_GRID**2 * c for c in config.channels)]
+    gate = Gate(
+        subspaces=tuple(_subspace(length) for length in lengths),
+        weights=torch.zeros(3 * len(lengths)),
+        bias=4.0 if accepts else -4.0,
+    )
+    save_checkpoint(dataclasses.replace(checkpoint, gate=gate), target)
+    return target
+
+
+def _subspace(length: int) -> Subspace:
+    return Subspace(
+        mean=torch.zeros(length),
+        scale=torch.ones(length),
+        basis=torch.eye(length, 1),
+        deviation=torch.ones(1),
+    )
+
 
 HISTORY = [
     {

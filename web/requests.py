@@ -1,21 +1,34 @@
-"""Uploads are read in memory and forgotten: none of their bytes reaches a disk."""
+"""What a request holds: one image or several, in a form, in JSON or as the body; and options.
+
+Uploads are read in memory and forgotten: none of their bytes reaches a disk. JSON is bounded in
+its structure, not only in its bytes: as Python objects, millions of empty lists take many times
+the memory of their text.
+"""
 
 from __future__ import annotations
 
+import base64
 import io
+import json
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from flask import Request, request
+from pydantic import ValidationError
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from web.errors import ApiError, upload_too_large
-from web.json_image import read_json_image
+from web.schemas import Options
 
 FILE_FIELD = "file"
 BATCH_FIELD = "files"
+IMAGE_FIELD = "image"
 RAW_TYPES = ("application/dicom", "application/octet-stream")
 MAX_FORM_PARTS = 16
+_MAX_JSON_PARTS = 100
+_DATA_URL = re.compile(r"data:[\w.+/;=-]{0,100};base64,", re.ASCII)
 
 
 class InMemoryRequest(Request):
@@ -34,7 +47,7 @@ class InMemoryRequest(Request):
         return io.BytesIO()
 
 
-def read_upload(max_bytes: int) -> tuple[bytes, dict[str, Any]]:
+def read_image(max_bytes: int) -> tuple[bytes, dict[str, Any]]:
     """Return the one image that came with the current request, and the fields beside it.
 
     Raises:
@@ -48,7 +61,7 @@ def read_upload(max_bytes: int) -> tuple[bytes, dict[str, Any]]:
             raise _no_file(FILE_FIELD)
         return read_file(uploaded, max_bytes), request.form.to_dict()
     if kind == "application/json":
-        data, fields = read_json_image(request.get_data(cache=False), max_bytes)
+        data, fields = _read_json(request.get_data(cache=False), max_bytes)
         return _checked(data, max_bytes), fields
     if not kind or kind.startswith("image/") or kind in RAW_TYPES:
         data = request.get_data(cache=False)
@@ -56,10 +69,9 @@ def read_upload(max_bytes: int) -> tuple[bytes, dict[str, Any]]:
             raise _no_file(FILE_FIELD)
         return _checked(data, max_bytes), {}
     raise ApiError(
-        415,
         "unsupported_media_type",
         f"Send the image in a form (multipart/form-data) as “{FILE_FIELD}”, as the body with a "
-        "content type such as image/png or application/dicom, or in JSON as “image”.",
+        f"content type such as image/png or application/dicom, or in JSON as “{IMAGE_FIELD}”.",
     )
 
 
@@ -71,19 +83,19 @@ def read_batch(max_files: int) -> tuple[list[FileStorage], dict[str, Any]]:
     """
     if request.mimetype not in ("multipart/form-data", ""):
         raise ApiError(
-            415,
             "unsupported_media_type",
             f"Send the images in a form (multipart/form-data), each as “{BATCH_FIELD}”.",
         )
+    too_many = ApiError("too_many_files", f"Up to {max_files} files can be sent at once.")
     request.max_form_parts = max_files + MAX_FORM_PARTS
     try:
         files = request.files.getlist(BATCH_FIELD)
     except RequestEntityTooLarge:
         if (request.content_length or 0) > (request.max_content_length or 0):
             raise
-        raise _too_many_files(max_files) from None
+        raise too_many from None
     if len(files) > max_files:
-        raise _too_many_files(max_files)
+        raise too_many
     if not files:
         raise _no_file(BATCH_FIELD)
     return files, request.form.to_dict()
@@ -102,21 +114,63 @@ def read_file(uploaded: FileStorage, max_bytes: int) -> bytes:
     return _checked(data, max_bytes)
 
 
+def read_options(fields: Mapping[str, Any]) -> tuple[Options, Options]:
+    """Return the options of the query, and those that hold: fields of the body win.
+
+    Raises:
+        ApiError: `bad_option` if one cannot be read, naming it and what is possible.
+    """
+    query = request.args.to_dict()
+    try:
+        return Options.model_validate(query), Options.model_validate({**query, **fields})
+    except ValidationError as error:
+        name = error.errors()[0]["loc"][0]
+        possible = "the name of a class" if name == "class" else "0 or 1"
+        raise ApiError("bad_option", f"“{name}” must be {possible}.") from None
+
+
+def _read_json(body: bytes, max_bytes: int) -> tuple[bytes, dict[str, Any]]:
+    """Return the image in a JSON body, and the fields beside it."""
+    parts = sum(map(body.count, (b",", b"[", b"{")))
+    try:
+        fields = json.loads(body) if parts <= _MAX_JSON_PARTS else None
+    except (ValueError, RecursionError):
+        fields = None
+    if not isinstance(fields, dict):
+        raise ApiError(
+            "bad_request",
+            f"The body is not a small JSON object such as {{“{IMAGE_FIELD}”: “<base64>”}}.",
+        )
+    text = fields.pop(IMAGE_FIELD, None)
+    if text is None or text == "":
+        raise _no_file(IMAGE_FIELD)
+    if not isinstance(text, str):
+        raise _bad_base64()
+    start = _DATA_URL.match(text)
+    encoded = text[start.end() :] if start else text
+    if len(encoded) > 4 * (max_bytes // 3 + 1):
+        raise upload_too_large(max_bytes)
+    try:
+        return base64.b64decode(encoded, validate=True), fields
+    except ValueError:
+        raise _bad_base64() from None
+
+
 def _checked(data: bytes, max_bytes: int) -> bytes:
     if not data:
-        raise ApiError(400, "empty_file", "The file is empty. Choose another one.")
+        raise ApiError("empty_file")
     if len(data) > max_bytes:
         raise upload_too_large(max_bytes)
     return data
 
 
 def _no_file(field: str) -> ApiError:
-    return ApiError(400, "no_file", f"No file came with the request: send it as “{field}”.")
+    return ApiError("no_file", f"No image came with the request: send it as “{field}”.")
 
 
-def _too_many_files(max_files: int) -> ApiError:
+def _bad_base64() -> ApiError:
     return ApiError(
-        413,
-        "too_many_files",
-        f"Too many files: up to {max_files} can be sent at once.",
+        "bad_base64",
+        f"“{IMAGE_FIELD}” must be base64 (RFC 4648, padded, without line breaks) or a data URL "
+        "of it.",
     )

@@ -1,0 +1,391 @@
+"""The pages as the server sends them: self-contained, honest, and true to the checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flask.testing import FlaskClient
+
+from resformer import __version__
+from resformer.checkpoint import load_checkpoint, save_checkpoint
+from resformer.evaluation.external import ExternalFilm, evaluate_external
+from resformer.evaluation.metrics import evaluate_predictions
+from resformer.evaluation.predictions import Predictions
+from resformer.images import IMAGE_SUFFIXES
+from tests.conftest import CLASS_NAMES
+from tests.web.checkpoints import (
+    LABELS,
+    PROBABILITIES,
+    TRAINING,
+    client_of,
+    write_telling_checkpoint,
+)
+from tests.web.posting import words
+from tests.web.serving import ROOT
+from web.model_card import CHART_HEIGHT, CHART_WIDTH, draw_history
+from web.pages import display_name
+
+
+@pytest.fixture
+def page(client: FlaskClient) -> str:
+    return client.get("/").get_data(as_text=True)
+
+
+def test_page_names_the_classes_of_the_checkpoint_as_people_read_them(page: str) -> None:
+    names = re.findall(r'class="bar-name">([^<]+)<', page)
+    assert names == ["COVID", "Lung Opacity", "Normal", "Viral Pneumonia"]
+
+
+def test_display_name_only_turns_underscores_into_spaces() -> None:
+    assert display_name("Lung_Opacity") == "Lung Opacity"
+    assert display_name("COVID-19") == "COVID-19"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Research tool, not a medical device",
+        "Not a diagnosis.",
+        "even for a picture that is no chest X-ray",
+        "What it cannot do",
+        "estimate</h2>",
+        "up to 1&nbsp;MB",
+    ],
+)
+def test_page_says_what_people_must_know(page: str, words: str) -> None:
+    assert words in re.sub(r"\s+", " ", page)
+
+
+def test_file_chooser_offers_every_format(page: str) -> None:
+    found = re.search(r'accept="([^"]*)"', page)
+    assert found
+    assert set(found[1].split(",")) == IMAGE_SUFFIXES | {".dcm", ".dicom", "application/dicom"}
+
+
+def test_page_is_self_contained_and_free_of_inline_code(page: str) -> None:
+    assert re.findall(r"<script(?![^>]*\bsrc=)", page) == []
+    assert re.findall(r"<style|\sstyle=|\son[a-z]+=|javascript:", page) == []
+    addresses = re.findall(r'(?:src|href|action)="([^"]+)"', page)
+    assert addresses
+    assert [a for a in addresses if not re.match(r"/(static/|about$|docs$|$)|#", a)] == []
+
+
+def test_everything_the_page_needs_is_there(client: FlaskClient, page: str) -> None:
+    for address in set(re.findall(r'(?:src|href)="(/static/[^"]+)"', page)):
+        with client.get(address) as response:
+            assert response.status_code == 200, address
+
+
+def test_no_file_of_the_page_points_elsewhere() -> None:
+    for path in (ROOT / "static").rglob("*"):
+        if path.is_file():
+            text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
+            assert not re.search(r"https?://|//cdn|@import|eval\(|innerHTML", text), path
+
+
+@pytest.mark.parametrize(
+    "address", ["/static/", "/static/../app.py", "/static/%2e%2e/app.py", "/uploads/", "/app.py"]
+)
+def test_nothing_but_the_files_under_static_is_served(client: FlaskClient, address: str) -> None:
+    assert client.get(address).status_code == 404
+
+
+@pytest.fixture(scope="module")
+def told(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint that tells of its training and of 4 test films, none of Lung_Opacity."""
+    folder = tmp_path_factory.mktemp("told")
+    return write_telling_checkpoint(tiny_checkpoint, folder / "model.pth")
+
+
+@pytest.fixture(scope="module")
+def measured(told: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same checkpoint with what `python -m resformer report` puts into it."""
+    checkpoint = load_checkpoint(told)
+    films = [
+        ExternalFilm("far_clinic", "far_clinic/1.png", "no finding"),
+        ExternalFilm("far_clinic", "far_clinic/2.png", "tuberculosis"),
+        ExternalFilm("papers", "papers/1.png", "covid-19"),
+        ExternalFilm("papers", "papers/2.png", "no finding"),
+    ]
+    none = np.zeros(4, bool)
+    answers = Predictions(PROBABILITIES[[0, 1, 0, 2]], none, none)
+    external = evaluate_external(films, answers, CLASS_NAMES, bootstrap=20)
+    black = evaluate_predictions(LABELS, PROBABILITIES[::-1], CLASS_NAMES, bootstrap=20)
+    sure = {"name": "lungs blacked out", "mean_confidence": 0.3, "withheld": 0.75}
+    kept = {"external": external, "controls": [{**sure, **black}]}
+    path = tmp_path_factory.mktemp("measured") / "model.pth"
+    metrics = {**checkpoint.metrics, "report": kept}
+    save_checkpoint(dataclasses.replace(checkpoint, metrics=metrics), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def card_client(told: Path) -> FlaskClient:
+    return client_of(told)
+
+
+@pytest.fixture(scope="module")
+def about(card_client: FlaskClient) -> str:
+    response = card_client.get("/about")
+    assert response.status_code == 200
+    return re.sub(r"\s+", " ", response.get_data(as_text=True))
+
+
+def test_the_card_is_what_the_checkpoint_tells(card_client: FlaskClient, told: Path) -> None:
+    response = card_client.get("/model")
+    card = response.get_json()
+    checkpoint = load_checkpoint(told)
+    assert (response.status_code, response.mimetype) == (200, "application/json")
+    assert card["name"] == "Identity-Mapping ResFormer"
+    assert card["version"] == __version__
+    assert card["sha256"] == hashlib.sha256(told.read_bytes()).hexdigest()
+    assert card["classes"] == list(CLASS_NAMES)
+    weights = checkpoint.build_model().parameters()
+    assert card["parameters"] == sum(weight.numel() for weight in weights)
+    assert card["input"]["size"] == 64
+    assert card["gate"] == {"threshold": 0.5}
+    assert card["temperature"] == 1.0
+    assert card["metrics"] == {"test": checkpoint.metrics["test"]}
+    assert card["metrics"]["test"]["accuracy"]["value"] == 0.75
+    assert set(card["metrics"]["test"]["accuracy"]) == {"value", "low", "high"}
+    assert card["training"]["films"] == TRAINING["films"]
+    assert card["earlier_trainings"] == []
+    assert card["versions"] == checkpoint.versions
+    assert "not a medical device" in card["intended_use"]
+    assert len(card["limitations"]) >= 4
+    assert card["limits"] == {
+        "max_bytes": 32 * 2**20,
+        "max_pixels": 50_000_000,
+        "max_files": 32,
+    }
+
+
+def test_what_json_cannot_hold_is_null(card_client: FlaskClient) -> None:
+    response = card_client.get("/model")
+    assert "Infinity" not in response.get_data(as_text=True)
+    losses = [entry["validation_loss"] for entry in response.get_json()["training"]["history"]]
+    assert losses == [1.2, None, 1.0]
+
+
+def test_the_card_needs_the_model(unloaded_client: FlaskClient) -> None:
+    assert unloaded_client.get("/model").get_json()["code"] == "model_not_ready"
+    for address in ("/model", "/about"):
+        response = unloaded_client.get(address)
+        assert response.status_code == 503
+        assert int(response.headers["Retry-After"]) > 0
+    assert "The model is still loading" in response.get_data(as_text=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "not a medical device",
+        "It has not been validated on patients",
+        "On 4 test films that it was not trained on.",
+        "95% bootstrap intervals",
+        "Accuracy 75.0%",
+        "Films: 8,627 train, 1,079 validation, 4 test.",
+        "learning rate 0.0015",
+        "64 \N{MULTIPLICATION SIGN} 64 pixels",
+        "refuses pictures that score below 0.5",
+        "COVID, Lung Opacity, Normal, Viral Pneumonia",
+    ],
+)
+def test_the_page_tells_people(about: str, text: str) -> None:
+    assert text in words(about)
+
+
+def test_the_page_shows_what_is_called_what(about: str) -> None:
+    counts = [
+        [int(count) for count in re.findall(r'<td class="heat-\d">(\d+) ', row)]
+        for row in re.findall(r"<tr>.*?</tr>", about)
+    ]
+    assert [row for row in counts if row] == [[1, 0, 1, 0], [0] * 4, [0, 0, 1, 0], [0, 0, 0, 1]]
+    levels = re.findall(r'<td class="heat-(\d)">1 ', about)
+    assert levels == ["2", "2", "5", "5"]
+    assert "\N{EN DASH}" in words(about)  # the recall of a class without films
+
+
+def test_the_plots_are_in_the_page_and_hold_no_inline_code(about: str) -> None:
+    assert len(re.findall(r'<svg [^>]*role="img" aria-label="[^"]+ by epoch', about)) == 2
+    assert (
+        re.findall(r"<style|\sstyle=|\son[a-z]+=|<script|javascript:|<img [^>]*http", about) == []
+    )
+
+
+def test_the_page_shows_other_hospitals_and_controls(measured: Path) -> None:
+    client = client_of(measured)
+    page = client.get("/about").get_data(as_text=True)
+    rows = [words(row).split() for row in re.findall(r"<tr>.*?</tr>", page, flags=re.DOTALL)]
+    # Films, called COVID, Lung Opacity, Normal, Viral Pneumonia, refused, abstained, wrong.
+    assert ["far", "clinic", "no", "finding", "1", *"100000", "100.0%"] in [r[:12] for r in rows]
+    dash = "\N{EN DASH}"
+    assert ["far", "clinic", "tuberculosis", "1", *"001000", dash] in rows
+    text = words(page)
+    assert "Films from other hospitals" in text
+    auc = client.get("/model").get_json()["metrics"]["report"]["external"]
+    value = auc["covid_against_no_finding"]["auc"]["value"]
+    assert f"AUC: COVID against no finding, by P(COVID) {100 * value:.1f}%" in text
+    black = next(row for row in rows if row[:3] == ["lungs", "blacked", "out"])
+    # Of the four films that of Normal alone is still found, and there is none of Lung Opacity.
+    assert (black[3], black[-6:-2]) == ("25.0%", ["0.0%", dash, "100.0%", "0.0%"])
+    assert black[-2:] == ["30.0%", "75.0%"]
+
+
+def test_the_page_shows_no_table_that_was_not_measured(about: str) -> None:
+    assert "Films from other hospitals" not in about
+    assert "What it looks at" not in about
+
+
+def test_the_page_of_a_checkpoint_without_figures_says_so(client: FlaskClient) -> None:
+    text = words(client.get("/about").get_data(as_text=True))
+    assert "The checkpoint holds no evaluation: nobody knows how good this model is." in text
+    assert "none: any picture is classified" in text
+
+
+def test_the_shipped_model_has_a_page() -> None:
+    client = client_of(ROOT / "best_model.pth")
+    card = client.get("/model").get_json()
+    text = words(client.get("/about").get_data(as_text=True))
+    accuracy = card["metrics"]["test"]["accuracy"]
+    assert f"Accuracy {100 * accuracy['value']:.1f}% {100 * accuracy['low']:.1f}% to" in text
+
+
+def test_the_page_shows_each_training_that_was_averaged(told: Path, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(told)
+    again = {**TRAINING, "config": {"learning_rate": 0.0008}}
+    mean = {"films": TRAINING["films"], "config": {}, "history": [], "initial": [TRAINING, again]}
+    path = tmp_path / "mean.pth"
+    save_checkpoint(dataclasses.replace(checkpoint, training=mean), path)
+    client = client_of(path)
+    page = client.get("/about").get_data(as_text=True)
+    assert "the mean of those of 2 trainings" in words(page)
+    assert page.count('<figure class="chart">') == 4
+    for number, rate in enumerate((0.0015, 0.0008), start=1):
+        assert f"Settings of training {number} learning rate {rate}" in words(page)
+
+
+def test_what_trainings_have_in_common_is_told_once(told: Path, tmp_path: Path) -> None:
+    first = {"config": {"seed": 7}, "history": []}
+    branches = [{"config": {"seed": k}, "history": [], "initial": first} for k in (0, 1)]
+    mean = {"config": {}, "history": [], "initial": branches}
+    path = tmp_path / "mean.pth"
+    save_checkpoint(dataclasses.replace(load_checkpoint(told), training=mean), path)
+    card = client_of(path).get("/model").get_json()
+    assert card["training"] == {"config": {}, "history": [], "averaged": False}
+    assert card["earlier_trainings"] == [
+        {**first, "averaged": False},
+        *({"config": {"seed": k}, "history": [], "averaged": True} for k in (0, 1)),
+    ]
+
+
+def draw(values: list[float | None], best: int | None = None) -> dict[str, Any] | None:
+    history = [{"loss": value} for value in values]
+    return draw_history(history, "Loss", {"Training": "loss"}, best)
+
+
+def test_a_curve_runs_over_its_axes() -> None:
+    chart = draw([1.0, 0.5, 0.0], best=3)
+    assert chart
+    places = [tuple(map(float, p.split(","))) for p in chart["curves"]["Training"].split()]
+    assert {x: label for (x, _), label in zip(places, "123", strict=True)} == chart["epochs"]
+    assert chart["mark"] == places[2][0]
+    heights = {label: y for y, label in chart["values"].items()}
+    assert [y for _, y in places] == [heights["1"], heights["0.5"], heights["0"]]
+    assert all(0 <= x <= CHART_WIDTH and 0 <= y <= CHART_HEIGHT for x, y in places)
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [None, None], [float("nan"), float("inf")]])
+def test_there_is_no_chart_without_a_curve(values: list[float | None]) -> None:
+    assert draw(values) is None
+
+
+@pytest.mark.parametrize("values", [[0.3, 0.3], [0.0, 0.0], [1e-9, 2e-9], [-3.0, 1e6], [0.7, None]])
+def test_ticks_enclose_the_values(values: list[float | None]) -> None:
+    chart = draw(values)
+    assert chart
+    labels = [float(label) for label in chart["values"].values()]
+    known = [value for value in values if value is not None]
+    assert 2 <= len(labels) <= 7
+    assert labels == sorted(labels)
+    assert labels[0] <= min(known) + 1e-12
+    assert labels[-1] >= max(known) - 1e-12
+
+
+TEXT, GRAPHIC = 4.5, 3.0
+PAIRS = [
+    *[("ink", back, TEXT) for back in ("page", "surface")],
+    *[("muted", back, TEXT) for back in ("page", "surface")],
+    *[("accent", back, TEXT) for back in ("page", "surface")],
+    *[("ink", f"heat-{level}", TEXT) for level in range(4)],
+    *[("on-accent", f"heat-{level}", TEXT) for level in (4, 5)],
+    *[(front, "film-raised", TEXT) for front in ("film-ink", "film-muted")],
+    ("film-accent", "film-raised", GRAPHIC),
+    ("edge", "film-raised", GRAPHIC),
+    ("edge", "surface", GRAPHIC),
+    ("second", "surface", GRAPHIC),
+    ("on-accent", "accent", TEXT),
+    ("on-accent", "accent-hover", TEXT),
+    ("danger", "danger-surface", TEXT),
+    ("caution", "caution-surface", TEXT),
+    ("caution", "surface", TEXT),
+    ("film-ink", "film", TEXT),
+    ("film-muted", "film", TEXT),
+    ("film-accent", "film", GRAPHIC),
+    ("edge", "film", GRAPHIC),
+    ("bar", "surface", GRAPHIC),
+    ("bar", "track", GRAPHIC),
+    ("accent", "track", GRAPHIC),
+    ("accent", "danger-surface", GRAPHIC),
+    *[("focus", back, GRAPHIC) for back in ("page", "surface", "danger-surface")],
+]
+
+
+def read_themes() -> dict[str, dict[str, str]]:
+    """Colours by name, in light and in dark."""
+    text = (ROOT / "static/css/tokens.css").read_text(encoding="utf-8")
+    light, dark = text.split("@media (prefers-color-scheme: dark)")
+    pattern = re.compile(r"--([a-z0-9-]+): (#[0-9a-f]{6});")
+    return {
+        "light": dict(pattern.findall(light)),
+        "dark": {**dict(pattern.findall(light)), **dict(pattern.findall(dark))},
+    }
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of `#rrggbb` by WCAG."""
+    channels = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    red, green, blue = (
+        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(first: str, second: str) -> float:
+    """Contrast of two colours, from 1 to 21."""
+    low, high = sorted((luminance(first), luminance(second)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_contrast_is_computed_as_wcag_does() -> None:
+    assert contrast("#000000", "#ffffff") == pytest.approx(21.0)
+    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.005)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize(("front", "back", "needed"), PAIRS)
+def test_colours_can_be_told_apart(theme: str, front: str, back: str, needed: float) -> None:
+    colours = read_themes()[theme]
+    assert contrast(colours[front], colours[back]) >= needed
+
+
+def test_only_the_tokens_hold_colours() -> None:
+    for path in (ROOT / "static/css").glob("*.css"):
+        if path.name != "tokens.css":
+            assert re.findall(r"#[0-9a-f]{3,8}\b", path.read_text(encoding="utf-8")) == [], path

@@ -1,0 +1,205 @@
+"""What the operator learns: probes, figures for Prometheus, and a log with one line a request.
+
+Neither figures nor lines hold a name, a content or an address of a client, nor anything that a
+client can make up: both may be kept and shared. Whoever needs clients' addresses has them in the
+log of the proxy in front, under the same identifier of the request.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import time
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+from flask import Blueprint, Flask, Response, g, has_request_context, jsonify, request
+
+from web.errors import ApiError
+from web.service import ModelService
+
+# Several processes of gunicorn add up their figures through files in this folder.
+SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+REQUEST_ID = "X-Request-ID"
+_SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_PROBES = ("/healthz", "/readyz", "/metrics")
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_BATCH_SIZES = (1, 2, 4, 8, 16, 32)
+
+_logger = logging.getLogger(__name__)
+
+
+class Metrics:
+    """The figures of this process, and of the others that serve with it."""
+
+    def __init__(self) -> None:
+        # prometheus_client chooses when it is imported whether to share: not before the server
+        # has named the folder.
+        from prometheus_client import CollectorRegistry, Counter, Histogram
+
+        self._registry = registry = CollectorRegistry()
+        self.requests = Counter(
+            "resformer_requests",
+            "Requests by address and status.",
+            ["endpoint", "status"],
+            registry=registry,
+        )
+        self.request_seconds = Histogram(
+            "resformer_request_seconds",
+            "Seconds from a received request to its answer.",
+            ["endpoint"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.predictions = Counter(
+            "resformer_predictions",
+            "Answered images by the most probable class.",
+            ["class_name"],
+            registry=registry,
+        )
+        self.refusals = Counter(
+            "resformer_refusals",
+            "Refused requests and files by the code of the error.",
+            ["code"],
+            registry=registry,
+        )
+        self.batch_size = Histogram(
+            "resformer_batch_size",
+            "Images that went through the network together.",
+            buckets=_BATCH_SIZES,
+            registry=registry,
+        )
+
+    def render(self) -> Response:
+        """Return all figures in the text format of Prometheus, those of other processes too."""
+        from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+        from prometheus_client.multiprocess import MultiProcessCollector
+
+        registry = self._registry
+        if os.environ.get(SHARED_FOLDER):
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+
+
+def create_blueprint(service: ModelService, metrics: Metrics) -> Blueprint:
+    """Return `/healthz`, `/readyz` and `/metrics`."""
+    blueprint = Blueprint("monitoring", __name__)
+
+    @blueprint.get("/healthz")
+    def healthz() -> Response:
+        return jsonify(status="ok")
+
+    @blueprint.get("/readyz")
+    def readyz() -> Response:
+        if not service.class_names:
+            raise ApiError("model_not_ready")
+        return jsonify(status="ready")
+
+    @blueprint.get("/metrics")
+    def show_metrics() -> Response:
+        return metrics.render()
+
+    return blueprint
+
+
+def observe_requests(app: Flask, metrics: Metrics) -> None:
+    """Give every request an identifier, a line in the log and its part in the figures."""
+
+    @app.before_request
+    def begin() -> None:
+        given = request.headers.get(REQUEST_ID, "")
+        g.request_id = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+        g.started = time.perf_counter()
+
+    @app.after_request
+    def end(response: Response) -> Response:
+        seconds = time.perf_counter() - g.started
+        endpoint = request.url_rule.rule if request.url_rule else "none"
+        metrics.requests.labels(endpoint, response.status_code).inc()
+        metrics.request_seconds.labels(endpoint).observe(seconds)
+        if "error_code" in g:
+            metrics.refusals.labels(g.error_code).inc()
+        response.headers[REQUEST_ID] = g.request_id
+        is_quiet = endpoint in _PROBES and response.status_code == 200
+        details = {
+            "request_id": g.request_id,
+            "endpoint": endpoint,
+            "status": response.status_code,
+            "code": g.get("error_code"),
+            "milliseconds": round(1000 * seconds, 1),
+            "bytes_in": request.content_length or 0,
+            "bytes_out": response.content_length or 0,
+        }
+        level = logging.DEBUG if is_quiet else logging.INFO
+        _logger.log(level, "request", extra={"details": details})
+        return response
+
+
+class _Formatter(logging.Formatter):
+    def details(self, record: logging.LogRecord) -> dict[str, Any]:
+        """Return the details of a record, with the identifier of the request around it."""
+        details: dict[str, Any] = getattr(record, "details", {})
+        if has_request_context() and "request_id" in g:
+            details = {"request_id": g.request_id, **details}
+        return {name: value for name, value in details.items() if value is not None}
+
+
+class TextFormatter(_Formatter):
+    """`2026-01-31 12:00:00,000 INFO request status=200 ...`."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
+        """Append the details to the first line, before a traceback."""
+        details = "".join(f" {name}={value}" for name, value in self.details(record).items())
+        return super().formatMessage(record) + details
+
+
+class JsonFormatter(_Formatter):
+    """`{"time": "2026-01-31T12:00:00.000+00:00", "level": "INFO", "message": "request", ...}`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return one line; a traceback is a field of its own."""
+        content = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **self.details(record),
+        }
+        if record.exc_info:
+            content["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(content, default=str)
+
+
+def logging_config(style: str) -> dict[str, Any]:
+    """Return the configuration for `logging.config.dictConfig` and for gunicorn.
+
+    Flask-Limiter and Waitress note addresses at level INFO, and Waitress warns of
+    every request that waits for a moment, as the files of one page do.
+    """
+    formatter = JsonFormatter if style == "json" else TextFormatter
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"lines": {"()": formatter}},
+        "handlers": {
+            "stderr": {
+                "class": "logging.StreamHandler",
+                "formatter": "lines",
+                "stream": "ext://sys.stderr",
+            }
+        },
+        "root": {"level": "INFO", "handlers": ["stderr"]},
+        "loggers": {
+            "gunicorn.error": {"level": "INFO", "propagate": True, "handlers": []},
+            "flask-limiter": {"level": "WARNING"},
+            "waitress": {"level": "WARNING"},
+            "waitress.queue": {"level": "ERROR"},
+        },
+    }

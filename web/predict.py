@@ -1,0 +1,162 @@
+"""`POST /predict` and `/predict/batch`: images in, probabilities and previews out."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from flask import Blueprint, Response, jsonify
+
+from resformer.gate.gate import GateResult
+from resformer.images import decode_image, encode_preview, preview_size
+from web.batching import Pipeline, Pixels, Turn
+from web.config import WebConfig
+from web.errors import ApiError, as_api_error
+from web.monitoring import Metrics
+from web.requests import read_batch, read_file, read_image, read_options
+from web.schemas import Answer, AnswerWarning, Explanation, Gate, Model, Options, Prediction
+from web.service import ModelService
+
+if TYPE_CHECKING:
+    from resformer import inference
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What an answer needs of an image once the network has seen it.
+
+    Attributes:
+        preview: the picture that goes back; nothing if it is not asked for.
+        small: the image as the explanation looks at it; nothing if it is not asked for.
+        size: width and height of the preview.
+    """
+
+    preview: str | None
+    small: Pixels | None
+    size: tuple[int, int]
+
+
+def create_blueprint(
+    config: WebConfig,
+    service: ModelService,
+    pipeline: Pipeline,
+    metrics: Metrics,
+) -> Blueprint:
+    """Return the routes that programs and the page's own script call."""
+    blueprint = Blueprint("predict", __name__)
+
+    def choose(fields: dict[str, Any]) -> Options:
+        asked, options = read_options(fields)
+        for name in (asked.class_name, options.class_name):
+            if name is not None:
+                service.check_class(name)
+        return options
+
+    def decode(read: Callable[[], bytes], options: Options) -> tuple[Pixels, _Kept]:
+        pixels = decode_image(read(), max_pixels=config.max_pixels)
+        side = config.preview_side
+        kept = _Kept(
+            _as_text(encode_preview(pixels, max_side=side)) if options.preview else None,
+            service.shrink(pixels) if options.explain else None,
+            preview_size(pixels.shape, max_side=side),
+        )
+        return pixels, kept
+
+    def answer(
+        kept: _Kept,
+        prediction: inference.Prediction,
+        options: Options,
+        turn: Turn,
+    ) -> dict[str, Any]:
+        explanation = None
+        if prediction.gate and not prediction.gate.accepted and not options.force:
+            raise _refusal(prediction.gate, kept)
+        if kept.small is not None:
+            name = options.class_name or prediction.predicted_class
+            picture = turn.run(partial(service.explain, kept.small, name, kept.size))
+            explanation = Explanation(
+                class_name=name, image=_as_text(picture), lungs=service.outline(prediction)
+            )
+        metrics.predictions.labels(prediction.predicted_class).inc()
+        optional: dict[str, Any] = {"image": kept.preview, "explanation": explanation}
+        return Answer(
+            success=True,
+            prediction=Prediction(
+                predicted_class=prediction.predicted_class,
+                confidence=prediction.confidence,
+                abstained=prediction.abstained,
+                all_probabilities=prediction.probabilities,
+            ),
+            model=Model(**service.identity),
+            gate=_describe(prediction.gate) if prediction.gate else None,
+            warnings=_warnings(prediction),
+            **{name: value for name, value in optional.items() if value is not None},
+        ).model_dump(by_alias=True, exclude_unset=True)
+
+    @blueprint.post("/predict")
+    def predict() -> Response:
+        data, fields = read_image(config.max_bytes)
+        options = choose(fields)
+        with pipeline.enter() as turn:
+            kept, prediction = turn.classify(partial(decode, lambda: data, options))
+            return jsonify(answer(kept, prediction, options, turn))
+
+    @blueprint.post("/predict/batch")
+    def predict_batch() -> Response:
+        if not service.class_names:
+            raise ApiError("model_not_ready")
+        files, fields = read_batch(config.max_files)
+        options = choose(fields)
+        reads = [partial(read_file, uploaded, config.max_bytes) for uploaded in files]
+        results = []
+        with pipeline.enter() as turn:
+            for outcome in turn.classify_all([partial(decode, read, options) for read in reads]):
+                try:
+                    if isinstance(outcome, Exception):
+                        raise outcome
+                    results.append(answer(*outcome, options, turn))
+                except Exception as error:
+                    refusal = as_api_error(error)
+                    metrics.refusals.labels(refusal.code).inc()
+                    results.append(refusal.body)
+        return jsonify(success=True, results=results)
+
+    return blueprint
+
+
+def _describe(gate: GateResult) -> Gate:
+    return Gate(accepted=gate.accepted, score=gate.score, threshold=gate.threshold)
+
+
+def _refusal(gate: GateResult, kept: _Kept) -> ApiError:
+    details: dict[str, Any] = {
+        "reason": gate.reason,
+        "score": gate.score,
+        "threshold": gate.threshold,
+    }
+    if kept.preview is not None:
+        details["image"] = kept.preview
+    return ApiError(
+        "not_a_chest_xray", f"This image was not classified. {gate.reason}", details=details
+    )
+
+
+def _warnings(prediction: inference.Prediction) -> list[AnswerWarning]:
+    gate, warnings = prediction.gate, []
+    if gate and not gate.accepted:
+        message = f"{gate.reason} The estimate may mean nothing."
+        warnings.append(AnswerWarning(code="not_a_chest_xray", message=message))
+    if prediction.abstained:
+        message = (
+            "Uncertain: the model has not seen enough films like this one. "
+            "Do not rely on its probabilities."
+        )
+        warnings.append(AnswerWarning(code="uncertain", message=message))
+    return warnings
+
+
+def _as_text(picture: bytes) -> str:
+    return base64.b64encode(picture).decode("ascii")

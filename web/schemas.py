@@ -1,0 +1,262 @@
+"""What requests and answers hold, described once: read, built and documented from here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic.json_schema import SkipJsonSchema
+from typing_extensions import TypeAliasType
+
+_FLAGS: dict[object, bool] = {
+    **{"0": False, "false": False, 0: False},
+    **{"1": True, "true": True, 1: True},
+}
+_BASE64 = "Padded, without line breaks; a data URL (`data:image/png;base64,…`) too."
+
+
+def _read_flag(value: object) -> bool:
+    known = value.lower() if isinstance(value, str) else value
+    flag = _FLAGS.get(known) if isinstance(known, str | int | float) else None
+    if flag is None:
+        raise ValueError("no flag")
+    return flag
+
+
+ClassName = TypeAliasType(
+    "ClassName", Annotated[str, Field(strict=True, description="A class of the model.")]
+)
+Flag = TypeAliasType(
+    "Flag",
+    Annotated[
+        bool,
+        BeforeValidator(_read_flag),
+        WithJsonSchema(
+            {
+                "title": "0 or 1",
+                "description": "False or true; 0 or 1 as well.",
+                "anyOf": [
+                    {"type": "boolean"},
+                    {"type": "integer", "enum": [0, 1]},
+                    {"type": "string", "enum": ["0", "1", "false", "true"]},
+                ],
+            }
+        ),
+    ],
+)
+Probability = Annotated[float, Field(ge=0, le=1)]
+Score = Annotated[
+    Probability, Field(description="How much the image is like an upright frontal chest X-ray.")
+]
+Threshold = Annotated[Probability, Field(description="The lowest score that is accepted.")]
+Picture = Annotated[
+    str, Field(json_schema_extra={"contentEncoding": "base64", "contentMediaType": "image/png"})
+]
+BINARY = {"type": "string", "format": "binary", "description": "A file, whatever its name."}
+# Its only use is in documents: files are read by `web.requests`.
+_File = Annotated[Any, WithJsonSchema(BINARY)]
+_Base64 = Annotated[
+    str, Field(description=_BASE64, json_schema_extra={"contentEncoding": "base64"})
+]
+
+
+class _Schema(BaseModel):
+    """Takes the docstring under a field as its description."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class Options(_Schema):
+    """What a client may choose about its answer, as query parameters or as fields of the body."""
+
+    preview: Flag = True
+    """0 leaves the picture of the decoded image out."""
+    explain: Flag = False
+    """1 adds a picture of where the evidence for a class lies."""
+    class_name: ClassName | SkipJsonSchema[None] = Field(None, validation_alias="class")
+    """The class to explain; without it, the predicted one."""
+    force: Flag = False
+    """1 answers although the image does not look like a chest X-ray."""
+
+
+class PredictForm(Options):
+    """One image with its options, as a form."""
+
+    file: _File
+
+
+class PredictJson(Options):
+    """One image with its options, as JSON."""
+
+    image: _Base64
+
+
+class BatchForm(Options):
+    """Several images with options that hold for all of them, as a form."""
+
+    files: list[_File] = Field(min_length=1)
+    """Files, whatever their names."""
+
+
+class FeedbackClass(_Schema):
+    """The class under which an image is kept."""
+
+    class_name: ClassName | SkipJsonSchema[None] = Field(None, validation_alias="class")
+    """The class that the image shows."""
+
+
+class FeedbackForm(FeedbackClass):
+    """An image with its right class, as a form."""
+
+    file: _File
+
+
+class FeedbackJson(FeedbackClass):
+    """An image with its right class, as JSON."""
+
+    image: _Base64
+
+
+class Prediction(_Schema):
+    """The model's estimate; not the chance that a person is ill."""
+
+    predicted_class: ClassName
+    """The most probable class."""
+    confidence: Probability
+    """Its probability by the model."""
+    abstained: bool
+    """Whether the model has seen too few films like this one: then its probabilities are not to be
+    relied on. False where the model has no abstention."""
+    all_probabilities: dict[str, Probability]
+    """By class; they sum to 1."""
+
+
+class Model(_Schema):
+    """Which model answered."""
+
+    name: str
+    version: str
+    """Of the package that trained it."""
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    """Of the checkpoint file."""
+
+
+class Gate(_Schema):
+    """Does the image look like a frontal chest X-ray?"""
+
+    accepted: bool
+    """Whether the image looks like a frontal chest X-ray."""
+    score: Score
+    threshold: Threshold
+
+
+class AnswerWarning(_Schema):
+    """Why to trust the answer less."""
+
+    code: Literal["not_a_chest_xray", "uncertain"]
+    message: str
+    """For people."""
+
+
+class Explanation(_Schema):
+    """Where the evidence for a class lies."""
+
+    class_name: ClassName = Field(serialization_alias="class")
+    """The class that is explained."""
+    image: Picture
+    """A transparent picture of the preview's size, to lay over it."""
+    lungs: list[list[Annotated[list[Probability], Field(min_length=2, max_length=2)]]]
+    """Outlines of the lungs that the model found, each a closed polygon of points x, y in shares of
+    the image's width and height. Empty where it found none, or does not look for them."""
+
+
+class Answer(_Schema):
+    """What the model makes of an image."""
+
+    success: Literal[True]
+    prediction: Prediction
+    model: Model
+    gate: Gate | None
+    """Null where the model has no gate."""
+    warnings: list[AnswerWarning]
+    image: Picture | SkipJsonSchema[None] = None
+    """The decoded image, scaled down if it is large."""
+    explanation: Explanation | SkipJsonSchema[None] = None
+
+
+class Error(_Schema):
+    """What is wrong."""
+
+    success: Literal[False]
+    error: str
+    """What is wrong, for people."""
+    code: str
+    """What is wrong, for programs."""
+
+
+class Refusal(_Schema):
+    """The image does not look like a frontal chest X-ray."""
+
+    success: Literal[False]
+    error: str
+    """What is wrong, for people."""
+    code: Literal["not_a_chest_xray"]
+    reason: str
+    """Why, for people."""
+    score: Score
+    threshold: Threshold
+    image: Picture | SkipJsonSchema[None] = None
+    """The decoded image, unless `preview=0`."""
+
+
+class BatchAnswer(_Schema):
+    """What became of each file."""
+
+    success: Literal[True]
+    results: list[Answer | Refusal | Error]
+    """One for each file, in their order."""
+
+
+class FeedbackAnswer(_Schema):
+    """What was kept."""
+
+    success: Literal[True]
+    class_name: ClassName = Field(serialization_alias="class")
+
+
+class Status(_Schema):
+    """The state of the service."""
+
+    status: Literal["ok", "ready"]
+
+
+class ModelCard(Model):
+    """What the checkpoint tells of itself; what a training wrote is described in words."""
+
+    classes: list[str]
+    parameters: int
+    """Weights that were learned."""
+    input: dict[str, Any]
+    """Size and normalisation of the input."""
+    network: dict[str, Any]
+    """Everything that describes the network."""
+    temperature: float
+    """Divides the logits (calibration)."""
+    gate: dict[str, Any] | None
+    """What decides on refusal."""
+    abstention: dict[str, Any] | None
+    """The thresholds that decide whether a film is abstained on."""
+    metrics: dict[str, Any]
+    """Reports by split: estimates with bootstrap intervals; under report, those of other hospitals,
+    controls and sources."""
+    training: dict[str, Any]
+    """Films by split, configuration, best epoch and history."""
+    earlier_trainings: list[dict[str, Any]]
+    """Those whose weights it started from, oldest first, told alike; averaged is true where their
+    mean was taken."""
+    versions: dict[str, str]
+    """Of the libraries that trained it."""
+    intended_use: str
+    limitations: list[str]
+    limits: dict[str, int]
+    """What a request may hold."""
