@@ -104,7 +104,7 @@ def test_images_of_other_shapes_are_other_images(folder: Path, store: FeedbackSt
 
 
 def test_a_full_folder_takes_no_more_but_can_be_corrected(folder: Path) -> None:
-    store = FeedbackStore(folder, max_bytes=2 * BLOCK, patience=60)
+    store = FeedbackStore(folder, max_bytes=4 * BLOCK, patience=60)
     store.keep(film(1), "COVID")
     store.keep(film(2), "COVID")
     with pytest.raises(ApiError, match="no room"):
