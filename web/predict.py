@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response, jsonify
 
-from resformer.gate.gate import GateResult
 from resformer.images import decode_image, encode_preview, preview_size
 from web.batching import Pipeline, Pixels, Turn
 from web.config import WebConfig
@@ -21,7 +20,8 @@ from web.schemas import Answer, AnswerWarning, Explanation, Gate, Model, Options
 from web.service import ModelService
 
 if TYPE_CHECKING:
-    from resformer import inference
+    from resformer import predict as network
+    from resformer.gate.gate import GateResult
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def create_blueprint(
 
     def answer(
         kept: _Kept,
-        prediction: inference.Prediction,
+        prediction: network.Prediction,
         options: Options,
         turn: Turn,
     ) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def _refusal(gate: GateResult, kept: _Kept) -> ApiError:
     )
 
 
-def _warnings(prediction: inference.Prediction) -> list[AnswerWarning]:
+def _warnings(prediction: network.Prediction) -> list[AnswerWarning]:
     gate, warnings = prediction.gate, []
     if gate and not gate.accepted:
         message = f"{gate.reason} The estimate may mean nothing."
