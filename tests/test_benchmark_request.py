@@ -93,17 +93,17 @@ def test_the_request_benchmark_writes_its_tables_and_its_plot(
 ) -> None:
     out = tmp_path / "request.md"
     rows = request.main(
-        f"--model {tiny_checkpoint} --out {out} --threads 1 --scale 0.25 --seconds 0 "
+        f"--model {tiny_checkpoint} --out {out} --threads 1 --scale 0.1 --seconds 0 "
         "--films 1".split()
     )
     assert [row.what for row in rows] == [
-        "request, PNG, 75 x 75, ms",
-        "request, PNG, 256 x 256, ms",
-        "request, DICOM, 16 bits, 625 x 500, ms",
+        "request, PNG, 30 x 30, ms",
+        "request, PNG, 102 x 102, ms",
+        "request, DICOM, 16 bits, 250 x 200, ms",
     ]
     text = out.read_text()
-    assert "| DICOM, 16 bits, 625 x 500 |" in text
-    assert "JPEG of 650 x 550, 1 drawn films" in text
+    assert "| DICOM, 16 bits, 250 x 200 |" in text
+    assert "JPEG of 260 x 220, 1 drawn films" in text
     assert out.with_suffix(".png").stat().st_size > 1000
 
 
