@@ -13,6 +13,7 @@ from flask import Flask, Response, g, render_template, request
 from werkzeug.exceptions import ClientDisconnected, HTTPException, RequestEntityTooLarge
 
 from resformer.images import ImageError
+from resformer.images.errors import DecoderUnavailableError
 from web.config import WebConfig
 
 API_PREFIXES = ("/predict", "/feedback")
@@ -67,6 +68,9 @@ CODES = {
     "busy": ErrorCode(503, "Too many images are waiting. Try again in a moment.", 1),
     "timeout": ErrorCode(
         503, "The image took too long. Try again in a moment, or scale it down first.", 5
+    ),
+    "decoder_unavailable": ErrorCode(
+        503, "The server cannot decode images of this kind at the moment. Its log says why.", 60
     ),
     "model_not_ready": ErrorCode(503, "The model is not ready yet. Try again in a moment.", 5),
     "storage_full": ErrorCode(507, "This server has no room for another image. Tell its operator."),
@@ -134,6 +138,8 @@ def as_api_error(error: Exception) -> ApiError:
         return error
     if isinstance(error, ImageError):
         return ApiError(error.code, str(error))
+    if isinstance(error, DecoderUnavailableError):
+        return ApiError("decoder_unavailable", str(error))
     # Only the place is logged: the words of an exception may quote the upload.
     place = "".join(traceback.format_tb(error.__traceback__))
     _logger.error("unexpected %s in %s\n%s", type(error).__name__, request.endpoint, place)
@@ -145,6 +151,7 @@ def register(app: Flask, config: WebConfig) -> None:
 
     @app.errorhandler(ApiError)
     @app.errorhandler(ImageError)
+    @app.errorhandler(DecoderUnavailableError)
     def answer_known(error: Exception) -> Response:
         return _answer(as_api_error(error))
 

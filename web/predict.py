@@ -21,7 +21,7 @@ from web.schemas import Answer, AnswerWarning, Explanation, Gate, Model, Options
 from web.service import ModelService
 
 if TYPE_CHECKING:
-    from resformer import inference
+    from resformer import predict as model
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def create_blueprint(
 
     def answer(
         kept: _Kept,
-        prediction: inference.Prediction,
+        prediction: model.Prediction,
         options: Options,
         turn: Turn,
     ) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def _refusal(gate: GateResult, kept: _Kept) -> ApiError:
     )
 
 
-def _warnings(prediction: inference.Prediction) -> list[AnswerWarning]:
+def _warnings(prediction: model.Prediction) -> list[AnswerWarning]:
     gate, warnings = prediction.gate, []
     if gate and not gate.accepted:
         message = f"{gate.reason} The estimate may mean nothing."
