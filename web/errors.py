@@ -59,6 +59,7 @@ CODES = {
         415, "The DICOM file is no single grey radiograph, or cannot be read."
     ),
     "unsupported_media_type": ErrorCode(415, "The content type holds no image."),
+    "unknown_host": ErrorCode(421, "The server does not go by the name that it was asked by."),
     "not_a_chest_xray": ErrorCode(422, "The image does not look like a frontal chest X-ray."),
     "rate_limited": ErrorCode(429, "The client sends more than the operator allows."),
     "headers_too_long": ErrorCode(431, "The headers of the request are too long."),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hmac
 import math
+import re
 import time
 from typing import NoReturn
 
@@ -49,6 +50,8 @@ def register(app: Flask, config: WebConfig) -> None:
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
             app.wsgi_app, x_for=config.proxies, x_proto=config.proxies
         )
+    if config.known_hosts:
+        _check_host(app, config.known_hosts)
     if config.rate_limit:
         _limit_rate(app, config.rate_limit)  # first, so that guessing keys is limited too
     if config.api_key:
@@ -59,6 +62,18 @@ def register(app: Flask, config: WebConfig) -> None:
         response.headers.update(HEADERS)
         response.headers.setdefault("Cache-Control", "no-store")
         return response
+
+
+def _check_host(app: Flask, known: frozenset[str]) -> None:
+    @app.before_request
+    def check_host() -> None:
+        host = request.headers.get("Host", "localhost")  # a browser always sends it
+        if re.sub(r":\d*$", "", host).lower() not in known:
+            raise ApiError(
+                "unknown_host",
+                "This server does not go by the name that it was asked by. Its operator can add "
+                "the name to RESFORMER_HOSTS.",
+            )
 
 
 def _ask_for_key(app: Flask, key: bytes) -> None:

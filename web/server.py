@@ -33,7 +33,6 @@ from web.config import StartError, WebConfig
 from web.errors import ApiError, code_of_status
 from web.security import HEADERS
 
-_LOOPBACK = ("127.", "::1", "localhost")
 _MAX_CONNECTIONS = 400
 _MAX_HEADER_BYTES = 32 * 1024
 _RECEIVE_BYTES = 64 * 1024
@@ -156,7 +155,7 @@ def serve(app: Flask, config: WebConfig) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     _logger.info("serving on %s (stop with Ctrl-C)", server.address)
-    if not config.host.startswith(_LOOPBACK):
+    if not config.is_local:
         _logger.warning("everyone who reaches this machine on the network can use the service")
     server.run(stopping.is_set)
     _logger.info("stopping: finishing what has begun")

@@ -101,7 +101,7 @@ def test_a_worker_that_dies_is_replaced_and_its_figures_stay(server: RunningApp)
 
 
 def test_many_slow_clients_stop_no_worker(server: RunningApp) -> None:
-    head = b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n"
+    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n"
     with ExitStack() as crowd:
         for _ in range(200):
             crowd.enter_context(connect(server.url)).sendall(head + b"\r\nx")
@@ -200,7 +200,7 @@ def slow_app(
 def half_sent(server: RunningApp, body: bytes) -> Iterator[socket.socket]:
     """A request of which the server has read the headers and waits for the rest."""
     head = (
-        f"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: {CONTENT_TYPE}\r\n"
+        f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: {CONTENT_TYPE}\r\n"
         f"Content-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
     )
     with connect(server.url) as connection:

@@ -238,7 +238,7 @@ def test_a_client_that_hardly_reads_its_answer_is_closed(app: Flask) -> None:
     with serve_in_thread(app, IMPATIENT) as url, connect(url) as connection:
         # Otherwise the client's system reads what the client does not.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-        connection.sendall(b"GET /much HTTP/1.1\r\nHost: a\r\n\r\n")
+        connection.sendall(b"GET /much HTTP/1.1\r\nHost: localhost\r\n\r\n")
         received = 0
         with suppress(ConnectionResetError):
             for _ in range(30):
