@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
@@ -132,6 +133,18 @@ class WebConfig:
             if text:
                 values[name] = _read(variable, text, kind)
         return cls(**values)
+
+
+def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]:
+    """Return a warning for every variable that looks like a setting and is none."""
+    known = [variable for _, variable, _, _ in _settings()]
+    warnings = []
+    for name in sorted(os.environ if environment is None else environment):
+        if name.startswith("RESFORMER") and name not in known:
+            close = get_close_matches(name, known, 1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            warnings.append(f"{name} is no setting and has no effect{hint}")
+    return warnings
 
 
 def describe_settings() -> str:

@@ -43,8 +43,8 @@ CODES = {
     "no_file": ErrorCode(400, "No image came with the request."),
     "empty_file": ErrorCode(400, "The file is empty. Choose another one."),
     "unreadable_image": ErrorCode(400, "The image is damaged, or too small to be a film."),
-    "bad_base64": ErrorCode(400, "The image in JSON is not strict base64."),
-    "bad_option": ErrorCode(400, "An option has a value that it cannot have."),
+    "bad_base64": ErrorCode(400, "The image in JSON is not base64."),
+    "bad_option": ErrorCode(400, "There is no such option, or its value cannot be."),
     "unknown_class": ErrorCode(400, "The model does not know this class."),
     "unauthorized": ErrorCode(401, "The server asks for a key, and none or a wrong one came."),
     "cross_origin": ErrorCode(403, "Images are taken from this server's own page only."),
@@ -53,7 +53,7 @@ CODES = {
     "request_timeout": ErrorCode(408, "The request took too long to arrive."),
     "upload_too_large": ErrorCode(413, "The file or the request has too many bytes."),
     "image_too_large": ErrorCode(413, "The image has too many pixels."),
-    "too_many_files": ErrorCode(413, "The batch has too many files."),
+    "too_many_files": ErrorCode(413, "There are too many files."),
     "unsupported_format": ErrorCode(415, "The data is not an image of a supported format."),
     "unsupported_dicom": ErrorCode(
         415, "The DICOM file is no single grey radiograph, or cannot be read."

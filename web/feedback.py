@@ -31,7 +31,7 @@ from web.config import StartError, WebConfig
 from web.errors import ApiError
 from web.predict import refuse_picture
 from web.requests import read_image, read_options
-from web.schemas import FeedbackAnswer
+from web.schemas import FeedbackAnswer, FeedbackClass
 from web.service import ModelService
 
 # What some file system reads as more than a character of a name.
@@ -60,7 +60,7 @@ def create_blueprint(config: WebConfig, service: ModelService, pipeline: Pipelin
         if not service.class_names:
             raise ApiError("model_not_ready")
         data, fields = read_image(config.max_bytes)
-        _, options = read_options(fields)
+        _, options = read_options(fields, FeedbackClass)
         class_name = options.class_name or ""
         service.check_class(class_name)
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response, jsonify
 
-from resformer.gate.gate import GateResult
 from resformer.images import decode_image, encode_preview, preview_size
 from web.batching import Pipeline, Pixels, Turn
 from web.config import WebConfig
@@ -22,6 +21,7 @@ from web.service import ModelService
 
 if TYPE_CHECKING:
     from resformer import predict as model
+    from resformer.gate.gate import GateResult
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def create_blueprint(
     blueprint = Blueprint("predict", __name__)
 
     def choose(fields: dict[str, Any]) -> Options:
-        asked, options = read_options(fields)
+        asked, options = read_options(fields, Options)
         for name in (asked.class_name, options.class_name):
             if name is not None:
                 service.check_class(name)

@@ -116,6 +116,8 @@ def read_answer(connection: socket.socket) -> tuple[int, dict[str, Any]]:
     content = response.read()
     assert response.headers["Content-Type"] == "application/json"
     assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.headers["Cache-Control"] == "no-store"
+    assert response.headers["X-Request-ID"]
     return response.status, json.loads(content)
 
 

@@ -98,6 +98,13 @@ def test_clients_behind_own_proxies_are_told_apart(client_with: Make) -> None:
 
     behind = client_with(rate_limit="1/minute", proxies=1)
     assert [ask(behind, f"192.0.2.{number}") for number in range(3)] == [400] * 3
+    # One client, whatever its port, and whichever address of its own network it takes.
+    assert [ask(behind, f"198.51.100.1:{port}") for port in (80, 81)] == [400, 429]
+    assert [ask(behind, f"[2001:db8::{n}]:8{n}") for n in (1, 2)] == [400, 429]
+    assert ask(behind, "2001:db8:0:1::1") == 400
+    # What is no address is nobody else than the proxy.
+    junk = ["unknown", "192.0.2.300", "<script>", "a:1"]
+    assert [ask(behind, text) for text in junk] == [400, 429, 429, 429]
     # Anyone can send the header: it is believed only where the operator names a proxy.
     alone = client_with(rate_limit="1/minute")
     assert [ask(alone, f"192.0.2.{number}") for number in range(3)] == [400, 429, 429]

@@ -71,8 +71,10 @@ def test_an_address_in_use_or_unknown_is_a_clear_error(app: Flask, url: str) -> 
 
 
 def test_address_is_what_a_browser_takes(app: Flask) -> None:
-    server = Server(app, WebConfig(host="::1", port=0))
+    config = WebConfig(host="[::1]", port=0)
+    server = Server(app, config)
     server.finish(1.0)
+    assert config.is_local
     assert re.fullmatch(r"http://\[::1\]:[1-9]\d*", server.address)
 
 
