@@ -41,8 +41,9 @@ def test_the_names_are_there_before_pytorch_is() -> None:
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=300)
     for name in resformer.__all__:
         assert getattr(resformer, name).__name__ == name
+    misspelt = "lod"
     with pytest.raises(AttributeError, match="no attribute 'lod'"):
-        resformer.__getattr__("lod")
+        getattr(resformer, misspelt)
 
 
 def test_several_data_sets_and_archives_are_one(image_folder: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from web.schemas import Answer, AnswerWarning, Explanation, Gate, Model, Options
 from web.service import ModelService
 
 if TYPE_CHECKING:
-    from resformer import predict as model
+    from resformer import predict as network
     from resformer.gate.gate import GateResult
 
 
@@ -67,7 +67,7 @@ def create_blueprint(
 
     def answer(
         kept: _Kept,
-        prediction: model.Prediction,
+        prediction: network.Prediction,
         options: Options,
         turn: Turn,
     ) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def refuse_picture(gate: GateResult, what: str, preview: str | None = None) -> A
     )
 
 
-def _warnings(prediction: model.Prediction) -> list[AnswerWarning]:
+def _warnings(prediction: network.Prediction) -> list[AnswerWarning]:
     gate, warnings = prediction.gate, []
     if gate and not gate.accepted:
         message = f"{gate.reason} The estimate may mean nothing."

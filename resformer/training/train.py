@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from scipy.special import log_softmax
@@ -85,9 +85,6 @@ from resformer.training.state import (
     save_state,
 )
 from resformer.transforms import InputSpec
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger(__name__)
 

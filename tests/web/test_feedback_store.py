@@ -26,7 +26,7 @@ from web.errors import ApiError
 from web.feedback import FeedbackStore, class_folder
 
 
-def film(seed: int, height: int = 32, width: int = 40) -> NDArray[np.uint8]:
+def film(seed: int, height: int = 64, width: int = 80) -> NDArray[np.uint8]:
     """Pixels that are surely another image for another seed; one block as a file."""
     return np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
 
@@ -75,8 +75,8 @@ def test_the_decoded_pixels_are_kept_and_nothing_else(folder: Path, store: Feedb
     assert int(path.stem, 16) > 0
     assert set(chunks(path.read_bytes())) == {b"IHDR", b"IDAT", b"IEND"}
     with Image.open(path) as image:
-        assert (image.mode, image.size, image.info) == ("L", (40, 32), {})
-    np.testing.assert_array_equal(decode_image(path.read_bytes(), min_side=16), film(1))
+        assert (image.mode, image.size, image.info) == ("L", (80, 64), {})
+    np.testing.assert_array_equal(decode_image(path.read_bytes()), film(1))
     if sys.platform != "win32":
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
@@ -97,14 +97,14 @@ def test_the_same_image_is_kept_once_with_the_class_given_last(
 
 
 def test_images_of_other_shapes_are_other_images(folder: Path, store: FeedbackStore) -> None:
-    black = np.zeros((20, 30), dtype=np.uint8)
+    black = np.zeros((64, 70), dtype=np.uint8)
     store.keep(black, "Normal")
     store.keep(np.ascontiguousarray(black.T), "Normal")
     assert listing(folder) == {"Normal": 2}
 
 
 def test_a_full_folder_takes_no_more_but_can_be_corrected(folder: Path) -> None:
-    store = FeedbackStore(folder, max_bytes=2 * BLOCK, patience=60)
+    store = FeedbackStore(folder, max_bytes=4 * BLOCK, patience=60)
     store.keep(film(1), "COVID")
     store.keep(film(2), "COVID")
     with pytest.raises(ApiError, match="no room"):
@@ -155,7 +155,7 @@ def test_what_a_killed_process_left_behind_does_no_harm(folder: Path, store: Fee
     (folder / ".incoming").write_bytes(bytes(3 * BLOCK))
     store.keep(film(1), "COVID")
     assert listing(folder) == {"COVID": 1}
-    np.testing.assert_array_equal(decode_image(stored(folder).read_bytes(), min_side=16), film(1))
+    np.testing.assert_array_equal(decode_image(stored(folder).read_bytes()), film(1))
 
 
 def test_a_folder_that_vanished_is_made_anew(folder: Path, store: FeedbackStore) -> None:
@@ -188,7 +188,7 @@ def test_threads_and_processes_keep_one_file_for_each_image(folder: Path) -> Non
         list(threads.map(give_all, [folder] * 3, range(2, 5)))
     assert [process.wait(timeout=120) for process in processes] == [0, 0]
     assert sum(listing(folder).values()) == 8
-    given = {decode_image(path.read_bytes(), min_side=16).tobytes() for path in folder.glob("*/*")}
+    given = {decode_image(path.read_bytes()).tobytes() for path in folder.glob("*/*")}
     assert given == {film(seed).tobytes() for seed in range(8)}
 
 
