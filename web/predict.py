@@ -49,7 +49,7 @@ def create_blueprint(
     blueprint = Blueprint("predict", __name__)
 
     def choose(fields: dict[str, Any]) -> Options:
-        asked, options = read_options(fields)
+        asked, options = read_options(fields, Options)
         for name in (asked.class_name, options.class_name):
             if name is not None:
                 service.check_class(name)
@@ -73,7 +73,7 @@ def create_blueprint(
     ) -> dict[str, Any]:
         explanation = None
         if prediction.gate and not prediction.gate.accepted and not options.force:
-            raise _refusal(prediction.gate, kept)
+            raise refuse_picture(prediction.gate, "classified", kept.preview)
         if kept.small is not None:
             name = options.class_name or prediction.predicted_class
             picture = turn.run(partial(service.explain, kept.small, name, kept.size))
@@ -131,16 +131,17 @@ def _describe(gate: GateResult) -> Gate:
     return Gate(accepted=gate.accepted, score=gate.score, threshold=gate.threshold)
 
 
-def _refusal(gate: GateResult, kept: _Kept) -> ApiError:
+def refuse_picture(gate: GateResult, what: str, preview: str | None = None) -> ApiError:
+    """Return the refusal of what is no chest X-ray: what was not done with it, and its picture."""
     details: dict[str, Any] = {
         "reason": gate.reason,
         "score": gate.score,
         "threshold": gate.threshold,
     }
-    if kept.preview is not None:
-        details["image"] = kept.preview
+    if preview is not None:
+        details["image"] = preview
     return ApiError(
-        "not_a_chest_xray", f"This image was not classified. {gate.reason}", details=details
+        "not_a_chest_xray", f"This image was not {what}. {gate.reason}", details=details
     )
 
 

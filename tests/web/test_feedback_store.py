@@ -34,7 +34,7 @@ def film(seed: int, height: int = 64, width: int = 80) -> NDArray[np.uint8]:
 def listing(folder: Path) -> dict[str, int]:
     """The class folders with the number of their files; nothing else may be there."""
     files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
-    assert {path.as_posix() for path in files if len(path.parts) != 2} <= {".lock"}
+    assert {path.as_posix() for path in files if len(path.parts) != 2} <= {".lock", ".sizes"}
     folders = sorted(path.name for path in folder.iterdir() if path.is_dir())
     return {name: sum(path.parts[0] == name for path in files) for name in folders}
 
