@@ -38,6 +38,7 @@ from resformer.transforms import resize_pixels
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GUIDE_COLOUR = "#767676"
 _GRID_COLOUR = "#E3E3E3"
+_ARROW_COLOUR = "#444444"
 _LINE_STYLES = ("-", "--", "-.", ":")
 _LOSSES = {"train_loss": "Training", "validation_loss": "Validation"}
 _SCORES = {"validation_accuracy": "Accuracy", "validation_macro_f1": "Macro F1"}
@@ -331,7 +332,7 @@ def plot_network(config: ResFormerConfig, size: int) -> Figure:
     shape = {part.name.partition(":")[0]: part.output for part in list_parts(config, size)}
     figure, (axes,) = new_figure(11, 5)
     axes.set_axis_off()
-    axes.set(xlim=(-0.8, 7.9), ylim=(-0.6, 3.5))
+    axes.set(xlim=(-0.8, 7.2), ylim=(-0.9, 3.4))
 
     def box(x: float, y: float, text: str, colour: int, width: float = _BOX[0]) -> None:
         corner = (x - width / 2, y - _BOX[1] / 2)
@@ -342,20 +343,21 @@ def plot_network(config: ResFormerConfig, size: int) -> Figure:
         axes.text(x, y, text, ha="center", va="center", fontsize=9)
 
     def arrow(start: tuple[float, float], end: tuple[float, float], bend: float = 0.0) -> None:
-        style = {"arrowstyle": "-|>", "color": "#444444", "connectionstyle": f"arc3,rad={bend}"}
+        style = {"arrowstyle": "-|>", "color": _ARROW_COLOUR, "connectionstyle": f"arc3,rad={bend}"}
         axes.annotate("", end, start, arrowprops=style)
 
     def dimensions(name: str) -> str:
         return " x ".join(map(str, shape[name]))
 
-    half, top = _BOX[0] / 2, _BOX[1] / 2
+    half, top, bus = _BOX[0] / 2, _BOX[1] / 2, -0.6
     box(0, 3, f"image\n{config.in_chans} x {size} x {size}", 6)
     arrow((half, 3), (1.6 - half, 3))
     for stage in range(NUM_STAGES):
         x = 1.6 * (stage + 1)
         box(x, 3, f"stage {stage + 1}: x{stage + 1}\n{dimensions(f'Stage {stage + 1}')}", 0)
         box(x, 2, f"EMPT {stage + 1}", 1)
-        box(x, 0, f"f{stage + 1} = x{stage + 1} + ...", 2)
+        box(x, 0, f"f{stage + 1} = x{stage + 1} + IMTM", 2)
+        axes.plot([x, x], [-top, bus], color=_ARROW_COLOUR, linewidth=1)
         if stage:
             arrow((x - 1.6 + half, 3), (x - half, 3))
         arrow((x, 3 - top), (x, 2 + top))
@@ -364,11 +366,13 @@ def plot_network(config: ResFormerConfig, size: int) -> Figure:
         arrow((x + half - 0.1, 3 - top), (x + half - 0.1, top), bend=-0.12)
     box(4, 1, "IMTM: attention over all four scales", 3, width=4.8 + _BOX[0])
     box(0, 0, f"classifier\n{config.num_classes} logits", 6)
-    pooled = "pooled inside\nthe lungs" if config.lung_head else "pooled"
-    axes.text(0.8, 0.45, pooled, ha="center", va="bottom", fontsize=8, color=GUIDE_COLOUR)
-    arrow((1.6 - half, 0), (half, 0))
+    axes.plot([0, 1.6 * NUM_STAGES], [bus, bus], color=_ARROW_COLOUR, linewidth=1)
+    arrow((0, bus), (0, -top))
     if config.lung_head:
         head = "Lung head, with infected lung" if config.infection_head else "Lung head"
         box(0, 1, f"lung head\n{dimensions(head)}", 4)
-        arrow((1.6 - half, 0.15), (half, 1 - 0.1))
+        arrow((1.6 - half, 0.15), (half, 0.9))
+        arrow((0, 1 - top), (0, top))
+    pooled = "all four are pooled" + (" inside the lungs" if config.lung_head else "")
+    axes.text(4, bus - 0.05, pooled, ha="center", va="top", fontsize=9)
     return figure
