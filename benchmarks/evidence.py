@@ -42,7 +42,7 @@ from resformer.evaluation.tables import format_estimate, render_table
 from resformer.explanation import class_evidence, scale_evidence
 from resformer.images import decode_image
 from resformer.model import IdentityMappingResFormer
-from resformer.predict import Predictor, compute_logits
+from resformer.predict import Predictor
 from resformer.transforms import resize_pixels, to_input
 
 logger = logging.getLogger(__name__)
@@ -241,15 +241,17 @@ def measure_curves(predictor: Predictor, films: Sequence[Film]) -> dict[str, Row
     }
 
 
+@torch.no_grad()
 def look_at(predictor: Predictor, film: Film) -> tuple[Tensor, int]:
     """Return a film as the network's input, ``(1, size, size)``, and the predicted class."""
     image = to_input(film.pixels, predictor.checkpoint.input_spec)
-    return image, int(compute_logits(predictor.model, image[None]).argmax())
+    return image, int(predictor.model(image[None]).argmax())
 
 
+@torch.no_grad()
 def follow(predictor: Predictor, images: NDArray[np.float32], index: int) -> NDArray[np.float64]:
     """Return the probability of a class for network inputs ``(S, H, W)``: ``(S,)``."""
-    logits = compute_logits(predictor.model, torch.from_numpy(images)[:, None])
+    logits = predictor.model(torch.from_numpy(images)[:, None]).double()
     probabilities = torch.softmax(logits / predictor.checkpoint.temperature, dim=1)
     followed: NDArray[np.float64] = probabilities[:, index].numpy()
     return followed

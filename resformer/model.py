@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from resformer.layers import EMPT, IMTM, MCCRM, ConvNormAct, LungHead, average_inside
+from resformer.transforms import DOWNSAMPLING, MIN_SIDE
 from resformer.validation import (
     require_between,
     require_divisible,
@@ -25,9 +26,6 @@ from resformer.validation import (
 )
 
 NUM_STAGES = 4
-# The stages run at 1/4 to 1/32 of the image's side.
-DOWNSAMPLING = 32
-MIN_SIDE = 64
 # Pixels a side of the square that one position of the lung head stands for.
 LUNG_CELL = 4
 # Weight of healthy lung where infected lung is averaged: lungs without any are averaged whole.

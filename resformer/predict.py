@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from torch import Tensor, nn
+from torch import Tensor
 
 from resformer.backends import NetworkOutputs, choose_backend, probe_films
 from resformer.checkpoint import Checkpoint, CheckpointError, load_checkpoint
@@ -37,6 +37,10 @@ Film = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8] | NDArra
 AnyFilm = TypeVar("AnyFilm", bound=Film)
 # A text is a sequence of texts, but no list of films.
 Films = list[AnyFilm] | tuple[AnyFilm, ...] | Sequence[NDArray[np.uint8]]
+
+# Codes of what to know before relying on a prediction.
+NOT_A_FILM = "not_a_chest_xray"
+UNCERTAIN = "uncertain"
 
 _PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
 # Modes of Pillow that no file has, and those that hold the same picture.
@@ -94,6 +98,19 @@ class Prediction:
         asked = self._asked
         evidence = evidence_map(asked.predictor, asked.film, class_name or self.predicted_class)
         return enlarge_evidence(evidence, asked.size)
+
+
+def list_warnings(prediction: Prediction) -> dict[str, str]:
+    """Return what to know before relying on a prediction: sentences for people, by code."""
+    warnings = {}
+    if prediction.gate and not prediction.gate.accepted:
+        warnings[NOT_A_FILM] = f"{prediction.gate.reason} The estimate may mean nothing."
+    if prediction.abstained:
+        warnings[UNCERTAIN] = (
+            "Uncertain: the model has not seen enough films like this one. "
+            "Do not rely on its probabilities."
+        )
+    return warnings
 
 
 @dataclass(frozen=True)
@@ -290,30 +307,3 @@ def _encode(image: Image.Image) -> bytes:
     else:
         upright.save(buffer, "TIFF")
     return buffer.getvalue()
-
-
-@torch.inference_mode()
-def compute_logits(model: nn.Module, batch: Tensor) -> Tensor:
-    """Run a network in evaluation mode on ``(B, C, H, W)``; logits ``(B, num_classes)``, float64.
-
-    Float64 lets the probabilities of the softmax sum to 1 within rounding of a double.
-    """
-    logits: Tensor = model(batch.contiguous(memory_format=torch.channels_last))
-    return logits.double()
-
-
-NOT_A_FILM = "not_a_chest_xray"
-UNCERTAIN = "uncertain"
-
-
-def list_warnings(prediction: Prediction) -> dict[str, str]:
-    """Return what to know before relying on a prediction: sentences for people, by code."""
-    warnings = {}
-    if prediction.gate and not prediction.gate.accepted:
-        warnings[NOT_A_FILM] = f"{prediction.gate.reason} The estimate may mean nothing."
-    if prediction.abstained:
-        warnings[UNCERTAIN] = (
-            "Uncertain: the model has not seen enough films like this one. "
-            "Do not rely on its probabilities."
-        )
-    return warnings

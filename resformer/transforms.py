@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from resformer.model import DOWNSAMPLING, MIN_SIDE
 from resformer.validation import require_between, require_whole
 
+# The network's deepest stage runs at 1/32 of the image's side.
+DOWNSAMPLING = 32
+MIN_SIDE = 64
 # Bounds that keep a hostile checkpoint from asking for endless work or for infinite values.
 _MOST_SIDE = 2048
 _LEAST_STD, _MOST_STD = 1e-3, 1e3

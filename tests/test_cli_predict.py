@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from resformer.checkpoint import load_checkpoint, save_checkpoint
 from resformer.cli import main
 from resformer.images import decode_image
 from resformer.phantom import draw_chest_phantom
@@ -95,19 +97,22 @@ def test_a_line_for_each_file(
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    broken, absent = film.with_name("broken.png"), film.with_name("absent.png")
+    broken, absent, huge = (film.with_name(f"{name}.png") for name in ("broken", "absent", "huge"))
     broken.write_bytes(b"not an image")
-    assert predict(tiny_checkpoint, "--json", film, broken, film, absent) == 1
+    with huge.open("wb") as file:
+        file.truncate(2**31)
+    assert predict(tiny_checkpoint, "--json", film, broken, film, absent, huge) == 1
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     (expected,) = Predictor.from_file(tiny_checkpoint, "cpu").predict([FILM])
-    assert [line["success"] for line in lines] == [True, False, True, False]
+    assert [line["success"] for line in lines] == [True, False, True, False, False]
     for line in (lines[0], lines[2]):
         assert line["file"] == film.as_posix()
         assert line["all_probabilities"] == pytest.approx(expected.probabilities, abs=1e-6)
         assert line["predicted_class"] == expected.predicted_class
         assert line["confidence"] == max(line["all_probabilities"].values())
         assert (line["abstained"], line["gate"], line["warnings"]) == (False, None, [])
-    assert [line["code"] for line in lines[1::2]] == ["unsupported_format", "unreadable_file"]
+    codes = [line["code"] for line in lines if not line["success"]]
+    assert codes == ["unsupported_format", "unreadable_file", "image_too_large"]
     assert lines[1]["predicted_class"] is None
     assert f"{broken}: This is not an image" in caplog.text
 
@@ -337,6 +342,7 @@ def test_films_are_found_by_content_and_through_links(
     (root / "series" / "again").symlink_to(outside / "deep")
     (root / "series" / "loop").symlink_to(root)
     (root / "broken").symlink_to(tmp_path / "nowhere")
+    (root / "itself").symlink_to("itself")
     (root / "empty.png").touch()
     for name in (".hidden.png", "@eaDir/thumb.png", "$RECYCLE.BIN/deleted.png"):
         save_film(root / name)
@@ -355,7 +361,7 @@ def test_films_are_found_by_content_and_through_links(
         "left out 3 (hidden, or of the system): ",
         "left out 1 (tables of contents (DICOMDIR)): ",
         "left out 2 (links to folders that are looked at already): ",
-        "left out 1 (broken links and other things that are no files): ",
+        "left out 2 (broken links and other things that are no files): ",
     ):
         assert words in caplog.text
     assert "DICOM): notes.txt, report.pdf" in caplog.text
@@ -371,6 +377,30 @@ def test_a_folder_without_films_is_a_clear_error(
     assert predict(tiny_checkpoint, tmp_path / name, "--out", tmp_path / "results.csv") == 1
     assert "name the folder" in caplog.text or "check the path" in caplog.text
     assert not (tmp_path / "results.csv").exists()
+
+
+@pytest.mark.parametrize("out", ["/dev/full", "/proc/results.csv", "."])
+def test_a_table_that_cannot_be_written_is_a_clear_error(
+    out: str, tiny_checkpoint: Path, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert predict(tiny_checkpoint, folder, "--out", out) == 1
+    assert "is no file: name a CSV file to write" in caplog.text or "No such file" in caplog.text
+
+
+def test_names_of_classes_are_no_formulas_and_no_lines(
+    tiny_checkpoint: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("=1+1", "@sum", "two\nlines", "-b")
+    model, out = tmp_path / "model.pth", tmp_path / "results.csv"
+    checkpoint = dataclasses.replace(load_checkpoint(tiny_checkpoint), class_names=names)
+    save_checkpoint(checkpoint, model)
+    predict(model, folder, "--out", out)
+    assert out.read_bytes().count(b"\n") == 20
+    with out.open(newline="") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert not any(cell.startswith(("=", "+", "-", "@")) for cell in cells)
+    assert predict(model, folder / "01.png") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
 
 
 def test_usage_is_checked_before_the_model_is_loaded(

@@ -163,27 +163,13 @@ def test_files_packaged_with_pydicom(name: str, reason: str) -> None:
 
 
 NAME = "Zwetschkenbaum"
-TEXTS = {
-    "PatientName": "PN",
-    "PatientID": "LO",
-    "OtherPatientNames": "PN",
-    "PatientComments": "LT",
-    "PatientAddress": "LO",
-    "PatientMotherBirthName": "PN",
-    "ReferringPhysicianName": "PN",
-    "OperatorsName": "PN",
-    "InstitutionName": "LO",
-    "InstitutionAddress": "ST",
-    "StationName": "SH",
-    "AccessionNumber": "SH",
-    "StudyDescription": "LO",
-    "SeriesDescription": "LO",
-    "ProtocolName": "LO",
-    "ImageComments": "LT",
-    "RetrieveAETitle": "AE",
-    "WindowCenterWidthExplanation": "LO",
-    "TextValue": "UT",
-}
+TEXTS = [
+    *["PatientName", "PatientID", "OtherPatientNames", "PatientComments", "PatientAddress"],
+    *["PatientMotherBirthName", "ReferringPhysicianName", "OperatorsName", "InstitutionName"],
+    *["InstitutionAddress", "StationName", "AccessionNumber", "StudyDescription"],
+    *["SeriesDescription", "ProtocolName", "ImageComments", "RetrieveAETitle", "TextValue"],
+    *["WindowCenterWidthExplanation"],
+]
 # every attribute that the decoder reads, and those that steer pydicom
 READ = [
     *["SpecificCharacterSet", "SOPClassUID", "Modality", "SamplesPerPixel", "NumberOfFrames"],
@@ -197,8 +183,8 @@ READ = [
 def named() -> Dataset:
     """A radiograph with the name in all its texts, in a sequence and in private elements."""
     dataset = radiograph(VALUES, bits_stored=12)
-    for keyword, vr in TEXTS.items():
-        dataset.add_new(keyword, vr, NAME)
+    for keyword in TEXTS:
+        setattr(dataset, keyword, NAME)
     nested = Dataset()
     nested.PatientName = NAME
     nested.RequestedProcedureDescription = NAME

@@ -91,7 +91,7 @@ def main(images: Path, notes: Path) -> None:
         learner = build_learner(loss, len(loader), network, TINY_TRAINING, group)
         begin_epoch(0, loader, TINY_TRAINING, group)
         train_one_epoch(learner, loader, group, label="epoch", progress=False)
-        weights = torch.cat([w.double().flatten() for w in learner.averaged_weights().values()])
+        weights = torch.cat([p.detach().flatten() for p in learner.average.module.parameters()])
         note = {
             "seen": [index for _, index in loader.sampler],
             "batches": len(loader),

@@ -27,6 +27,10 @@ def readme() -> str:
     return (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+def read_doc(name: str) -> str:
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
 @pytest.fixture(scope="module")
 def shipped() -> Checkpoint:
     return load_checkpoint(ROOT / "best_model.pth")
@@ -93,40 +97,49 @@ def test_the_training_is_described_as_it_was(readme: str, shipped: Checkpoint) -
     assert f"(B, 1, {size}, {size})" in readme
 
 
-def test_every_refusal_of_the_api_is_in_the_table_and_no_other(readme: str) -> None:
+def test_every_refusal_of_the_api_is_in_the_table_and_no_other() -> None:
+    text = read_doc("http_api.md")
     told = {
         (int(status), code)
-        for status, codes in re.findall(r"^\| (\d{3}) \| ([^|]+) \|", readme, flags=re.MULTILINE)
+        for status, codes in re.findall(r"^\| (\d{3}) \| ([^|]+) \|", text, flags=re.MULTILINE)
         for code in re.findall(r"`(\w+)`", codes)
     }
     assert told == {(entry.status, code) for code, entry in CODES.items()}
 
 
-def test_every_file_that_the_readme_names_is_there(readme: str) -> None:
-    links = re.findall(r"\]\((?!https?://|#)([^)]+)\)", readme)
-    paths = re.findall(r"`((?:resformer|docs|web|tests|benchmarks)/[\w/.-]+)`", readme)
-    assert links
-    assert [name for name in [*links, *paths] if not (ROOT / name).exists()] == []
+DOCUMENTS = ("README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
 
 
-def test_the_headings_that_the_readme_links_to_are_there(readme: str) -> None:
-    headings = {
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_file_and_heading_that_a_document_names_is_there(document: str) -> None:
+    path = ROOT / document
+    text = path.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\((?!https?://)([^)]+)\)", text):
+        name, _, heading = link.partition("#")
+        target = path.parent / name if name else path
+        assert target.exists(), link
+        if heading:
+            assert heading in _headings(target.read_text(encoding="utf-8")), link
+    paths = re.findall(r"`((?:resformer|docs|web|tests|benchmarks)/[\w/.-]+)`", text)
+    assert [name for name in paths if not (ROOT / name).exists()] == []
+
+
+def _headings(text: str) -> set[str]:
+    return {
         re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-")
-        for heading in re.findall(r"^#+ (.+)$", readme, flags=re.MULTILINE)
+        for heading in re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
     }
-    assert set(re.findall(r"\]\(#([\w-]+)\)", readme)) <= headings
 
 
 @pytest.mark.parametrize("name", ["refusal", "evidence"])
-def test_the_figures_of_the_benchmarks_are_quoted_as_they_were_printed(
-    readme: str, name: str
-) -> None:
+def test_the_figures_of_the_benchmarks_are_quoted_as_they_were_printed(name: str) -> None:
+    text = read_doc("gate_and_evidence.md")
     printed = (ROOT / "benchmarks" / f"{name}.md").read_text(encoding="utf-8").splitlines()
     tables = {line for line in printed if re.match(r"\| [a-z].* \| (refused|films) \|", line)}
-    quoted = [line for line in readme.splitlines() if line in tables]
+    quoted = [line for line in text.splitlines() if line in tables]
     assert len(quoted) >= 2
     for title in quoted:
-        rows = readme.split(title)[1].split("\n\n")[0].splitlines()[2:]
+        rows = text.split(title)[1].split("\n\n")[0].splitlines()[2:]
         table = "\n".join(printed).split(title)[1].split("\n\n")[0].splitlines()
         assert rows
         assert [row for row in rows if row not in table] == []
@@ -139,9 +152,10 @@ def test_the_summary_of_the_speed_is_quoted_as_it_was_printed(readme: str) -> No
     assert quote(whole, collect(ROOT / "benchmarks")) == whole
 
 
-def test_every_setting_is_in_the_readme(readme: str) -> None:
+def test_every_setting_is_in_the_table_of_settings() -> None:
+    text = read_doc("operations.md")
     for line in describe_settings().splitlines():
         setting = re.fullmatch(r"  (\w+)\s+(.+) \(default: (.*)\)", line)
         assert setting, line
         variable, meaning, default = setting.groups()
-        _row(readme, f"`{variable}`", meaning, default.replace(f"{ROOT}/", ""))
+        _row(text, f"`{variable}`", meaning, default.replace(f"{ROOT}/", ""))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -51,7 +52,8 @@ def run(options: argparse.Namespace) -> int:
     """Classify; the exit status, 1 if a file got no class.
 
     Raises:
-        ValueError: if --out is given with anything but one folder, or a folder without --out.
+        ValueError: if --out is given with anything but one folder, or a folder without --out, or
+            if the model cannot be used or the table not be written.
     """
     from resformer.predict import Predictor
 
@@ -62,6 +64,8 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"{folders[0]} is a folder: name a CSV file for its films with --out")
     if options.out and options.json:
         raise ValueError("--json is for files, --out writes CSV: leave one of them out")
+    if options.out and options.out.exists() and not options.out.is_file():
+        raise ValueError(f"{options.out} is no file: name a CSV file to write")
     predictor = Predictor.from_file(options.model, options.device, options.backend)
     if options.out:
         return _predict_folder(predictor, folders[0], options.out, force=options.force)
@@ -123,9 +127,11 @@ def _line(answer: Answer) -> str:
 
 
 def _printable(line: str) -> str:
-    """Return the line with escapes for what the terminal's encoding cannot show."""
+    """Return one line, with escapes for what the terminal's encoding cannot show."""
+    from resformer.cli.predict_files import escape_controls
+
     encoding = sys.stdout.encoding or "utf-8"
-    return line.encode(encoding, "backslashreplace").decode(encoding)
+    return escape_controls(line).encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _predict_folder(predictor: Predictor, folder: Path, out: Path, *, force: bool) -> int:
@@ -135,9 +141,9 @@ def _predict_folder(predictor: Predictor, folder: Path, out: Path, *, force: boo
     from resformer.cli.results_table import lock_path, name_in_table, open_table
     from resformer.predict import NOT_A_FILM
 
-    own = {out.resolve(), lock_path(out).resolve()}
+    own = {os.path.realpath(out), os.path.realpath(lock_path(out))}
     contents = find_films(folder)
-    films = [path for path in contents.films if path.resolve() not in own]
+    films = [path for path in contents.films if os.path.realpath(path) not in own]
     _report_left_out(contents, folder, own)
     if not films:
         raise ValueError(f"{folder} holds no image and no DICOM file: check the path")
@@ -167,11 +173,15 @@ def _predict_folder(predictor: Predictor, folder: Path, out: Path, *, force: boo
     return 1 if refused or unreadable else 0
 
 
-def _report_left_out(contents: FolderContents, folder: Path, own: set[Path]) -> None:
+def _report_left_out(contents: FolderContents, folder: Path, own: set[str]) -> None:
     from resformer.cli.predict_files import show_name
 
     for reason, paths in contents.left_out.items():
-        names = [show_name(path.relative_to(folder)) for path in paths if path.resolve() not in own]
+        names = [
+            show_name(path.relative_to(folder))
+            for path in paths
+            if os.path.realpath(path) not in own
+        ]
         if names:
             more = ", …" if len(names) > _NAMES_SHOWN else ""
             shown = ", ".join(names[:_NAMES_SHOWN])

@@ -23,11 +23,13 @@ from resformer.images import (
     decode_image,
     recognise_format,
 )
+from resformer.images.errors import DecoderUnavailableError
 from resformer.predict import NOT_A_FILM, Prediction, Predictor
 
 _BATCH_SIZE = 16
 _SUFFIXES = IMAGE_SUFFIXES | DICOM_SUFFIXES
 _HEAD = 8192
+_MAX_BYTES = 1 << 30
 # What storage devices and systems put beside the user's own files.
 _SYSTEM_FOLDERS = frozenset(
     {
@@ -89,7 +91,7 @@ def find_films(folder: Path) -> FolderContents:
             path = current / entry.name
             if entry.name.startswith(".") or entry.name.lower() in _SYSTEM_FOLDERS:
                 contents.leave_out(path, "hidden, or of the system")
-            elif entry.is_dir():
+            elif _is_folder(entry):
                 (linked if entry.is_symlink() else waiting).append(path)
             elif reason := _objection(path):
                 contents.leave_out(path, reason)
@@ -99,9 +101,16 @@ def find_films(folder: Path) -> FolderContents:
     return contents
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, for instance
+        return False
+
+
 def _objection(path: Path) -> str:
     """Return why a file is no film; empty if it is one, or is named like one."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # False where `Path.is_file` raises
         return "broken links and other things that are no files"
     if path.suffix.lower() in _SUFFIXES:
         return ""
@@ -163,11 +172,19 @@ def answer_files(
 
 
 def _decode(path: Path) -> NDArray[np.uint8] | tuple[str, str]:
-    """Return the film, or the code and the words for why it cannot be read."""
+    """Return the film, or the code and the words for why it cannot be read.
+
+    Raises:
+        OSError: A decoder is missing here; the film may be sound, so it gets no answer.
+    """
     try:
+        if path.stat().st_size > _MAX_BYTES:
+            return "image_too_large", "The file is larger than a gigabyte: no film is."
         return decode_image(path.read_bytes())
     except ImageError as error:
         return error.code, str(error)
+    except DecoderUnavailableError as error:
+        raise OSError(f"{show_name(path)}: {error}") from error
     except OSError as error:
         return "unreadable_file", f"The file cannot be opened: {error.strerror or error}."
 

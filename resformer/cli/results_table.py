@@ -52,9 +52,9 @@ class ResultsTable:
 
     def start(self, *, force: bool) -> None:
         """Write the first line, or read what is there and cut off half a row at the end."""
-        content = self._out.read_bytes() if self._out.exists() else b""
-        if not content:
-            self._append([self._columns])
+        content = self._out.read_bytes()
+        if self._first_line().startswith(content):  # nothing is there, or half of the first line
+            self._out.write_bytes(self._first_line())
             return
         whole = content[: content.rfind(b"\n") + 1]
         try:
@@ -76,13 +76,15 @@ class ResultsTable:
             os.truncate(self._out, len(whole))
         self.done = {row[0] for row in rows[1:] if row}
 
+    def _first_line(self) -> bytes:
+        line = io.StringIO(newline="")
+        csv.writer(line).writerow(self._columns)
+        return line.getvalue().encode()
+
     def write(self, answers: Iterable[Answer]) -> None:
         """Add a row for each answer."""
-        self._append([self._row(answer) for answer in answers])
-
-    def _append(self, rows: Iterable[Sequence[str]]) -> None:
         with self._out.open("a", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows(rows)
+            csv.writer(file).writerows(self._row(answer) for answer in answers)
 
     def _row(self, answer: Answer) -> list[str]:
         prediction = answer.prediction
@@ -127,6 +129,7 @@ def open_table(
         OSError: It cannot be read or written.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
+    out.open("ab").close()  # whether it can be written shows now, and not as a lock that is taken
     try:
         with FileLock(lock_path(out), timeout=0):
             table = ResultsTable(out, class_names)

@@ -33,6 +33,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     parser = commands.add_parser(
         "train",
         help="train a network on folders of images",
+        usage="python -m resformer train --data DIR [--data DIR ...] [option ...]",
         description="Split a data set by groups of near-duplicates, train on it, choose the best "
         "epoch on the validation split, evaluate once on the test split, and write a checkpoint "
         "that `python app.py` serves. Without other options than --data, all is done as we "

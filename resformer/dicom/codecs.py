@@ -42,7 +42,7 @@ from pydicom.uid import (
 from resformer.dicom.codec_worker import NO_MEMORY, READY
 from resformer.dicom.read import DicomFile, PixelLayout, join_fragments, refuse
 from resformer.images.depth import look_up
-from resformer.images.errors import DecoderUnavailableError
+from resformer.images.errors import DecoderUnavailableError, ImageError
 
 _NATIVE = frozenset(
     {
@@ -168,14 +168,9 @@ class FrameHeader:
 def _read_codestream(
     frame: bytes, syntax: UID, layout: PixelLayout
 ) -> tuple[NDArray[np.uint16], int]:
-    incomplete = refuse("it is incomplete: the compressed image has no end")
     if _END_OF_IMAGE not in frame:
-        raise incomplete
-    if syntax in _JPEG2000:
-        frame = _find_jpeg2000(frame)
-        header, data_start = _read_jpeg2000_header(frame)
-    else:
-        header, data_start, frame = _read_jpeg_header(frame)
+        raise _incomplete()
+    header, frame = (_open_jpeg2000 if syntax in _JPEG2000 else _open_jpeg)(frame)
     if (header.width, header.height, header.components) != (layout.columns, layout.rows, 1):
         raise refuse("its header and its compressed image differ in size or colour")
     if not 8 <= header.precision <= 16:
@@ -184,16 +179,17 @@ def _read_codestream(
         raise refuse(
             "12-bit JPEG is not supported. Export it uncompressed, or as JPEG lossless or JPEG 2000"
         )
-    end = frame.rfind(_END_OF_IMAGE, data_start)  # writers pad frames with all sorts of bytes
-    if end < 0:
-        raise incomplete
-    words = _decode_frame(frame[: end + 2], syntax, header)
+    words = _decode_frame(frame, syntax, header)
     if syntax in _JPEG2000:
         # Pillow scales up to 8 or 16 bits and shifts signed values to begin at 0
         words >>= (8 if header.precision <= 8 else 16) - header.precision
         if header.signed:
             words ^= np.uint16(1 << (header.precision - 1))
     return words, header.precision
+
+
+def _incomplete() -> ImageError:
+    return refuse("it is incomplete: the compressed image has no end")
 
 
 _JPEG_START = b"\xff\xd8"
@@ -205,20 +201,19 @@ _MAX_SEGMENTS = 10_000
 _MAX_SCANS = 64
 
 
-def _read_jpeg_header(frame: bytes) -> tuple[FrameHeader, int, bytes]:
+def _open_jpeg(frame: bytes) -> tuple[FrameHeader, bytes]:
     """Read the frame header of a JPEG or JPEG-LS codestream.
 
     Returns:
-        The header, where the first scan begins, and the codestream that this refers to: without
-        fill bytes and metadata, for which Pillow takes a time that grows with their square.
+        The header, and the codestream to its end. Fill bytes and metadata are left out: Pillow
+        takes a time that grows with their square.
 
     Raises:
-        ValueError: There is none, or the frame repeats its passes beyond reason.
+        ImageError: ``unsupported_dicom`` for a codestream without an end.
+        ValueError: There is no frame header, or the frame repeats its passes beyond reason.
     """
     if not frame.startswith(_JPEG_START):
         raise ValueError("no start of image")
-    if frame.count(b"\xff\xda") > _MAX_SCANS:
-        raise ValueError("too many scans")
     header: FrameHeader | None = None
     position = len(_JPEG_START)
     kept = [_JPEG_START]
@@ -228,8 +223,13 @@ def _read_jpeg_header(frame: bytes) -> tuple[FrameHeader, int, bytes]:
             break
         marker, position = found[1][0], found.end()
         if marker == _START_OF_SCAN and header is not None:
-            data_start = sum(map(len, kept))
-            return header, data_start, b"".join([*kept, b"\xff", frame[position - 1 :]])
+            end = frame.find(_END_OF_IMAGE, position)  # writers pad frames with anything
+            if end < 0:
+                raise _incomplete()
+            scans = frame[position - 2 : end + 2]
+            if scans.count(b"\xff\xda") > _MAX_SCANS:
+                raise ValueError("too many scans")
+            return header, b"".join([*kept, scans])
         if marker in _FRAME_MARKERS and header is None:
             precision, height, width, count = struct.unpack_from(">BHHB", frame, position + 2)
             header = FrameHeader(width, height, count, precision)
@@ -251,25 +251,22 @@ _SMALL_IMAGE_PRECINCTS = 1024
 _MAX_PACKETS = 1_000_000
 
 
-def _find_jpeg2000(frame: bytes) -> bytes:
-    """Cut off the file header (JP2 boxes) that some writers leave before the codestream.
+def _open_jpeg2000(frame: bytes) -> tuple[FrameHeader, bytes]:
+    """Read the main header of a JPEG 2000 codestream and check those of all tiles.
+
+    Returns:
+        The header, and the codestream to its end, without the file header (JP2 boxes) that some
+        writers leave before it.
 
     Raises:
-        ValueError: There is no codestream.
+        ImageError: ``unsupported_dicom`` for a codestream without an end.
+        ValueError: The codestream is not what real encoders write for one image.
+        struct.error: It ends early.
     """
     start = frame.find(_JPEG2000_START, 0, 4096)
     if start < 0:
         raise ValueError("no codestream")
-    return frame[start:]
-
-
-def _read_jpeg2000_header(codestream: bytes) -> tuple[FrameHeader, int]:
-    """Read the main header, check those of all tiles and find where the last one's data begins.
-
-    Raises:
-        ValueError: The codestream is not what real encoders write for one image.
-        struct.error: It ends early.
-    """
+    codestream = frame[start:]
     header, tile_size = _read_size(codestream[6:])
     position, coding_styles = 2, 0
     for _ in range(_MAX_MARKERS):
@@ -285,7 +282,10 @@ def _read_jpeg2000_header(codestream: bytes) -> tuple[FrameHeader, int]:
         position += 2 + length
     if coding_styles != 1:
         raise ValueError("not one coding style")
-    return header, _check_tile_parts(codestream, position)
+    end = codestream.rfind(_END_OF_IMAGE, _check_tile_parts(codestream, position))
+    if end < 0:
+        raise _incomplete()
+    return header, codestream[: end + 2]
 
 
 def _read_size(siz: bytes) -> tuple[FrameHeader, tuple[int, int]]:

@@ -85,12 +85,14 @@ def draw_line(
     )
 
 
-def plot_history(history: Sequence[Mapping[str, float]]) -> Figure:
+def plot_history(history: Sequence[Mapping[str, Any]]) -> Figure:
     """Draw the losses and the validation scores of each epoch, the best epoch marked.
 
     Args:
         history: entries with `epoch`, `train_loss`, `validation_loss`, `validation_accuracy` and
-            `validation_macro_f1`; best is the first epoch of the highest macro F1.
+            `validation_macro_f1`; best is the first epoch of the highest `validation_score`, which
+            `score` names, where there is one, or else macro F1, among those on an input of the last
+            one's `input_size`.
 
     Raises:
         ValueError: no entry, or a key is missing.
@@ -102,10 +104,18 @@ def plot_history(history: Sequence[Mapping[str, float]]) -> Figure:
     if missing:
         raise ValueError(f"every history entry must hold {', '.join(keys)}; missing: {missing}")
     series = {key: np.array([entry[key] for entry in history], dtype=float) for key in keys}
-    best = series["epoch"][series["validation_macro_f1"].argmax()]
+    scores = dict(_SCORES)
+    chosen_by = "validation_macro_f1"
+    if all("validation_score" in entry for entry in history):
+        chosen_by = "validation_score"
+        series[chosen_by] = np.array([entry[chosen_by] for entry in history], dtype=float)
+        if history[-1]["score"] != "macro-F1":
+            scores[chosen_by] = history[-1]["score"]
+    sizes = np.array([entry.get("input_size", 0) for entry in history])
+    best = series["epoch"][np.where(sizes == sizes[-1], series[chosen_by], -1.0).argmax()]
     figure, panels = new_figure(11, 4.2, columns=2)
     titles = ("Loss", "Validation scores")
-    for axes, title, labels in zip(panels, titles, (_LOSSES, _SCORES), strict=True):
+    for axes, title, labels in zip(panels, titles, (_LOSSES, scores), strict=True):
         for index, (key, label) in enumerate(labels.items()):
             draw_line(axes, index, series["epoch"], series[key], label)
         axes.axvline(best, color=GUIDE_COLOUR, linestyle=":", label=f"Best epoch ({best:.0f})")

@@ -62,18 +62,19 @@ def _strip_png(data: bytes) -> bytes:
     The pieces of an animation and whatever else is no pixel go unread, so that neither their size
     nor a wrong checksum in them matters. Checksums of what stays are Pillow's to judge.
     """
-    before, after = [data[:8]], list[bytes]()
-    compressed: list[bytes] = []
-    position = 8
+    view = memoryview(data)  # whose slices are no copies
+    before, compressed, after = [view[:8]], list[memoryview](), list[memoryview]()
+    checksum, position = zlib.crc32(b"IDAT"), 8
     for _ in range(_MAX_PARTS):
         kind = data[position + 4 : position + 8]
         if len(kind) < 4:
             break  # the end chunk is missing; whether enough came before it shows in decoding
         (length,) = struct.unpack_from(">I", data, position)
         end = position + 12 + length
-        chunk = data[position:end]
+        chunk = view[position:end]
         if kind == b"IDAT":
             compressed.append(chunk[8 : 8 + length])
+            checksum = zlib.crc32(compressed[-1], checksum)
         elif kind in _PNG_CHUNKS or (kind == b"eXIf" and _is_sound_exif(chunk)):
             (after if compressed else before).append(chunk)
         if kind == b"IEND":
@@ -81,12 +82,11 @@ def _strip_png(data: bytes) -> bytes:
         position = end
     else:
         raise ValueError("too many chunks")
-    body = b"IDAT" + b"".join(compressed)
-    joined = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
-    return b"".join([*before, joined, *after])
+    start = struct.pack(">I", sum(map(len, compressed))) + b"IDAT"
+    return b"".join([*before, start, *compressed, struct.pack(">I", checksum), *after])
 
 
-def _is_sound_exif(chunk: bytes) -> bool:
+def _is_sound_exif(chunk: memoryview) -> bool:
     """Tell whether an EXIF chunk can be used; a damaged one must not cost the pixels."""
     checksum = struct.pack(">I", zlib.crc32(chunk[4:-4]))
     return len(chunk) <= _MAX_EXIF and chunk[-4:] == checksum
@@ -206,12 +206,12 @@ def _strip_tiff(data: bytes) -> bytes:
             if values > (_MAX_PARTS if tag in _STRIPS else _MAX_VALUES):
                 raise ValueError("too many strips or values")
             kept[tag] = data[position : position + size]
-    padding = bytes(-len(data) % 8)
+    view, padding = memoryview(data), bytes(-len(data) % 8)
     return b"".join(
         [
-            data[:header],
+            view[:header],
             struct.pack(order + pointer, len(data) + len(padding)),
-            data[header + struct.calcsize(order + pointer) :],
+            view[header + struct.calcsize(order + pointer) :],
             padding,
             struct.pack(order + counter, len(kept)),
             *(kept[tag] for tag in sorted(kept)),

@@ -26,7 +26,7 @@ from web.errors import ApiError
 from web.feedback import FeedbackStore, class_folder
 
 
-def film(seed: int, height: int = 32, width: int = 40) -> NDArray[np.uint8]:
+def film(seed: int, height: int = 64, width: int = 80) -> NDArray[np.uint8]:
     """Pixels that are surely another image for another seed; one block as a file."""
     return np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
 
@@ -75,7 +75,7 @@ def test_the_decoded_pixels_are_kept_and_nothing_else(folder: Path, store: Feedb
     assert int(path.stem, 16) > 0
     assert set(chunks(path.read_bytes())) == {b"IHDR", b"IDAT", b"IEND"}
     with Image.open(path) as image:
-        assert (image.mode, image.size, image.info) == ("L", (40, 32), {})
+        assert (image.mode, image.size, image.info) == ("L", (80, 64), {})
     np.testing.assert_array_equal(decode_image(path.read_bytes()), film(1))
     if sys.platform != "win32":
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -97,7 +97,7 @@ def test_the_same_image_is_kept_once_with_the_class_given_last(
 
 
 def test_images_of_other_shapes_are_other_images(folder: Path, store: FeedbackStore) -> None:
-    black = np.zeros((20, 30), dtype=np.uint8)
+    black = np.zeros((64, 70), dtype=np.uint8)
     store.keep(black, "Normal")
     store.keep(np.ascontiguousarray(black.T), "Normal")
     assert listing(folder) == {"Normal": 2}
