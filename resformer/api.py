@@ -1,6 +1,7 @@
 """Load a model, open a data set, train and evaluate: what ``import resformer`` offers.
 
-The command line does the same with more options; ``docs/api.md`` shows all of it at work.
+The command line does the same with more options; ``docs/api.md`` shows all of it at work. What only
+a training needs is imported by it, for it can be left uninstalled (the extra ``train``).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,16 +29,13 @@ from resformer.data.manifest import (
 )
 from resformer.evaluation.metrics import evaluate_predictions
 from resformer.evaluation.predictions import Predictions, classify_films
-from resformer.export import add_graph_if_possible
 from resformer.images import decode_image
 from resformer.predict import Predictor
-from resformer.training import timing
-from resformer.training.config import RECIPES, TrainingConfig, change_recipe
-from resformer.training.state import STATE_NAME
-from resformer.training.train import OnEpoch
-from resformer.training.train import train as run_training
-from resformer.training.train import train_baseline as run_baseline
 from resformer.transforms import resize_pixels
+
+if TYPE_CHECKING:
+    from resformer.training.config import TrainingConfig
+    from resformer.training.train import OnEpoch
 
 logger = logging.getLogger(__name__)
 
@@ -228,6 +226,9 @@ def train(
         FileExistsError: if the folder holds a training and ``resume`` is not given.
         ValueError: if there is no such recipe or option, or the data does not fit it.
     """
+    from resformer.export import add_graph_if_possible
+    from resformer.training.train import train as run_training
+
     config = choose_recipe(recipe, **changes)
     folder = _open_run(run_dir, data)
     checkpoint = run_training(
@@ -280,6 +281,8 @@ def train_baseline(
         FileExistsError: if the folder holds a training and ``resume`` is not given.
         ValueError: if there is no such recipe, option or network.
     """
+    from resformer.training.train import train_baseline as run_baseline
+
     config = choose_recipe(recipe, network=network, **changes)
     folder = _open_run(run_dir, data)
     return run_baseline(
@@ -299,6 +302,8 @@ def choose_recipe(recipe: str | TrainingConfig, **changes: Any) -> TrainingConfi
     Raises:
         ValueError: if there is no such recipe or option, or a value is impossible.
     """
+    from resformer.training.config import RECIPES, change_recipe
+
     if isinstance(recipe, str) and recipe not in RECIPES:
         raise ValueError(f"there is no recipe {recipe!r}: choose one of {', '.join(RECIPES)}")
     config = RECIPES[recipe] if isinstance(recipe, str) else recipe
@@ -316,6 +321,8 @@ def estimate_seconds(data: Dataset, recipe: str | TrainingConfig, **changes: Any
     Raises:
         ValueError: if there is no such recipe or option, or a value is impossible.
     """
+    from resformer.training import timing
+
     return timing.estimate_seconds(data.manifest, choose_recipe(recipe, **changes))
 
 
@@ -329,6 +336,8 @@ def _open_run(run_dir: FilePath, data: Dataset) -> Path:
 
 
 def _has_state(folder: Path) -> bool:
+    from resformer.training.state import STATE_NAME
+
     return (folder / STATE_NAME).is_file()
 
 

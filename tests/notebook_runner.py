@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
+import json
 import logging
 import os
 import sys
@@ -85,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "dataset_path": str(options.data.resolve()),
             "run_folder": str((options.run_dir or Path(scratch) / "run").resolve()),
             "external_path": str(options.external.resolve()) if options.external else "",
+            "changes": options.changes,
             "progress": False,
         }
         try:
@@ -112,6 +114,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         help="folder of a training with the notebook's options, done or stopped (default: train "
         "anew in a temporary folder)",
+    )
+    parser.add_argument(
+        "--changes",
+        type=json.loads,
+        default={},
+        help="options of the recipe, as '{\"workers\": 0}'",
     )
     parser.add_argument("--external", type=Path, help="folder of films of other hospitals")
     parser.add_argument("--notebook", type=Path, default=NOTEBOOK, help="default: %(default)s")

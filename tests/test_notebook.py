@@ -85,7 +85,7 @@ def test_two_classes_without_masks_and_without_normal_suffice(
 
 def _notebook(tmp_path: Path, *sources: str) -> Path:
     parameters = nbformat.v4.new_code_cell(
-        'dataset_path = run_folder = external_path = ""\nprogress = True',
+        'dataset_path = run_folder = external_path = changes = ""\nprogress = True',
         metadata={"tags": ["parameters"]},
     )
     cells = [parameters, *map(nbformat.v4.new_code_cell, sources)]
