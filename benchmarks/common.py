@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 
 from resformer.evaluation.plots import COLOURS, new_figure
+from resformer.phantom import draw_chest_phantom
 from tests.data_sets import encode
 from tests.dicom_files import radiograph, write
-from tests.phantom import draw_chest_phantom
 
 FOLDER = Path(__file__).parent
 _FEWEST_ROUNDS = 5

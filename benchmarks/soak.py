@@ -37,10 +37,10 @@ from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from benchmarks.common import build_parser, publish, resident_bytes
 from resformer.evaluation.tables import render_table
+from resformer.phantom import draw_chest_phantom
 from tests.data_sets import encode
 from tests.dicom_files import radiograph, write, write_frame
 from tests.image_files import png_chunk, png_header
-from tests.phantom import draw_chest_phantom
 from tests.web.posting import CONTENT_TYPE, form
 from tests.web.serving import RunningApp, run_command
 

@@ -47,13 +47,13 @@ from resformer.data.surroundings import BackgroundReplacement, StyleExchange
 from resformer.evaluation.lineage import list_stages
 from resformer.evaluation.tables import render_table
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
+from resformer.phantom import draw_chest_phantom
 from resformer.training.config import TrainingConfig
 from resformer.training.data import build_loader
 from resformer.training.distributed import ProcessGroup, join_processes
 from resformer.training.learner import Learner, build_learner, build_loss, train_one_epoch
 from resformer.training.optim import choose_precision
 from resformer.transforms import InputSpec
-from tests.phantom import draw_chest_phantom
 
 RESNET, LOADER = "ResNet-18", "loader alone"
 CPU = torch.device("cpu")

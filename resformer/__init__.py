@@ -10,8 +10,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from resformer.api import Dataset, DataSplit, evaluate, load, open_dataset, train
+    from resformer import model, phantom
+    from resformer.api import (
+        Dataset,
+        DataSplit,
+        choose_recipe,
+        classify,
+        estimate_seconds,
+        evaluate,
+        load,
+        open_dataset,
+        train,
+        train_baseline,
+    )
     from resformer.checkpoint import Checkpoint, CheckpointError
+    from resformer.data import augment
+    from resformer.evaluation import controls, external, metrics, plots, predictions, tables
     from resformer.images import ImageError
     from resformer.predict import Prediction, Predictor
 
@@ -25,10 +39,23 @@ __all__ = [
     "ImageError",
     "Prediction",
     "Predictor",
+    "augment",
+    "choose_recipe",
+    "classify",
+    "controls",
+    "estimate_seconds",
     "evaluate",
+    "external",
     "load",
+    "metrics",
+    "model",
     "open_dataset",
+    "phantom",
+    "plots",
+    "predictions",
+    "tables",
     "train",
+    "train_baseline",
 ]
 
 _HOMES = {
@@ -39,6 +66,15 @@ _HOMES = {
     "Predictor": "resformer.predict",
 }
 
+_MODULES = {
+    "augment": "resformer.data.augment",
+    "model": "resformer.model",
+    "phantom": "resformer.phantom",
+} | {
+    name: f"resformer.evaluation.{name}"
+    for name in ("controls", "external", "metrics", "plots", "predictions", "tables")
+}
+
 
 if not TYPE_CHECKING:  # a type checker sees the imports above, and misspelt names as such
 
@@ -46,6 +82,8 @@ if not TYPE_CHECKING:  # a type checker sees the imports above, and misspelt nam
         """Import a name of :data:`__all__` from its module when it is first asked for (PEP 562)."""
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name in _MODULES:
+            return import_module(_MODULES[name])
         return getattr(import_module(_HOMES.get(name, "resformer.api")), name)
 
 

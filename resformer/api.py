@@ -1,6 +1,7 @@
 """Load a model, open a data set, train and evaluate: what ``import resformer`` offers.
 
-The command line does the same with more options; ``docs/api.md`` shows all of it at work.
+The command line does the same with more options; ``docs/api.md`` shows all of it at work. What only
+a training needs is imported by it, for it can be left uninstalled (the extra ``train``).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +28,14 @@ from resformer.data.manifest import (
     write_manifest,
 )
 from resformer.evaluation.metrics import evaluate_predictions
-from resformer.evaluation.predictions import classify_films
-from resformer.export import add_graph_if_possible
+from resformer.evaluation.predictions import Predictions, classify_films
 from resformer.images import decode_image
 from resformer.predict import Predictor
-from resformer.training.config import RECIPES, TrainingConfig, change_recipe
-from resformer.training.train import train as run_training
+from resformer.transforms import resize_pixels
+
+if TYPE_CHECKING:
+    from resformer.training.config import TrainingConfig
+    from resformer.training.train import OnEpoch
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +89,10 @@ class DataSplit:
     def __iter__(self) -> Iterator[tuple[NDArray[np.uint8], str]]:
         """Yield grey pixels and class of each film."""
         return (self[index] for index in range(len(self)))
+
+    def resized(self, size: int) -> NDArray[np.uint8]:
+        """Decode all films at one size, ``(N, size, size)``."""
+        return np.stack([resize_pixels(pixels, size) for pixels, _ in self])
 
 
 class Dataset:
@@ -188,9 +195,10 @@ def train(
     run_dir: FilePath,
     initial: Checkpoint | None = None,
     outliers: FilePath | None = None,
-    resume: bool = False,
+    resume: bool | Literal["auto"] = False,
     trial: bool = False,
     progress: bool = True,
+    on_epoch: OnEpoch | None = None,
     **changes: Any,
 ) -> Checkpoint:
     """Train a network, calibrate it, fit gate and abstention, and measure it on the test films.
@@ -203,10 +211,11 @@ def train(
             finished checkpoint (``model.pth``).
         initial: whose weights are trained further.
         outliers: folder of pictures that the gate shall refuse, besides those that it draws.
-        resume: whether to go on where the folder's training was stopped.
+        resume: whether to go on where the folder's training was stopped; ``auto``: if it holds one.
         trial: whether this only compares recipes: the test films are left alone, and neither gate
             nor abstention is fitted.
         progress: whether to draw progress bars.
+        on_epoch: is called after every epoch with the history so far, a list of figures.
         **changes: options of the recipe to change, such as ``epochs=20`` or ``device="cuda"``; see
             :class:`resformer.training.config.TrainingConfig`.
 
@@ -217,11 +226,11 @@ def train(
         FileExistsError: if the folder holds a training and ``resume`` is not given.
         ValueError: if there is no such recipe or option, or the data does not fit it.
     """
-    folder = Path(run_dir)
-    config = _choose_recipe(recipe, changes)
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / MANIFEST_NAME).exists():
-        write_manifest(data.manifest, folder / MANIFEST_NAME)
+    from resformer.export import add_graph_if_possible
+    from resformer.training.train import train as run_training
+
+    config = choose_recipe(recipe, **changes)
+    folder = _open_run(run_dir, data)
     checkpoint = run_training(
         data.root,
         data.manifest,
@@ -229,9 +238,10 @@ def train(
         folder,
         initial=initial,
         outliers=None if outliers is None else Path(outliers),
-        resume=resume,
+        resume=_has_state(folder) if resume == "auto" else resume,
         trial=trial,
         progress=progress,
+        on_epoch=on_epoch,
     )
     if not trial:
         checkpoint = add_graph_if_possible(checkpoint)
@@ -240,11 +250,116 @@ def train(
     return checkpoint
 
 
-def _choose_recipe(recipe: str | TrainingConfig, changes: dict[str, Any]) -> TrainingConfig:
+def train_baseline(
+    data: Dataset,
+    network: str = "resnet18",
+    *,
+    recipe: str | TrainingConfig = "recommended",
+    run_dir: FilePath,
+    resume: bool | Literal["auto"] = False,
+    progress: bool = True,
+    on_epoch: OnEpoch | None = None,
+    **changes: Any,
+) -> dict[str, Any]:
+    """Train a network of torchvision in the same loop, to compare ours with; it is not served.
+
+    Args:
+        data: as of :func:`train`, like all others.
+        network: ``resnet18``, ``mobilenet_v3_small`` or ``densenet121``.
+        recipe: what of it needs a lung head is left out.
+        run_dir: folder of this training.
+        resume: whether to go on where the folder's training was stopped; ``auto``: if it holds one.
+        progress: whether to draw progress bars.
+        on_epoch: is called after every epoch with the history so far.
+        **changes: options of the recipe to change.
+
+    Returns:
+        ``metrics`` by split, as of :func:`evaluate`; ``config``, ``best_epoch``, ``history`` and
+        the number of ``parameters``.
+
+    Raises:
+        FileExistsError: if the folder holds a training and ``resume`` is not given.
+        ValueError: if there is no such recipe, option or network.
+    """
+    from resformer.training.train import train_baseline as run_baseline
+
+    config = choose_recipe(recipe, network=network, **changes)
+    folder = _open_run(run_dir, data)
+    return run_baseline(
+        data.root,
+        data.manifest,
+        config,
+        folder,
+        resume=_has_state(folder) if resume == "auto" else resume,
+        progress=progress,
+        on_epoch=on_epoch,
+    )
+
+
+def choose_recipe(recipe: str | TrainingConfig, **changes: Any) -> TrainingConfig:
+    """Return the options of a recipe, with changes.
+
+    Raises:
+        ValueError: if there is no such recipe or option, or a value is impossible.
+    """
+    from resformer.training.config import RECIPES, change_recipe
+
     if isinstance(recipe, str) and recipe not in RECIPES:
         raise ValueError(f"there is no recipe {recipe!r}: choose one of {', '.join(RECIPES)}")
     config = RECIPES[recipe] if isinstance(recipe, str) else recipe
     return change_recipe(config, changes)
+
+
+def estimate_seconds(data: Dataset, recipe: str | TrainingConfig, **changes: Any) -> float:
+    """Estimate how long :func:`train` or :func:`train_baseline` will take, by a few batches.
+
+    Args:
+        data: whose films are counted.
+        recipe: as of :func:`train`; name a baseline by ``network="resnet18"``.
+        **changes: options of the recipe to change.
+
+    Raises:
+        ValueError: if there is no such recipe or option, or a value is impossible.
+    """
+    from resformer.training import timing
+
+    return timing.estimate_seconds(data.manifest, choose_recipe(recipe, **changes))
+
+
+def _open_run(run_dir: FilePath, data: Dataset) -> Path:
+    """Make the folder of a training, with its split."""
+    folder = Path(run_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / MANIFEST_NAME).exists():
+        write_manifest(data.manifest, folder / MANIFEST_NAME)
+    return folder
+
+
+def _has_state(folder: Path) -> bool:
+    from resformer.training.state import STATE_NAME
+
+    return (folder / STATE_NAME).is_file()
+
+
+def classify(
+    model: Predictor | Checkpoint | FilePath, films: DataSplit, *, progress: bool = False
+) -> tuple[NDArray[np.int64], Predictions]:
+    """Classify labelled films.
+
+    Args:
+        model: what :func:`load` or :func:`train` gave, or a checkpoint's path.
+        films: such as ``data.test``; those that cannot be read are named in the log and left out.
+        progress: whether to draw a progress bar.
+
+    Returns:
+        class indices of the labels, ``(N,)``, and the ``probabilities`` ``(N, K)``, refusals and
+        abstentions of the model.
+
+    Raises:
+        ValueError: if the films are of classes that the model does not know, or none can be read.
+    """
+    items = [(row.path, row.class_name) for row in films.rows]
+    return classify_films(_ready(model), films.root, items, progress=progress)
 
 
 def evaluate(
@@ -264,10 +379,12 @@ def evaluate(
     Raises:
         ValueError: if the films are of classes that the model does not know, or none can be read.
     """
-    if isinstance(model, Checkpoint):
-        model = Predictor(model)
-    elif not isinstance(model, Predictor):
-        model = load(model)
-    items = [(row.path, row.class_name) for row in films.rows]
-    labels, probabilities = classify_films(model, films.root, items, progress=progress)
-    return evaluate_predictions(labels, probabilities, model.class_names)
+    predictor = _ready(model)
+    labels, found = classify(predictor, films, progress=progress)
+    return evaluate_predictions(labels, found.probabilities, predictor.class_names)
+
+
+def _ready(model: Predictor | Checkpoint | FilePath) -> Predictor:
+    if isinstance(model, Predictor):
+        return model
+    return Predictor(model) if isinstance(model, Checkpoint) else load(model)

@@ -315,3 +315,51 @@ class IdentityMappingResFormer(nn.Module):
                 f"image sides must be divisible by {DOWNSAMPLING} and at least {MIN_SIDE}, "
                 f"got {height} x {width}: resize the image"
             )
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the network.
+
+    Attributes:
+        name: as the papers call it.
+        output: shape of what it computes for one image, without the batch.
+        parameters: how many it learns.
+    """
+
+    name: str
+    output: tuple[int, ...]
+    parameters: int
+
+
+def list_parts(config: ResFormerConfig, size: int) -> list[Part]:
+    """List the parts of a network in the order in which an image of a side passes them.
+
+    Args:
+        config: of the network.
+        size: side of the image in pixels.
+    """
+    # Shapes alone are computed on this device.
+    with torch.device("meta"):
+        model = IdentityMappingResFormer(config).eval()
+        image = torch.empty(1, config.in_chans, size, size)
+    backbone = model.backbone
+    features = backbone(image)
+    downsamples: list[nn.Module | None] = [None, *backbone.downsamples]
+    parts = [_part("Stem", backbone.stem(image), backbone.stem)]
+    for i, feature in enumerate(features):
+        name = f"Stage {i + 1}: {config.depths[i]} MCCRM"
+        parts.append(_part(name, feature, backbone.stages[i], downsamples[i]))
+    for i, feature in enumerate(features):
+        parts.append(_part(f"EMPT {i + 1}", feature, model.auxiliary.blocks[i]))
+    parts.append(_part("IMTM, the four scales together", features[0], model.imtm))
+    if model.lung_head is not None:
+        name = "Lung head" + (", with infected lung" if config.infection_head else "")
+        parts.append(_part(name, model.lungs(features), model.lung_head))
+    parts.append(_part("Classifier", model.classify(features), model.fc))
+    return parts
+
+
+def _part(name: str, output: Tensor, *modules: nn.Module | None) -> Part:
+    learnt = [weight for module in modules if module for weight in module.parameters()]
+    return Part(name, tuple(output.shape[1:]), sum(weight.numel() for weight in learnt))

@@ -10,8 +10,8 @@ from PIL import Image
 
 from resformer.checkpoint import Checkpoint, save_checkpoint
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
+from resformer.phantom import draw_chest_phantom
 from resformer.transforms import InputSpec
-from tests.phantom import draw_chest_phantom
 
 CLASS_NAMES = ("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia")
 

@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from resformer.model import IdentityMappingResFormer
+from resformer.phantom import draw_chest_phantom
 from tests.conftest import CLASS_NAMES
-from tests.phantom import draw_chest_phantom
 
 
 def draw_lungs(side: int) -> NDArray[np.bool_]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
+import json
 import logging
 import os
 import sys
@@ -47,7 +48,7 @@ def run_notebook(
 
     Args:
         path: of the notebook.
-        parameters: values by name, given as paths or as anything whose ``repr`` is its source.
+        parameters: values by name, whose ``repr`` is their source.
         timeout: seconds that a cell may take; none for no limit.
 
     Returns:
@@ -82,9 +83,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     with tempfile.TemporaryDirectory() as scratch:
         parameters = {
-            "dataset_path": options.data.resolve(),
-            "run_folder": (options.run_dir or Path(scratch) / "run").resolve(),
-            "checkpoint_path": (options.checkpoint or Path(scratch) / "best_model.pth").resolve(),
+            "dataset_path": str(options.data.resolve()),
+            "run_folder": str((options.run_dir or Path(scratch) / "run").resolve()),
+            "external_path": str(options.external.resolve()) if options.external else "",
+            "changes": options.changes,
             "progress": False,
         }
         try:
@@ -113,7 +115,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="folder of a training with the notebook's options, done or stopped (default: train "
         "anew in a temporary folder)",
     )
-    parser.add_argument("--checkpoint", type=Path, help="keep the checkpoint here")
+    parser.add_argument(
+        "--changes",
+        type=json.loads,
+        default={},
+        help="options of the recipe, as '{\"workers\": 0}'",
+    )
+    parser.add_argument("--external", type=Path, help="folder of films of other hospitals")
     parser.add_argument("--notebook", type=Path, default=NOTEBOOK, help="default: %(default)s")
     return parser.parse_args(arguments)
 
@@ -124,7 +132,7 @@ def _inject(notebook: NotebookNode, parameters: Mapping[str, Any]) -> None:
     unknown = sorted(set(parameters) - set(_assigned(defaults.source)))
     if unknown:
         raise ValueError(f"the notebook has no parameter {', '.join(unknown)}")
-    lines = [f"{name} = {_source(value)}" for name, value in parameters.items()]
+    lines = [f"{name} = {value!r}" for name, value in parameters.items()]
     cell = nbformat.v4.new_code_cell("\n".join(lines), id=_INJECTED_ID)
     notebook.cells.insert(notebook.cells.index(defaults) + 1, cell)
 
@@ -133,10 +141,6 @@ def _assigned(source: str) -> Iterator[str]:
     for node in ast.parse(source).body:
         if isinstance(node, ast.Assign):
             yield from (target.id for target in node.targets if isinstance(target, ast.Name))
-
-
-def _source(value: Any) -> str:
-    return f"Path({str(value)!r})" if isinstance(value, Path) else repr(value)
 
 
 def _renumber(notebook: NotebookNode) -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from resformer.checkpoint import load_checkpoint, save_checkpoint
 from resformer.data.manifest import write_manifest
-from tests.phantom import draw_chest_phantom
+from resformer.phantom import draw_chest_phantom
 from tests.training_setup import TINY_TRAINING, split_by_number
 
 FINDINGS = ("No finding", "COVID-19", "Tuberculosis")

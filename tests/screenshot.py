@@ -16,7 +16,7 @@ from typing import Literal
 from PIL import Image
 from playwright.sync_api import FilePayload, Page
 
-from tests.phantom import draw_chest_phantom
+from resformer.phantom import draw_chest_phantom
 from tests.web.browser import open_chromium
 from tests.web.serving import run_app
 from web.config import DEFAULT_MODEL, PROJECT_ROOT

@@ -20,9 +20,9 @@ from resformer.abstention import (
     fit_abstention,
 )
 from resformer.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from resformer.phantom import draw_chest_phantom
 from resformer.predict import Predictor
 from resformer.transforms import to_input
-from tests.phantom import draw_chest_phantom
 
 # Two classes, at 0 and at 10 along the first of two directions; the third feature is left out.
 KNOWN = Abstention(

@@ -23,10 +23,10 @@ from resformer.gate.drawings import DRAWINGS
 from resformer.gate.fit import Blocks, GateConfig, GateSamples, fit_gate
 from resformer.gate.gate import Gate
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
+from resformer.phantom import draw_chest_phantom
 from resformer.predict import Predictor
 from resformer.transforms import InputSpec, to_input
 from tests.conftest import CLASS_NAMES
-from tests.phantom import draw_chest_phantom
 from tests.training_setup import split_by_number
 from tests.web.checkpoints import write_gated_checkpoint
 

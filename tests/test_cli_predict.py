@@ -20,11 +20,11 @@ from PIL import Image
 from resformer.checkpoint import load_checkpoint, save_checkpoint
 from resformer.cli import main
 from resformer.images import decode_image
+from resformer.phantom import draw_chest_phantom
 from resformer.predict import Predictor
 from tests.abstaining import write_abstaining_checkpoint
 from tests.conftest import CLASS_NAMES
 from tests.dicom_files import radiograph, write
-from tests.phantom import draw_chest_phantom
 from tests.web.checkpoints import ACCEPTED, REFUSED, write_gated_checkpoint
 
 COLUMNS = [

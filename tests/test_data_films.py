@@ -27,9 +27,9 @@ from resformer.data.surroundings import (
     spectrum_rings,
 )
 from resformer.images import ImageError
+from resformer.phantom import draw_chest_phantom
 from resformer.transforms import InputSpec
 from tests.data_sets import draw_texture, encode, write_data_set
-from tests.phantom import draw_chest_phantom
 
 Pixels = NDArray[np.uint8]
 

@@ -22,9 +22,9 @@ from resformer.data.manifest import (
     write_manifest,
 )
 from resformer.data.masks import cache_films
+from resformer.phantom import draw_chest_phantom
 from tests.conftest import CLASS_NAMES
 from tests.data_sets import draw_texture, encode, write_data_set
-from tests.phantom import draw_chest_phantom
 
 HASH = "0" * 64
 HEADER = "path,class,group,split,sha256,source,reading"

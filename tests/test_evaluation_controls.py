@@ -20,10 +20,10 @@ from resformer.evaluation.controls import (
     run_controls,
 )
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
+from resformer.phantom import draw_chest_phantom
 from resformer.predict import Prediction, Predictor
 from resformer.transforms import InputSpec
 from tests.conftest import CLASS_NAMES
-from tests.phantom import draw_chest_phantom
 
 SIDE = 64
 Pixels = NDArray[np.uint8]

@@ -21,10 +21,10 @@ from resformer.evaluation.predictions import Predictions
 from resformer.evaluation.tables import render_areas
 from resformer.gate.gate import GateResult
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
+from resformer.phantom import draw_chest_phantom
 from resformer.predict import Prediction
 from resformer.transforms import InputSpec
 from tests.conftest import CLASS_NAMES
-from tests.phantom import draw_chest_phantom
 from tests.training_setup import split_by_number
 
 FILMS = [

@@ -26,9 +26,9 @@ from resformer.explanation import (
 )
 from resformer.images import encode_preview, preview_size
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
+from resformer.phantom import draw_chest_phantom
 from resformer.predict import Predictor
 from resformer.transforms import InputSpec, to_input
-from tests.phantom import draw_chest_phantom
 
 BINOMIAL = np.array([1, 4, 6, 4, 1]) / 16
 

@@ -34,8 +34,8 @@ from resformer.gate.fit import (
     read_outliers,
 )
 from resformer.gate.gate import Gate, GateError, Subspace, describe, find_objection
+from resformer.phantom import draw_chest_phantom
 from resformer.predict import Predictor
-from tests.phantom import draw_chest_phantom
 from tests.test_checkpoint import save_spoilt
 from tests.training_setup import split_by_number
 

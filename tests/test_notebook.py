@@ -1,137 +1,91 @@
-"""The notebook tells its story on drawn films, and its published outputs tell nothing private."""
+"""The notebook runs on any folder of classes, and what is published of it is short and private."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
-from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
+from PIL import Image
 
-from resformer.checkpoint import load_checkpoint
+import resformer
 from resformer.cli.report import JSON_NAME
-from resformer.cli.train import MANIFEST_NAME
-from resformer.evaluation.lineage import list_stages
-from resformer.evaluation.tables import class_table, overall_table
-from resformer.model import ResFormerConfig
-from resformer.training.state import STATE_NAME
+from resformer.evaluation.tables import overall_table
+from resformer.phantom import draw_chest_phantom
 from tests import notebook_runner
 from tests.conftest import CLASS_NAMES
+from tests.lung_films import write_masked_films
 from tests.notebook_privacy import FILMS_TAG, cells_tagged, find_private
 from tests.notebook_runner import NOTEBOOK, read_notebook, run_notebook
-from tests.training_setup import TINY_TRAINING
 
-_SECONDS_A_CELL = 900
-BRANCHES = ("one", "two")
-
-
-@pytest.fixture(scope="module")
-def run(
-    image_folder: Path, tiny_config: ResFormerConfig, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[NotebookNode, Path]:
-    """The notebook after a run on drawn films, and the folder that it wrote to."""
-    folder = tmp_path_factory.mktemp("notebook")
-    parameters = {
-        "dataset_path": image_folder,
-        "run_folder": folder / "run",
-        "checkpoint_path": folder / "best_model.pth",
-        "config": TINY_TRAINING,
-        "stages": {
-            "first": replace(TINY_TRAINING, epochs=1),
-            "second": replace(TINY_TRAINING, epochs=2, input_size=96),
-        },
-        "branches": {
-            name: replace(TINY_TRAINING, epochs=1, input_size=96, seed=seed)
-            for seed, name in enumerate(BRANCHES)
-        },
-        "network": tiny_config,
-        "progress": False,
-    }
-    return run_notebook(NOTEBOOK, parameters, timeout=_SECONDS_A_CELL), folder
+TINY = {
+    "epochs": 1,
+    "lung_epochs": 1,
+    "input_size": 64,
+    "start_size": 0,
+    "batch_size": 8,
+    "workers": 0,
+    "device": "cpu",
+}
 
 
-def kinds(cell: NotebookNode) -> list[str]:
-    return [kind for output in cell.outputs for kind in output.get("data", {})]
+def run_tiny(folder: Path, data: Path, **parameters: Any) -> NotebookNode:
+    given = {"dataset_path": str(data), "run_folder": str(folder / "run"), "progress": False}
+    given |= {"changes": TINY, **parameters}
+    return run_notebook(NOTEBOOK, given, timeout=900)
 
 
-def cell_calling(notebook: NotebookNode, text: str) -> NotebookNode:
-    cell: NotebookNode
-    (cell,) = (c for c in notebook.cells if c.cell_type == "code" and f"{text}(" in c.source)
-    return cell
+def outputs_of(notebook: NotebookNode, code: str) -> str:
+    """Everything that the one cell with a piece of code shows, as JSON."""
+    (cell,) = (c for c in notebook.cells if c.cell_type == "code" and code in c.source)
+    return json.dumps(cell.outputs)
 
 
-def text_of(cell: NotebookNode) -> str:
-    return "".join(output.get("text", "") for output in cell.outputs)
+def test_films_with_masks_become_a_model_that_can_be_served(tmp_path: Path) -> None:
+    write_masked_films(tmp_path / "films", masked=2, darker=0.15)
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "clinic").mkdir(parents=True)
+    Image.fromarray(draw_chest_phantom(96, seed=900)).save(elsewhere / "clinic" / "a.png")
+    (elsewhere / "labels.csv").write_text("set,file,finding\nclinic,a.png,no finding\n")
+    notebook = run_tiny(tmp_path, tmp_path / "films", external_path=str(elsewhere))
 
-
-def test_a_run_leaves_a_checkpoint_that_can_be_served(run: tuple[NotebookNode, Path]) -> None:
-    checkpoint = load_checkpoint(run[1] / "best_model.pth")
-    assert checkpoint.class_names == CLASS_NAMES
-    assert checkpoint.input_spec.size == 96
-    *stages, mean = list_stages(checkpoint.training)
-    assert [len(stage["history"]) for stage in stages] == [1, 2, 1, 1]
-    assert mean["history"] == []
-    assert sum(checkpoint.training["films"].values()) == 48
-    assert (run[1] / "run" / MANIFEST_NAME).is_file()
-    for stage in ("first", "second", *BRANCHES):
-        assert (run[1] / "run" / stage / STATE_NAME).is_file()
-
-
-def test_a_run_shows_tables_and_curves_but_no_films(run: tuple[NotebookNode, Path]) -> None:
-    notebook = run[0]
-    assert kinds(cell_calling(notebook, "plot_history")).count("image/png") == len(BRANCHES)
-    assert kinds(cell_calling(notebook, "plot_roc")).count("image/png") == 3
-    assert kinds(cell_calling(notebook, "class_table")).count("text/html") == 2
-    assert "image/png" in kinds(cell_calling(notebook, "plot_probabilities"))
-    assert "0 files could not be read" in text_of(cell_calling(notebook, "build_manifest"))
-    assert text_of(cell_calling(notebook, "train")).count("epoch 1: loss") == 2 + len(BRANCHES)
-    films = cells_tagged(notebook, FILMS_TAG)
-    assert len(films) == 4
-    assert all(cell.outputs for cell in films)
+    model = resformer.load(tmp_path / "run" / "model" / "model.pth")
+    assert model.class_names == CLASS_NAMES
+    assert model.checkpoint.model_config.lung_head
+    assert model.checkpoint.graph is not None
+    assert model.backend == "onnxruntime"
+    assert "1 epochs with" in outputs_of(notebook, "estimate_seconds")
+    assert "resnet18" in outputs_of(notebook, "train_baseline")
+    assert outputs_of(notebook, "run_controls").count("image/png") == 1
+    assert "called COVID" in outputs_of(notebook, "examine_folder")
+    assert all(cell.outputs for cell in cells_tagged(notebook, FILMS_TAG))
     assert find_private(notebook) == []
+    sources = [cell.source for cell in read_notebook().cells]
+    assert [cell.source for cell in notebook.cells] == sources
 
 
-def test_a_run_keeps_the_notebook_but_for_its_outputs(run: tuple[NotebookNode, Path]) -> None:
-    committed = read_notebook()
-    assert [cell.source for cell in run[0].cells] == [cell.source for cell in committed.cells]
-    assert run[0].metadata == committed.metadata
-
-
-def test_the_command_finishes_a_stopped_training_and_fills_the_notebook(
-    run: tuple[NotebookNode, Path], image_folder: Path, tmp_path: Path
+def test_two_classes_without_masks_and_without_normal_suffice(
+    image_folder: Path, tmp_path: Path
 ) -> None:
-    """The second run, on a .zip, finds the training done: its evaluation is that of the first."""
-    archive = shutil.make_archive(str(tmp_path / "films"), "zip", image_folder)
-    path = tmp_path / "copy.ipynb"
-    notebook = read_notebook()
-    (parameters,) = cells_tagged(notebook, notebook_runner.PARAMETERS_TAG)
-    state = run[1] / "run"
-    checkpoint = load_checkpoint(run[1] / "best_model.pth")
-    configs = [stage["config"] for stage in list_stages(checkpoint.training)[:-1]]
-    parameters.source += (
-        f"\nfirst, second, one, two = [TrainingConfig(**options) for options in {configs!r}]"
-        '\nstages, branches = {"first": first, "second": second}, {"one": one, "two": two}'
-        f"\nconfig, network = first, {checkpoint.model_config!r}"
+    for name, kept in (("healthy", "Normal"), ("ill", "COVID")):
+        shutil.copytree(image_folder / kept / "images", tmp_path / "films" / name)
+    changes = TINY | {"lung_head": False}
+    notebook = run_tiny(tmp_path, tmp_path / "films", changes=changes)
+    assert resformer.load(tmp_path / "run" / "model" / "model.pth").class_names == (
+        "healthy",
+        "ill",
     )
-    nbformat.write(notebook, path)
-    arguments = ["--data", archive, "--run-dir", state, "--notebook", path]
-    assert notebook_runner.main([str(argument) for argument in arguments]) == 0
-    filled = read_notebook(path)
-    assert "epoch 1: loss" not in text_of(cell_calling(filled, "train"))
-    first, second = (cell_calling(n, "class_table").outputs for n in (run[0], filled))
-    assert first == second
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["copy.ipynb", "films.zip"]
+    assert "no lung head" in outputs_of(notebook, "run_controls")
+    assert "left out" in outputs_of(notebook, "examine_folder")
 
 
 def _notebook(tmp_path: Path, *sources: str) -> Path:
     parameters = nbformat.v4.new_code_cell(
-        "from pathlib import Path\n"
-        "dataset_path = run_folder = checkpoint_path = Path()\n"
-        "progress = True",
+        'dataset_path = run_folder = external_path = changes = ""\nprogress = True',
         metadata={"tags": ["parameters"]},
     )
     cells = [parameters, *map(nbformat.v4.new_code_cell, sources)]
@@ -140,52 +94,57 @@ def _notebook(tmp_path: Path, *sources: str) -> Path:
     return path
 
 
-def test_a_result_that_tells_where_it_ran_is_not_written(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_the_command_fills_a_notebook_and_takes_films_out(tmp_path: Path) -> None:
+    picture = "from PIL import Image\nImage.new('L', (8, 8))"
+    path = _notebook(tmp_path, picture, picture)
+    notebook = read_notebook(path)
+    notebook.cells[1].metadata["tags"] = [FILMS_TAG]
+    nbformat.write(notebook, path)
+    assert notebook_runner.main(["--data", str(tmp_path), "--notebook", str(path)]) == 0
+    film, drawing = read_notebook(path).cells[1:]
+    assert "image/png" not in film.outputs[0].data
+    assert "image/png" in drawing.outputs[0].data
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("print(dataset_path)", "not written: cell 1 tells the path /"),
+        ("raise ValueError('no such data set')", "no such data set"),
+    ],
+)
+def test_what_fails_or_tells_where_it_ran_is_not_written(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, source: str, message: str
 ) -> None:
-    path = _notebook(tmp_path, "print(dataset_path)")
+    path = _notebook(tmp_path, source)
     before = path.read_bytes()
     assert notebook_runner.main(["--data", str(tmp_path), "--notebook", str(path)]) == 1
-    assert "not written: cell 1 tells the path /" in caplog.text
+    assert message in caplog.text
     assert path.read_bytes() == before
-
-
-def test_a_failing_cell_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = _notebook(tmp_path, "raise ValueError('no such data set')")
-    with pytest.raises(CellExecutionError, match="no such data set"):
-        run_notebook(path, {})
-    assert notebook_runner.main(["--data", str(tmp_path), "--notebook", str(path)]) == 1
-    assert "no such data set" in caplog.text
 
 
 def test_a_parameter_must_be_one_of_the_notebook() -> None:
     with pytest.raises(ValueError, match="no parameter data_path"):
-        run_notebook(NOTEBOOK, {"data_path": Path()})
+        run_notebook(NOTEBOOK, {"data_path": ""})
 
 
-def test_the_published_notebook_is_short_and_tells_nothing_private() -> None:
+def test_the_published_notebook_is_whole_short_and_tells_nothing_private() -> None:
+    """Fill it with ``python -m tests.notebook_runner`` (see there) before it is committed."""
     notebook = read_notebook()
     nbformat.validate(notebook)
     assert len(notebook.cells) < 25
     assert find_private(notebook) == []
-    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    assert not any(line.startswith("class ") for s in sources for line in s.splitlines())
-
-
-def test_the_published_notebook_carries_the_outputs_of_one_whole_run() -> None:
-    """Fill it with ``python -m tests.notebook_runner`` (see there) before it is committed."""
-    notebook = read_notebook()
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
-    assert "image/png" in kinds(cell_calling(notebook, "plot_history"))
-    assert kinds(cell_calling(notebook, "plot_roc")).count("image/png") == 3
-    assert "text/html" in kinds(cell_calling(notebook, "class_table"))
-    assert "Viral Pneumonia" in json.dumps(cell_calling(notebook, "class_table").outputs)
+    pictures = [c for c in code if "resformer.plots" in c.source and c not in _films(notebook)]
+    assert all("image/png" in json.dumps(cell.outputs) for cell in pictures)
 
 
-def test_the_published_notebook_has_the_figures_of_the_report() -> None:
-    report = json.loads((NOTEBOOK.parent / JSON_NAME).read_text(encoding="utf-8"))["test"]
-    shown = json.dumps(cell_calling(read_notebook(), "class_table").outputs)
-    cells = [*overall_table(report).values()]
-    cells += [str(cell) for row in class_table(report).values() for cell in row.values()]
-    assert [cell for cell in cells if cell not in shown] == []
+def _films(notebook: NotebookNode) -> list[NotebookNode]:
+    return cells_tagged(notebook, FILMS_TAG)
+
+
+def test_the_published_notebook_quotes_the_figures_of_the_shipped_model() -> None:
+    report = json.loads((NOTEBOOK.parent / "docs" / JSON_NAME).read_text(encoding="utf-8"))
+    shown = outputs_of(read_notebook(), 'load("best_model.pth")')
+    assert [f for f in overall_table(report["test"]).values() if f not in shown] == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.phantom import draw_chest_phantom
+from resformer.phantom import draw_chest_phantom
 
 
 @pytest.mark.parametrize("size", [64, 128, 256])

@@ -23,10 +23,10 @@ from resformer.cli import main
 from resformer.devices import choose_device
 from resformer.export import StretchAndNormalise, add_graph
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
+from resformer.phantom import draw_chest_phantom
 from resformer.predict import Prediction, Predictor
 from resformer.transforms import InputSpec, normalise_pixels, to_input
 from tests.conftest import CLASS_NAMES
-from tests.phantom import draw_chest_phantom
 from web.config import DEFAULT_MODEL
 
 CPU = torch.device("cpu")

@@ -19,11 +19,11 @@ from resformer.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from resformer.cli import build_parser, main
 from resformer.cli.train import read_config
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
+from resformer.phantom import draw_chest_phantom
 from resformer.training.config import RECIPES, TrainingConfig
 from resformer.transforms import InputSpec
 from tests.conftest import CLASS_NAMES
 from tests.lung_films import draw_lungs, write_masked_films
-from tests.phantom import draw_chest_phantom
 
 ROOT = Path(__file__).parent.parent
 # Drawn films look so much alike that many would be near-duplicates.

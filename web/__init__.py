@@ -7,7 +7,7 @@ from flask.json.provider import DefaultJSONProvider
 
 from web import errors, feedback, monitoring, pages, predict, security
 from web.batching import Pipeline
-from web.config import PROJECT_ROOT, WebConfig
+from web.config import PAGES, WebConfig
 from web.requests import MAX_FORM_PARTS, InMemoryRequest
 from web.service import ModelService
 
@@ -41,8 +41,8 @@ def create_app(config: WebConfig | None = None, service: ModelService | None = N
         service.load()
     app = _Application(
         "web",
-        template_folder=str(PROJECT_ROOT / "templates"),
-        static_folder=str(PROJECT_ROOT / "static"),
+        template_folder=str(PAGES / "templates"),
+        static_folder=str(PAGES / "static"),
     )
     app.config.update(
         MAX_CONTENT_LENGTH=config.max_request_bytes,

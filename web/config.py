@@ -10,8 +10,12 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
-DEFAULT_MODEL = PROJECT_ROOT / "best_model.pth"
+_PACKAGE = Path(__file__).resolve().parent
+PROJECT_ROOT = _PACKAGE.parent
+# In a wheel pages and model lie inside the packages (setup.py), in a checkout beside them.
+PAGES = _PACKAGE if (_PACKAGE / "templates").is_dir() else PROJECT_ROOT
+_IN_WHEEL = PROJECT_ROOT / "resformer" / "best_model.pth"
+DEFAULT_MODEL = _IN_WHEEL if _IN_WHEEL.is_file() else PROJECT_ROOT / "best_model.pth"
 UPLOADS = PROJECT_ROOT / "uploads"
 _DAY = 24 * 60 * 60.0
 _KINDS = {bool: "0 or 1", int: "a whole number", float: "a number"}

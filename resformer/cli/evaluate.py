@@ -53,7 +53,8 @@ def run(options: argparse.Namespace) -> int:
             items = [(row.path, row.class_name) for row in rows]
         else:
             items = list(find_images(root).items)
-        labels, probabilities = classify_films(predictor, root, items, progress=True)
+        labels, predictions = classify_films(predictor, root, items, progress=True)
+    probabilities = predictions.probabilities
     report = evaluate_predictions(labels, probabilities, predictor.class_names)
     write_evaluation(report, labels, probabilities, options.out)
     for name in ("accuracy", "macro_f1"):

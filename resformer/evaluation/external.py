@@ -12,6 +12,7 @@ get another one, and neither a refusal nor an abstention to warn of it, are coun
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,11 @@ def read_labels(path: Path) -> list[ExternalFilm]:
 
 
 def examine_folder(
-    predictor: Predictor, folder: Path, *, bootstrap: int = 1000, progress: bool = False
+    predictor: Predictor,
+    folder: str | os.PathLike[str],
+    *,
+    bootstrap: int = 1000,
+    progress: bool = False,
 ) -> dict[str, Any]:
     """Classify the films that a folder's ``labels.csv`` lists; :func:`evaluate_external` of them.
 
@@ -73,8 +78,9 @@ def examine_folder(
         OSError: if a film is missing.
         ImageError: if one cannot be read.
     """
-    films = read_labels(folder / LABELS_NAME)
-    decoded = (decode_image((folder / film.path).read_bytes()) for film in films)
+    root = Path(folder)
+    films = read_labels(root / LABELS_NAME)
+    decoded = (decode_image((root / film.path).read_bytes()) for film in films)
     predictions = predict_films(
         predictor, decoded, total=len(films), label="external", progress=progress
     )

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: history, confusion matrix, ROC, reliability, risk, films.
+"""Pictures: the network, its training, its evaluation, and films with evidence and lungs.
 
 Every function returns a `matplotlib.figure.Figure` that no global state holds, so it works in
 threads, servers and notebooks. Colours are those of Okabe and Ito (2008), which people with any
@@ -16,6 +16,7 @@ import numpy.typing as npt
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
@@ -29,14 +30,20 @@ from resformer.evaluation.metrics import (
     risk_curve,
     roc_auc,
 )
+from resformer.explanation import inferno
+from resformer.model import NUM_STAGES, ResFormerConfig, list_parts
+from resformer.predict import Prediction
+from resformer.transforms import resize_pixels
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GUIDE_COLOUR = "#767676"
 _GRID_COLOUR = "#E3E3E3"
+_ARROW_COLOUR = "#444444"
 _LINE_STYLES = ("-", "--", "-.", ":")
 _LOSSES = {"train_loss": "Training", "validation_loss": "Validation"}
 _SCORES = {"validation_accuracy": "Accuracy", "validation_macro_f1": "Macro F1"}
 _CELL_INCHES, _TITLE_INCHES = 2.4, 0.3
+_BOX = (1.3, 0.62)
 
 
 def new_figure(
@@ -290,4 +297,92 @@ def plot_probabilities(probabilities: Mapping[str, float]) -> Figure:
     axes.invert_yaxis()
     axes.set(xlim=(0, 1.12), xticks=np.linspace(0, 1, 6), xlabel="Probability")
     axes.grid(visible=False, axis="y")
+    return figure
+
+
+def plot_evidence(
+    film: NDArray[np.uint8], prediction: Prediction, class_name: str | None = None
+) -> Figure:
+    """Draw a film with the outline of the lungs, and with the evidence for a class.
+
+    Args:
+        film: ``(H, W)``, what the prediction was made of.
+        prediction: of :meth:`resformer.predict.Predictor.predict`.
+        class_name: by default the predicted one.
+
+    Raises:
+        ValueError: if the class is unknown.
+    """
+    name = class_name or prediction.predicted_class
+    evidence = prediction.explain(name)
+    figure, panels = new_figure(7.6, 4.2, columns=2)
+    panels[0].set_title(f"Film{'' if prediction.lungs is None else ' and outline of the lungs'}")
+    panels[1].set_title(f"Evidence for {name}, P = {prediction.probabilities[name]:.2f}")
+    for axes in panels:
+        axes.imshow(film, cmap="gray", vmin=0, vmax=255)
+        axes.set_axis_off()
+    levels = np.rint(255 * evidence).astype(np.uint8)
+    panels[1].imshow(np.dstack([inferno(levels), levels]))
+    if prediction.lungs is not None:
+        height, width = film.shape
+        lungs = resize_pixels(np.rint(255 * prediction.lungs).astype(np.uint8), max(film.shape))
+        for axes in panels:
+            extent = (0, width, 0, height)
+            axes.contour(lungs, [127.5], extent=extent, colors=COLOURS[5], linewidths=1.2)
+    return figure
+
+
+def plot_network(config: ResFormerConfig, size: int) -> Figure:
+    """Draw the network: its parts, what flows between them, and the shapes of it.
+
+    Args:
+        config: of the network.
+        size: side of the image in pixels.
+    """
+    shape = {part.name.partition(":")[0]: part.output for part in list_parts(config, size)}
+    figure, (axes,) = new_figure(11, 5)
+    axes.set_axis_off()
+    axes.set(xlim=(-0.8, 7.2), ylim=(-0.9, 3.4))
+
+    def box(x: float, y: float, text: str, colour: int, width: float = _BOX[0]) -> None:
+        corner = (x - width / 2, y - _BOX[1] / 2)
+        style, face = "round,pad=0,rounding_size=0.08", COLOURS[colour] + "26"
+        axes.add_patch(
+            FancyBboxPatch(corner, width, _BOX[1], boxstyle=style, fc=face, ec=COLOURS[colour])
+        )
+        axes.text(x, y, text, ha="center", va="center", fontsize=9)
+
+    def arrow(start: tuple[float, float], end: tuple[float, float], bend: float = 0.0) -> None:
+        style = {"arrowstyle": "-|>", "color": _ARROW_COLOUR, "connectionstyle": f"arc3,rad={bend}"}
+        axes.annotate("", end, start, arrowprops=style)
+
+    def dimensions(name: str) -> str:
+        return " x ".join(map(str, shape[name]))
+
+    half, top, bus = _BOX[0] / 2, _BOX[1] / 2, -0.6
+    box(0, 3, f"image\n{config.in_chans} x {size} x {size}", 6)
+    arrow((half, 3), (1.6 - half, 3))
+    for stage in range(NUM_STAGES):
+        x = 1.6 * (stage + 1)
+        box(x, 3, f"stage {stage + 1}: x{stage + 1}\n{dimensions(f'Stage {stage + 1}')}", 0)
+        box(x, 2, f"EMPT {stage + 1}", 1)
+        box(x, 0, f"f{stage + 1} = x{stage + 1} + IMTM", 2)
+        axes.plot([x, x], [-top, bus], color=_ARROW_COLOUR, linewidth=1)
+        if stage:
+            arrow((x - 1.6 + half, 3), (x - half, 3))
+        arrow((x, 3 - top), (x, 2 + top))
+        arrow((x, 2 - top), (x, 1 + top))
+        arrow((x, 1 - top), (x, top))
+        arrow((x + half - 0.1, 3 - top), (x + half - 0.1, top), bend=-0.12)
+    box(4, 1, "IMTM: attention over all four scales", 3, width=4.8 + _BOX[0])
+    box(0, 0, f"classifier\n{config.num_classes} logits", 6)
+    axes.plot([0, 1.6 * NUM_STAGES], [bus, bus], color=_ARROW_COLOUR, linewidth=1)
+    arrow((0, bus), (0, -top))
+    if config.lung_head:
+        head = "Lung head, with infected lung" if config.infection_head else "Lung head"
+        box(0, 1, f"lung head\n{dimensions(head)}", 4)
+        arrow((1.6 - half, 0.15), (half, 0.9))
+        arrow((0, 1 - top), (0, top))
+    pooled = "all four are pooled" + (" inside the lungs" if config.lung_head else "")
+    axes.text(4, bus - 0.05, pooled, ha="center", va="top", fontsize=9)
     return figure

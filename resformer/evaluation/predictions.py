@@ -153,7 +153,7 @@ def classify_films(
     items: Sequence[tuple[str, str]],
     *,
     progress: bool = False,
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+) -> tuple[NDArray[np.int64], Predictions]:
     """Classify labelled image files, as :func:`predict_files` does.
 
     Args:
@@ -163,7 +163,7 @@ def classify_films(
         progress: whether to draw a progress bar.
 
     Returns:
-        class indices ``(N,)`` and probabilities ``(N, K)``, both in the checkpoint's class order.
+        class indices ``(N,)`` in the checkpoint's class order, and the predictions of these films.
 
     Raises:
         ValueError: if a class is not among the checkpoint's, or no film can be read.
@@ -179,7 +179,7 @@ def classify_films(
     read, predictions = predict_files(
         predictor, root, [path for path, _ in items], progress=progress
     )
-    return labels[read], predictions.probabilities
+    return labels[read], predictions
 
 
 def evaluate_abstention(labels: NDArray[Any], predictions: Predictions) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,8 @@ from resformer.transforms import InputSpec
 
 logger = logging.getLogger(__name__)
 
+OnEpoch = Callable[[Sequence[Mapping[str, Any]]], None]
+
 
 @dataclass(frozen=True)
 class Run:
@@ -131,6 +133,7 @@ def train(
     trial: bool = False,
     tensorboard: bool = False,
     progress: bool = True,
+    on_epoch: OnEpoch | None = None,
 ) -> Checkpoint:
     """Train a network and evaluate it.
 
@@ -151,6 +154,7 @@ def train(
             neither gate nor abstention is fitted.
         tensorboard: whether to write the figures of each epoch for TensorBoard too.
         progress: whether to draw progress bars.
+        on_epoch: is called after every epoch with the history so far.
 
     Returns:
         the checkpoint with the reports of the validation and, but for a trial, the test split.
@@ -194,7 +198,7 @@ def train(
         reached = load_state(folder / STATE_NAME, learner, config, digest) if resume else Progress()
         reached.initial = initial.training if initial else {}
 
-        _run_epochs(run, learner, loaders, reached, tensorboard=tensorboard)
+        _run_epochs(run, learner, loaders, reached, on_epoch, tensorboard=tensorboard)
 
         finished = _finish(run, reached, unwanted, trial=trial) if group.is_main else None
         checkpoint = group.from_main(finished)
@@ -213,6 +217,7 @@ def train_baseline(
     trial: bool = False,
     tensorboard: bool = False,
     progress: bool = True,
+    on_epoch: OnEpoch | None = None,
 ) -> dict[str, Any]:
     """Train one of torchvision's networks in the same loop, to be compared and not served.
 
@@ -225,6 +230,7 @@ def train_baseline(
         trial: whether to leave the test split alone.
         tensorboard: whether to write the figures of each epoch for TensorBoard too.
         progress: whether to draw progress bars.
+        on_epoch: is called after every epoch with the history so far.
 
     Returns:
         ``metrics``, ``config``, ``best_epoch``, ``history`` and ``parameters``, as plain data.
@@ -248,7 +254,7 @@ def train_baseline(
         state = folder / STATE_NAME
         reached = load_state(state, learner, config, run.digest) if resume else Progress()
 
-        _run_epochs(run, learner, loaders, reached, tensorboard=tensorboard)
+        _run_epochs(run, learner, loaders, reached, on_epoch, tensorboard=tensorboard)
 
         report = None
         if group.is_main:
@@ -373,6 +379,7 @@ def _run_epochs(
     learner: Learner,
     loaders: dict[int, FilmLoader],
     reached: Progress,
+    on_epoch: OnEpoch | None,
     *,
     tensorboard: bool,
 ) -> None:
@@ -398,6 +405,8 @@ def _run_epochs(
             logger.info("%s: %s", label, describe_epoch(reached, config))
             save_state(state, learner, reached, config, names, run.digest)
             show_history(reached, data.folder, writer)
+            if on_epoch:
+                on_epoch(reached.history)
         else:
             reached.history.append(figures)
     if writer:

@@ -21,7 +21,7 @@ from flask.testing import FlaskClient
 from PIL import Image
 from werkzeug.test import TestResponse
 
-from tests.phantom import draw_chest_phantom
+from resformer.phantom import draw_chest_phantom
 
 # Seconds after which something hangs: much more than it takes on a slow and busy machine.
 PATIENCE = 90

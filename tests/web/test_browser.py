@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Error, Page, Route, expect
 
+from resformer.phantom import draw_chest_phantom
 from tests.dicom_files import radiograph, write
-from tests.phantom import draw_chest_phantom
 from tests.web.browser import (
     answer_for,
     boxes,

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, Request, Route, expect
 
+from resformer.phantom import draw_chest_phantom
 from tests.abstaining import write_abstaining_checkpoint
 from tests.dicom_files import radiograph, write
-from tests.phantom import draw_chest_phantom
 from tests.web.browser import (
     answer_for,
     boxes,

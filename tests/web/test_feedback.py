@@ -23,10 +23,10 @@ from werkzeug.test import TestResponse
 from resformer.data.find import open_datasets
 from resformer.data.manifest import build_manifest
 from resformer.images import decode_image
+from resformer.phantom import draw_chest_phantom
 from tests.data_sets import draw_texture, write_data_set
 from tests.data_sets import encode as encode_pixels
 from tests.dicom_files import radiograph, write
-from tests.phantom import draw_chest_phantom
 from tests.web.checkpoints import write_gated_checkpoint
 from tests.web.conftest import SMALL
 from tests.web.posting import check_refusal, encode, post_file

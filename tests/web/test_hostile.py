@@ -32,9 +32,9 @@ from pydicom.uid import (
 )
 from werkzeug.test import TestResponse
 
+from resformer.phantom import draw_chest_phantom
 from tests.dicom_files import jpeg, radiograph, write, write_frame
 from tests.image_files import png, png_chunk, png_header, tiff
-from tests.phantom import draw_chest_phantom
 from tests.web.posting import CONTENT_TYPE, PATIENCE, encode, form, multipart, post_file
 from tests.web.serving import ROOT
 from web.errors import CODES

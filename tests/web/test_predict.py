@@ -23,10 +23,10 @@ from resformer.checkpoint import Checkpoint, save_checkpoint
 from resformer.explanation import encode_overlay, evidence_map
 from resformer.images import decode_image
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
+from resformer.phantom import draw_chest_phantom
 from resformer.predict import Predictor
 from resformer.transforms import InputSpec
 from tests.dicom_files import radiograph, write
-from tests.phantom import draw_chest_phantom
 from tests.web.checkpoints import client_of
 from tests.web.posting import CONTENT_TYPE, check_refusal, encode, form, post_batch, post_file
 

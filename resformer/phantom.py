@@ -1,4 +1,4 @@
-"""A drawn chest radiograph, for tests and for the screenshot: no film of a person is needed.
+"""A drawn chest radiograph, for tests and examples: no film of a person is needed.
 
 The picture is composed the way a radiograph is made: every organ adds or takes away attenuation,
 and the sum is turned into grey. Bone and the heart come out bright, the lungs and the air outside
