@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 class WaitressWorker(Worker):  # type: ignore[misc]
     """Serves on the sockets of the parent process until that ends or says stop."""
 
+    alive: bool
     _server: Server | None = None
 
     def load_wsgi(self) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import pytest
 from flask.testing import FlaskClient
-from PIL import Image
 from pydicom.uid import JPEGLosslessSV1
 
 from resformer.predict import Prediction
@@ -99,7 +98,7 @@ def test_a_decoder_that_is_missing_is_not_the_films_fault(
 ) -> None:
     compressed = write(radiograph(draw_chest_phantom(96)), JPEGLosslessSV1)
     monkeypatch.setattr(sys, "executable", "no-such-python")
-    monkeypatch.delattr(Image.core, "jpeg_decoder")
+    monkeypatch.delattr("PIL.Image.core.jpeg_decoder")
     for data in (compressed, encode(kind="JPEG")):
         caplog.clear()
         refused = post_file(client, data)
