@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from web import WebConfig, create_app
-from web.config import StartError, describe_settings
+from web.config import StartError, describe_settings, unknown_variables
 from web.monitoring import logging_config
 from web.server import serve
 
@@ -22,6 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = _parse(arguments, WebConfig.from_environment())
         logging.config.dictConfig(logging_config(config.log))
+        for warning in unknown_variables():
+            logging.getLogger(__name__).warning(warning)
         serve(create_app(config), config)
     except StartError as error:
         sys.stderr.write(f"resformer: {error}\n")

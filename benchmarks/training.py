@@ -146,7 +146,11 @@ def training_config(checkpoint: Checkpoint, **changes: Any) -> TrainingConfig:
     """Return how a checkpoint was trained, with changes; defaults where it does not say."""
     told = {**checkpoint.training.get("config", {}), **changes}
     known = {option.name for option in fields(TrainingConfig)}
-    return TrainingConfig(**{name: value for name, value in told.items() if name in known})
+    config = TrainingConfig(**{name: value for name, value in told.items() if name in known})
+    network = checkpoint.model_config
+    if not network.lung_head:
+        return config.without_lungs()
+    return replace(config, lung_head=True, infection_head=network.infection_head)
 
 
 def draw_films(count: int, classes: int, config: TrainingConfig) -> FilmDataset:

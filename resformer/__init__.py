@@ -76,13 +76,15 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Import a name of :data:`__all__` from its module when it is first asked for (PEP 562)."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name in _MODULES:
-        return import_module(_MODULES[name])
-    return getattr(import_module(_HOMES.get(name, "resformer.api")), name)
+if not TYPE_CHECKING:  # a type checker sees the imports above, and misspelt names as such
+
+    def __getattr__(name: str) -> Any:
+        """Import a name of :data:`__all__` from its module when it is first asked for (PEP 562)."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name in _MODULES:
+            return import_module(_MODULES[name])
+        return getattr(import_module(_HOMES.get(name, "resformer.api")), name)
 
 
 def __dir__() -> list[str]:

@@ -43,8 +43,9 @@ def test_the_names_are_there_before_pytorch_is() -> None:
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=300)
     for name in resformer.__all__:
         assert getattr(resformer, name).__name__.rpartition(".")[2] == name
+    misspelt = "lod"
     with pytest.raises(AttributeError, match="no attribute 'lod'"):
-        resformer.__getattr__("lod")
+        getattr(resformer, misspelt)
 
 
 def test_what_only_training_or_serving_needs_may_be_missing(tmp_path: Path) -> None:

@@ -81,15 +81,15 @@ def test_the_parts_of_a_request_are_shares_of_the_whole(
 ) -> None:
     model = write_gated_checkpoint(tiny_checkpoint, tmp_path / "gated.pth", accepts=False)
     out = tmp_path / "request.md"
-    rows = request.main(f"--model {model} --out {out} --threads 1 --scale 0.1 --seconds 0".split())
+    rows = request.main(f"--model {model} --out {out} --threads 1 --scale 0.25 --seconds 0".split())
     assert [row.what for row in rows] == [
-        "request, PNG, 30 x 30, ms",
-        "request, PNG, 102 x 102, ms",
-        "request, DICOM, 16 bits, 250 x 200, ms",
+        "request, PNG, 75 x 75, ms",
+        "request, PNG, 256 x 256, ms",
+        "request, DICOM, 16 bits, 625 x 500, ms",
     ]
     text = out.read_text()
     assert "| decode | resize | network | gate | preview | JSON | rest | whole request |" in text
-    *parts, total = cells(text, "DICOM, 16 bits, 250 x 200")
+    *parts, total = cells(text, "DICOM, 16 bits, 625 x 500")
     taken = [float(part.split()[0]) for part in parts]
     assert all(0 <= part < float(total) for part in taken)
     assert sum(taken) >= float(total) - 0.1

@@ -101,7 +101,7 @@ def test_help_explains_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert stop.value.code == 0
     text = capsys.readouterr().out
     for name in TrainingConfig.__dataclass_fields__:
-        assert f"--{name.replace('_', '-')} " in text
+        assert f"--{name.replace('_', '-')}" in text
 
 
 def _start_training(image_folder: Path, folder: Path, *extra: str) -> subprocess.Popen[str]:

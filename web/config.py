@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
@@ -39,6 +41,9 @@ class WebConfig:
     device: Annotated[str, "where the network runs: auto, cpu, cuda, cuda:1 or mps"] = "auto"
     backend: Annotated[str, "what runs the network: auto, torch or onnxruntime"] = "auto"
     host: Annotated[str, "address to serve on; 0.0.0.0 opens it to the network"] = "127.0.0.1"
+    hosts: Annotated[
+        str, "names by which it may be asked, as in films.example,10.0.0.7; * for any"
+    ] = ""
     port: Annotated[int, "port; 0 takes any free one"] = 5000
     workers: Annotated[int, "processes (gunicorn only), each with a model of its own"] = 2
     max_bytes: Annotated[int, "largest file, in bytes"] = 32 * 1024 * 1024
@@ -64,6 +69,7 @@ class WebConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that would refuse every image or every client."""
+        object.__setattr__(self, "host", self.host.strip("[]"))  # as in an address of IPv6
         limits = ("max_bytes", "max_files", "max_pixels", "preview_side", "feedback_max_bytes")
         for name in ("workers", "concurrency", *limits):
             self._check(name, 1)
@@ -92,6 +98,27 @@ class WebConfig:
         return 4 * (self.max_bytes // 3 + 1) + 64 * 1024
 
     @property
+    def is_local(self) -> bool:
+        """Whether the server can be reached from its own machine only."""
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    @property
+    def known_hosts(self) -> frozenset[str] | None:
+        """What a request's `Host` may name, without a port; None where it may name anything.
+
+        Any site can let its own name lead to this machine (DNS rebinding), and its page would
+        then count as ours: a server that only its own machine reaches goes by its own names.
+        """
+        named = {name.strip().lower() for name in self.hosts.split(",")} - {""}
+        if "*" in named or not (named or self.is_local):
+            return None
+        own = f"[{self.host}]" if ":" in self.host else self.host
+        return frozenset({*named, own, "localhost", "127.0.0.1", "[::1]"})
+
+    @property
     def threads(self) -> int:
         """Threads of a server process: for all that work or wait, and to turn others away."""
         return self.concurrency + self.queue_size + 8
@@ -112,12 +139,24 @@ class WebConfig:
         return cls(**values)
 
 
+def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]:
+    """Return a warning for every variable that looks like a setting and is none."""
+    known = [variable for _, variable, _, _ in _settings()]
+    warnings = []
+    for name in sorted(os.environ if environment is None else environment):
+        if name.startswith("RESFORMER") and name not in known:
+            close = get_close_matches(name, known, 1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            warnings.append(f"{name} is no setting and has no effect{hint}")
+    return warnings
+
+
 def describe_settings() -> str:
     """List every environment variable with its meaning and default, one a line."""
     lines = []
     for name, variable, _, meaning in _settings():
         default = getattr(WebConfig, name)
-        shown = {None: "none", False: "0"}.get(default, default)
+        shown = {None: "none", "": "none", False: "0"}.get(default, default)
         lines.append(f"  {variable:<30}{meaning} (default: {shown})")
     return "\n".join(lines)
 

@@ -13,6 +13,7 @@ from flask import Flask, Response, g, render_template, request
 from werkzeug.exceptions import ClientDisconnected, HTTPException, RequestEntityTooLarge
 
 from resformer.images import ImageError
+from resformer.images.errors import DecoderUnavailableError
 from web.config import WebConfig
 
 API_PREFIXES = ("/predict", "/feedback")
@@ -42,8 +43,8 @@ CODES = {
     "no_file": ErrorCode(400, "No image came with the request."),
     "empty_file": ErrorCode(400, "The file is empty. Choose another one."),
     "unreadable_image": ErrorCode(400, "The image is damaged, or too small to be a film."),
-    "bad_base64": ErrorCode(400, "The image in JSON is not strict base64."),
-    "bad_option": ErrorCode(400, "An option has a value that it cannot have."),
+    "bad_base64": ErrorCode(400, "The image in JSON is not base64."),
+    "bad_option": ErrorCode(400, "There is no such option, or its value cannot be."),
     "unknown_class": ErrorCode(400, "The model does not know this class."),
     "unauthorized": ErrorCode(401, "The server asks for a key, and none or a wrong one came."),
     "cross_origin": ErrorCode(403, "Images are taken from this server's own page only."),
@@ -52,12 +53,13 @@ CODES = {
     "request_timeout": ErrorCode(408, "The request took too long to arrive."),
     "upload_too_large": ErrorCode(413, "The file or the request has too many bytes."),
     "image_too_large": ErrorCode(413, "The image has too many pixels."),
-    "too_many_files": ErrorCode(413, "The batch has too many files."),
+    "too_many_files": ErrorCode(413, "There are too many files."),
     "unsupported_format": ErrorCode(415, "The data is not an image of a supported format."),
     "unsupported_dicom": ErrorCode(
         415, "The DICOM file is no single grey radiograph, or cannot be read."
     ),
     "unsupported_media_type": ErrorCode(415, "The content type holds no image."),
+    "unknown_host": ErrorCode(421, "The server does not go by the name that it was asked by."),
     "not_a_chest_xray": ErrorCode(422, "The image does not look like a frontal chest X-ray."),
     "rate_limited": ErrorCode(429, "The client sends more than the operator allows."),
     "headers_too_long": ErrorCode(431, "The headers of the request are too long."),
@@ -67,6 +69,9 @@ CODES = {
     "busy": ErrorCode(503, "Too many images are waiting. Try again in a moment.", 1),
     "timeout": ErrorCode(
         503, "The image took too long. Try again in a moment, or scale it down first.", 5
+    ),
+    "decoder_unavailable": ErrorCode(
+        503, "The server cannot decode images of this kind at the moment. Its log says why.", 60
     ),
     "model_not_ready": ErrorCode(503, "The model is not ready yet. Try again in a moment.", 5),
     "storage_full": ErrorCode(507, "This server has no room for another image. Tell its operator."),
@@ -134,6 +139,8 @@ def as_api_error(error: Exception) -> ApiError:
         return error
     if isinstance(error, ImageError):
         return ApiError(error.code, str(error))
+    if isinstance(error, DecoderUnavailableError):
+        return ApiError("decoder_unavailable", str(error))
     # Only the place is logged: the words of an exception may quote the upload.
     place = "".join(traceback.format_tb(error.__traceback__))
     _logger.error("unexpected %s in %s\n%s", type(error).__name__, request.endpoint, place)
@@ -145,6 +152,7 @@ def register(app: Flask, config: WebConfig) -> None:
 
     @app.errorhandler(ApiError)
     @app.errorhandler(ImageError)
+    @app.errorhandler(DecoderUnavailableError)
     def answer_known(error: Exception) -> Response:
         return _answer(as_api_error(error))
 

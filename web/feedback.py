@@ -10,9 +10,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -25,11 +26,12 @@ from PIL import Image
 
 from resformer.data.find import is_hidden
 from resformer.images import decode_image
-from web.batching import Pipeline
+from web.batching import Pipeline, Pixels
 from web.config import StartError, WebConfig
 from web.errors import ApiError
+from web.predict import refuse_picture
 from web.requests import read_image, read_options
-from web.schemas import FeedbackAnswer
+from web.schemas import FeedbackAnswer, FeedbackClass
 from web.service import ModelService
 
 # What some file system reads as more than a character of a name.
@@ -38,6 +40,9 @@ _DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 _MAX_NAME_BYTES = 200
 _BLOCK = 4096
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_SIZES = ".sizes"
+
+_Sizes = dict[str, tuple[int, int]]
 
 
 def create_blueprint(config: WebConfig, service: ModelService, pipeline: Pipeline) -> Blueprint:
@@ -55,13 +60,19 @@ def create_blueprint(config: WebConfig, service: ModelService, pipeline: Pipelin
         if not service.class_names:
             raise ApiError("model_not_ready")
         data, fields = read_image(config.max_bytes)
-        _, options = read_options(fields)
+        _, options = read_options(fields, FeedbackClass)
         class_name = options.class_name or ""
         service.check_class(class_name)
+
+        def decode() -> tuple[Pixels, Pixels]:
+            pixels = decode_image(data, max_pixels=config.max_pixels)
+            return pixels, pixels
+
         with pipeline.enter() as turn:
-            turn.run(
-                lambda: store.keep(decode_image(data, max_pixels=config.max_pixels), class_name)
-            )
+            pixels, prediction = turn.classify(decode)
+            if prediction.gate and not prediction.gate.accepted:
+                raise refuse_picture(prediction.gate, "kept")
+            turn.run(lambda: store.keep(pixels, class_name))
         return jsonify(
             FeedbackAnswer(success=True, class_name=class_name).model_dump(by_alias=True)
         )
@@ -76,12 +87,18 @@ def _refuse_other_sites() -> None:
     """
     site = request.headers.get("Sec-Fetch-Site")
     if site is None:  # a browser that is old, or that came without TLS
-        origin = request.headers.get("Origin")
-        is_own = origin is None or urlsplit(origin).netloc == request.host
+        is_own = "Origin" not in request.headers or _is_own(request.headers["Origin"])
     else:
         is_own = site in ("same-origin", "none")
     if not is_own:
         raise ApiError("cross_origin")
+
+
+def _is_own(origin: str) -> bool:
+    try:
+        return urlsplit(origin).netloc == request.host
+    except ValueError:  # no address at all
+        return False
 
 
 class FeedbackStore:
@@ -118,13 +135,20 @@ class FeedbackStore:
         target = self._folder / class_folder(class_name) / name
         with self._alone():
             former = next(self._folder.glob(f"*/{name}"), None)
+            if former == target:
+                return
+            sizes, size = self._read_sizes(), _on_disk(len(data))
             if former is None:
+                if sum(used for _, used in sizes.values()) + size > self._max_bytes:
+                    raise ApiError("storage_full")
                 self._add(data, target)
-            elif former != target:
-                target.parent.mkdir(exist_ok=True)
-                os.replace(former, target)
-                with suppress(OSError):  # other images of the class are there
-                    former.parent.rmdir()
+                self._write_sizes(sizes, {target.parent: size})
+                return
+            target.parent.mkdir(exist_ok=True)
+            os.replace(former, target)
+            with suppress(OSError):  # other images of the class are there
+                former.parent.rmdir()
+            self._write_sizes(sizes, {former.parent: -size, target.parent: size})
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -136,8 +160,6 @@ class FeedbackStore:
             raise ApiError("busy") from None
 
     def _add(self, data: bytes, target: Path) -> None:
-        if _used_bytes(self._folder) + _on_disk(len(data)) > self._max_bytes:
-            raise ApiError("storage_full")
         # One at a time: what a killed process left behind is written over. Training skips it.
         incoming = self._folder / ".incoming"
         try:
@@ -149,6 +171,34 @@ class FeedbackStore:
             if error.errno in _NO_SPACE:
                 raise ApiError("storage_full") from error
             raise
+
+    def _read_sizes(self) -> _Sizes:
+        """Return when each class's folder changed last, and its bytes.
+
+        They stand in a file for all processes; only a folder that has changed since is walked.
+        """
+        try:
+            known = json.loads((self._folder / _SIZES).read_text(encoding="utf-8"))
+            sizes = {
+                str(name): (int(changed), int(size)) for name, (changed, size) in known.items()
+            }
+        except (OSError, ValueError, TypeError, AttributeError):
+            sizes = {}
+        found = {}
+        for folder in filter(Path.is_dir, self._folder.iterdir()):
+            changed = folder.stat().st_mtime_ns
+            former = sizes.get(folder.name)
+            is_known = former is not None and former[0] == changed
+            found[folder.name] = former if former and is_known else (changed, _measure(folder))
+        return found
+
+    def _write_sizes(self, sizes: _Sizes, changes: Mapping[Path, int]) -> None:
+        for folder, change in changes.items():
+            former = sizes.pop(folder.name, (0, 0))
+            if folder.exists():
+                sizes[folder.name] = (folder.stat().st_mtime_ns, former[1] + change)
+        with suppress(OSError):  # then they are measured anew
+            (self._folder / _SIZES).write_text(json.dumps(sizes), encoding="utf-8")
 
 
 def class_folder(class_name: str) -> str:
@@ -185,7 +235,7 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _used_bytes(folder: Path) -> int:
+def _measure(folder: Path) -> int:
     used = 0
     for parent, _, names in os.walk(folder):
         for name in names:

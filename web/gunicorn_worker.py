@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
@@ -20,10 +22,14 @@ from web.config import StartError, WebConfig
 from web.monitoring import SHARED_FOLDER
 from web.server import Server
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
 
 class WaitressWorker(Worker):  # type: ignore[misc]
     """Serves on the sockets of the parent process until that ends or says stop."""
 
+    alive: bool
     _server: Server | None = None
 
     def load_wsgi(self) -> None:
@@ -40,10 +46,8 @@ class WaitressWorker(Worker):  # type: ignore[misc]
 
     def run(self) -> None:
         """Serve; called once the application is loaded."""
-        if self.cfg.is_ssl:
-            raise StartError("TLS is not served here: put a proxy with the certificate in front")
         self._server = Server(
-            self.wsgi,
+            self._answer,
             WebConfig.from_environment(),
             sockets=[listener.sock for listener in self.sockets],
             threads=self.cfg.threads,
@@ -57,8 +61,16 @@ class WaitressWorker(Worker):  # type: ignore[misc]
         if self._server:
             self._server.wake()
 
+    def _answer(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        self.nr += 1
+        answer: Iterable[bytes] = self.wsgi(environ, start)
+        return answer
+
     def _is_stopping(self) -> bool:
         self.notify()
+        if self.alive and self.nr >= self.max_requests:
+            self.log.info("a worker ends after its %d requests and is replaced", self.nr)
+            self.alive = False
         return not self.alive or os.getppid() != self.ppid
 
 

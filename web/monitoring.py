@@ -106,13 +106,17 @@ def create_blueprint(service: ModelService, metrics: Metrics) -> Blueprint:
     return blueprint
 
 
+def choose_request_id(given: str) -> str:
+    """Return the identifier that a client gave if it is a short token, else a new one."""
+    return given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+
+
 def observe_requests(app: Flask, metrics: Metrics) -> None:
     """Give every request an identifier, a line in the log and its part in the figures."""
 
     @app.before_request
     def begin() -> None:
-        given = request.headers.get(REQUEST_ID, "")
-        g.request_id = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+        g.request_id = choose_request_id(request.headers.get(REQUEST_ID, ""))
         g.started = time.perf_counter()
 
     @app.after_request

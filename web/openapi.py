@@ -26,7 +26,7 @@ _INPUTS = (schemas.PredictForm, schemas.PredictJson, schemas.BatchForm)
 _OUTPUTS = (schemas.Answer, schemas.BatchAnswer, schemas.ModelCard, schemas.Status)
 _REFUSALS = (400, 401, 408, 413, 415, 429, 431, 500, 503)
 # What any address may answer with, and no operation that is documented does.
-_EVERYWHERE = {404, 405}
+_EVERYWHERE = {404, 405, 421}
 _RETRY_AFTER = {
     "Retry-After": {
         "description": "Seconds after which to try again.",
@@ -290,11 +290,12 @@ def _predict_batch(config: WebConfig) -> dict[str, Any]:
 def _feedback() -> dict[str, Any]:
     answer = _json("It is kept.", schemas.FeedbackAnswer)
     summary = "Give an image with its right class, to be kept for training"
-    return _operation("Classify", "feedback", summary, answer, *_REFUSALS, 403, 507) | {
+    return _operation("Classify", "feedback", summary, answer, *_REFUSALS, 403, 422, 507) | {
         "description": (
             "The decoded pixels are kept on the server under the class, and nothing else of the "
-            "file. The same image is kept once, under the class that was given last. The class "
-            "is a query parameter, or a field of the form or of the JSON, which wins."
+            "file. The same image is kept once, under the class that was given last. What the "
+            "gate of the model refuses is not kept. The class is a query parameter, or a field of "
+            "the form or of the JSON, which wins."
         ),
         "parameters": _parameters(schemas.FeedbackClass),
         "requestBody": _body(schemas.FeedbackForm, schemas.FeedbackJson),

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response, jsonify
 
-from resformer.gate.gate import GateResult
 from resformer.images import decode_image, encode_preview, preview_size
 from web.batching import Pipeline, Pixels, Turn
 from web.config import WebConfig
@@ -21,7 +20,8 @@ from web.schemas import Answer, AnswerWarning, Explanation, Gate, Model, Options
 from web.service import ModelService
 
 if TYPE_CHECKING:
-    from resformer import inference
+    from resformer import predict as network
+    from resformer.gate.gate import GateResult
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def create_blueprint(
     blueprint = Blueprint("predict", __name__)
 
     def choose(fields: dict[str, Any]) -> Options:
-        asked, options = read_options(fields)
+        asked, options = read_options(fields, Options)
         for name in (asked.class_name, options.class_name):
             if name is not None:
                 service.check_class(name)
@@ -67,13 +67,13 @@ def create_blueprint(
 
     def answer(
         kept: _Kept,
-        prediction: inference.Prediction,
+        prediction: network.Prediction,
         options: Options,
         turn: Turn,
     ) -> dict[str, Any]:
         explanation = None
         if prediction.gate and not prediction.gate.accepted and not options.force:
-            raise _refusal(prediction.gate, kept)
+            raise refuse_picture(prediction.gate, "classified", kept.preview)
         if kept.small is not None:
             name = options.class_name or prediction.predicted_class
             picture = turn.run(partial(service.explain, kept.small, name, kept.size))
@@ -131,20 +131,21 @@ def _describe(gate: GateResult) -> Gate:
     return Gate(accepted=gate.accepted, score=gate.score, threshold=gate.threshold)
 
 
-def _refusal(gate: GateResult, kept: _Kept) -> ApiError:
+def refuse_picture(gate: GateResult, what: str, preview: str | None = None) -> ApiError:
+    """Return the refusal of what is no chest X-ray: what was not done with it, and its picture."""
     details: dict[str, Any] = {
         "reason": gate.reason,
         "score": gate.score,
         "threshold": gate.threshold,
     }
-    if kept.preview is not None:
-        details["image"] = kept.preview
+    if preview is not None:
+        details["image"] = preview
     return ApiError(
-        "not_a_chest_xray", f"This image was not classified. {gate.reason}", details=details
+        "not_a_chest_xray", f"This image was not {what}. {gate.reason}", details=details
     )
 
 
-def _warnings(prediction: inference.Prediction) -> list[AnswerWarning]:
+def _warnings(prediction: network.Prediction) -> list[AnswerWarning]:
     gate, warnings = prediction.gate, []
     if gate and not gate.accepted:
         message = f"{gate.reason} The estimate may mean nothing."

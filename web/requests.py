@@ -11,16 +11,18 @@ import base64
 import io
 import json
 import re
-from collections.abc import Mapping
-from typing import Any
+import textwrap
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
 from flask import Request, request
-from pydantic import ValidationError
-from werkzeug.datastructures import FileStorage
+from pydantic import BaseModel, ValidationError
+from werkzeug.datastructures import FileStorage, MultiDict
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from web.errors import ApiError, upload_too_large
-from web.schemas import Options
+
+Choices = TypeVar("Choices", bound=BaseModel)
 
 FILE_FIELD = "file"
 BATCH_FIELD = "files"
@@ -28,7 +30,10 @@ IMAGE_FIELD = "image"
 RAW_TYPES = ("application/dicom", "application/octet-stream")
 MAX_FORM_PARTS = 16
 _MAX_JSON_PARTS = 100
-_DATA_URL = re.compile(r"data:[\w.+/;=-]{0,100};base64,", re.ASCII)
+_DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
+# What scripts escape in a data URL, as bytes of base64.
+_ESCAPED = {b"%2B": b"+", b"%2F": b"/", b"%3D": b"=", b"%0D": b"", b"%0A": b"", b"%20": b""}
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
 class InMemoryRequest(Request):
@@ -59,7 +64,13 @@ def read_image(max_bytes: int) -> tuple[bytes, dict[str, Any]]:
         uploaded = request.files.get(FILE_FIELD)
         if uploaded is None:
             raise _no_file(FILE_FIELD)
-        return read_file(uploaded, max_bytes), request.form.to_dict()
+        if sum(len(files) for _, files in request.files.lists()) > 1:
+            raise ApiError(
+                "too_many_files",
+                f"One image is classified at a time: send several to /predict/batch, each as "
+                f"“{BATCH_FIELD}”.",
+            )
+        return read_file(uploaded, max_bytes), _fields(request.form)
     if kind == "application/json":
         data, fields = _read_json(request.get_data(cache=False), max_bytes)
         return _checked(data, max_bytes), fields
@@ -98,7 +109,9 @@ def read_batch(max_files: int) -> tuple[list[FileStorage], dict[str, Any]]:
         raise too_many
     if not files:
         raise _no_file(BATCH_FIELD)
-    return files, request.form.to_dict()
+    if stray := set(request.files) - {BATCH_FIELD}:
+        raise _no_option(sorted(stray)[0], (BATCH_FIELD,))
+    return files, _fields(request.form)
 
 
 def read_file(uploaded: FileStorage, max_bytes: int) -> bytes:
@@ -114,19 +127,40 @@ def read_file(uploaded: FileStorage, max_bytes: int) -> bytes:
     return _checked(data, max_bytes)
 
 
-def read_options(fields: Mapping[str, Any]) -> tuple[Options, Options]:
+def read_options(fields: Mapping[str, Any], kind: type[Choices]) -> tuple[Choices, Choices]:
     """Return the options of the query, and those that hold: fields of the body win.
 
     Raises:
-        ApiError: `bad_option` if one cannot be read, naming it and what is possible.
+        ApiError: `bad_option` if there is none of a name, if one comes twice or if one cannot be
+            read, naming it and what is possible.
     """
-    query = request.args.to_dict()
+    query = _fields(request.args)
     try:
-        return Options.model_validate(query), Options.model_validate({**query, **fields})
+        return kind.model_validate(query), kind.model_validate({**query, **fields})
     except ValidationError as error:
-        name = error.errors()[0]["loc"][0]
+        found = error.errors()[0]
+        name = str(found["loc"][0])
+        if found["type"] == "extra_forbidden":
+            known = (field.validation_alias or n for n, field in kind.model_fields.items())
+            raise _no_option(name, map(str, known)) from None
         possible = "the name of a class" if name == "class" else "0 or 1"
         raise ApiError("bad_option", f"“{name}” must be {possible}.") from None
+
+
+def _fields(given: MultiDict[str, str]) -> dict[str, Any]:
+    for name, values in given.lists():
+        if len(set(values)) > 1:
+            raise ApiError("bad_option", f"“{_short(name)}” has more than one value.")
+    return given.to_dict()
+
+
+def _no_option(name: str, known: Iterable[str]) -> ApiError:
+    names = ", ".join(f"“{one}”" for one in known)
+    return ApiError("bad_option", f"There is no option “{_short(name)}”. There are: {names}.")
+
+
+def _short(name: str) -> str:
+    return textwrap.shorten(name, 40, placeholder="…")
 
 
 def _read_json(body: bytes, max_bytes: int) -> tuple[bytes, dict[str, Any]]:
@@ -146,12 +180,19 @@ def _read_json(body: bytes, max_bytes: int) -> tuple[bytes, dict[str, Any]]:
         raise _no_file(IMAGE_FIELD)
     if not isinstance(text, str):
         raise _bad_base64()
-    start = _DATA_URL.match(text)
-    encoded = text[start.end() :] if start else text
+    try:
+        encoded = text.encode("ascii")
+    except ValueError:
+        raise _bad_base64() from None
+    if start := _DATA_URL.match(text):
+        encoded = encoded[start.end() :]
+        for escape, meant in _ESCAPED.items():
+            encoded = encoded.replace(escape, meant).replace(escape.lower(), meant)
+    encoded = encoded.translate(_URL_SAFE, b" \t\r\n").rstrip(b"=")
     if len(encoded) > 4 * (max_bytes // 3 + 1):
         raise upload_too_large(max_bytes)
     try:
-        return base64.b64decode(encoded, validate=True), fields
+        return base64.b64decode(encoded + b"=" * (-len(encoded) % 4), validate=True), fields
     except ValueError:
         raise _bad_base64() from None
 
@@ -171,6 +212,5 @@ def _no_file(field: str) -> ApiError:
 def _bad_base64() -> ApiError:
     return ApiError(
         "bad_base64",
-        f"“{IMAGE_FIELD}” must be base64 (RFC 4648, padded, without line breaks) or a data URL "
-        "of it.",
+        f"“{IMAGE_FIELD}” must be base64 (RFC 4648) or a data URL of it.",
     )

@@ -6,17 +6,23 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
+from pydantic_core import PydanticUseDefault
 from typing_extensions import TypeAliasType
 
 _FLAGS: dict[object, bool] = {
-    **{"0": False, "false": False, 0: False},
-    **{"1": True, "true": True, 1: True},
+    **dict.fromkeys(("0", "false", "no", "off", 0), False),
+    **dict.fromkeys(("1", "true", "yes", "on", 1), True),
 }
-_BASE64 = "Padded, without line breaks; a data URL (`data:image/png;base64,…`) too."
+_BASE64 = (
+    "Standard or URL-safe, with or without padding and line breaks; a data URL "
+    "(`data:image/png;base64,…`) too."
+)
 
 
 def _read_flag(value: object) -> bool:
     known = value.lower() if isinstance(value, str) else value
+    if known in (None, "null"):
+        raise PydanticUseDefault
     flag = _FLAGS.get(known) if isinstance(known, str | int | float) else None
     if flag is None:
         raise ValueError("no flag")
@@ -34,11 +40,15 @@ Flag = TypeAliasType(
         WithJsonSchema(
             {
                 "title": "0 or 1",
-                "description": "False or true; 0 or 1 as well.",
+                "description": "False or true; 0 or 1 as well. Null is the default.",
                 "anyOf": [
                     {"type": "boolean"},
                     {"type": "integer", "enum": [0, 1]},
-                    {"type": "string", "enum": ["0", "1", "false", "true"]},
+                    {
+                        "type": "string",
+                        "enum": [str(flag) for flag in _FLAGS if isinstance(flag, str)] + ["null"],
+                    },
+                    {"type": "null"},
                 ],
             }
         ),
@@ -66,7 +76,13 @@ class _Schema(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
 
-class Options(_Schema):
+class _Choices(_Schema):
+    """Has no other fields: a name that is misspelt is refused, not ignored."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Options(_Choices):
     """What a client may choose about its answer, as query parameters or as fields of the body."""
 
     preview: Flag = True
@@ -98,7 +114,7 @@ class BatchForm(Options):
     """Files, whatever their names."""
 
 
-class FeedbackClass(_Schema):
+class FeedbackClass(_Choices):
     """The class under which an image is kept."""
 
     class_name: ClassName | SkipJsonSchema[None] = Field(None, validation_alias="class")

@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import hmac
 import math
+import re
 import time
-from typing import NoReturn
+from collections.abc import Iterable
+from ipaddress import IPv6Address, ip_address
+from typing import TYPE_CHECKING, NoReturn
 
 from flask import Flask, Response, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from web.config import StartError, WebConfig
 from web.errors import API_PREFIXES, ApiError
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 HEADERS = {
     "Content-Security-Policy": "; ".join(
@@ -36,6 +42,8 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
+# Some proxies forward the port too: 192.0.2.7:4711, [2001:db8::1]:4711.
+_WITH_PORT = re.compile(r"\[(.*)\](?::\d+)?|([^:]*):\d+")
 _KEY_PREFIXES = (*API_PREFIXES, "/metrics")
 
 
@@ -47,8 +55,10 @@ def register(app: Flask, config: WebConfig) -> None:
     """
     if config.proxies:
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
-            app.wsgi_app, x_for=config.proxies, x_proto=config.proxies
+            _CheckAddress(app.wsgi_app), x_for=config.proxies, x_proto=config.proxies
         )
+    if config.known_hosts:
+        _check_host(app, config.known_hosts)
     if config.rate_limit:
         _limit_rate(app, config.rate_limit)  # first, so that guessing keys is limited too
     if config.api_key:
@@ -59,6 +69,44 @@ def register(app: Flask, config: WebConfig) -> None:
         response.headers.update(HEADERS)
         response.headers.setdefault("Cache-Control", "no-store")
         return response
+
+
+class _CheckAddress:
+    """Goes by the proxy's own address where what it forwards is none."""
+
+    def __init__(self, app: WSGIApplication) -> None:
+        self._app = app
+
+    def __call__(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        address = _WITH_PORT.sub(r"\1\2", environ["REMOTE_ADDR"])
+        try:
+            environ["REMOTE_ADDR"] = str(ip_address(address))
+        except ValueError:
+            environ["REMOTE_ADDR"] = environ["werkzeug.proxy_fix.orig"]["REMOTE_ADDR"]
+        return self._app(environ, start)
+
+
+def client_of(address: str | None) -> str:
+    """Return who counts as one client: an address, or the network that IPv6 gives to one."""
+    try:
+        parsed = ip_address(address or "")
+    except ValueError:  # a socket without addresses
+        return address or ""
+    if not isinstance(parsed, IPv6Address):
+        return str(parsed)
+    return str(parsed.ipv4_mapped or int(parsed) >> 64)
+
+
+def _check_host(app: Flask, known: frozenset[str]) -> None:
+    @app.before_request
+    def check_host() -> None:
+        host = request.headers.get("Host", "localhost")  # a browser always sends it
+        if re.sub(r":\d*$", "", host).lower() not in known:
+            raise ApiError(
+                "unknown_host",
+                "This server does not go by the name that it was asked by. Its operator can add "
+                "the name to RESFORMER_HOSTS.",
+            )
 
 
 def _ask_for_key(app: Flask, key: bytes) -> None:
@@ -85,7 +133,6 @@ def _has_key(key: bytes) -> bool:
 def _limit_rate(app: Flask, rate: str) -> None:
     # Imported only where it is switched on: it is off by default.
     from flask_limiter import Limiter, RequestLimit
-    from flask_limiter.util import get_remote_address
     from limits import parse_many
 
     try:
@@ -104,7 +151,7 @@ def _limit_rate(app: Flask, rate: str) -> None:
         )
 
     limiter = Limiter(
-        get_remote_address,
+        lambda: client_of(request.remote_addr),
         app=app,
         application_limits=[rate],
         storage_uri="memory://",

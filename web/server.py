@@ -18,10 +18,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import waitress
-from flask import Flask
 from waitress import wasyncore
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser
@@ -31,9 +30,12 @@ from waitress.utilities import BadRequest
 
 from web.config import StartError, WebConfig
 from web.errors import ApiError, code_of_status
+from web.monitoring import REQUEST_ID, choose_request_id
 from web.security import HEADERS
 
-_LOOPBACK = ("127.", "::1", "localhost")
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
 _MAX_CONNECTIONS = 400
 _MAX_HEADER_BYTES = 32 * 1024
 _RECEIVE_BYTES = 64 * 1024
@@ -64,7 +66,7 @@ class Server:
 
     def __init__(
         self,
-        app: Flask,
+        app: WSGIApplication,
         config: WebConfig,
         *,
         sockets: Sequence[socket.socket] = (),
@@ -139,7 +141,7 @@ class Server:
         wasyncore.loop(timeout=seconds, use_poll=True, map=self._map, count=1)
 
 
-def serve(app: Flask, config: WebConfig) -> None:
+def serve(app: WSGIApplication, config: WebConfig) -> None:
     """Serve until Ctrl-C or SIGTERM, and then end what has begun; a second one ends at once.
 
     Raises:
@@ -156,7 +158,7 @@ def serve(app: Flask, config: WebConfig) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     _logger.info("serving on %s (stop with Ctrl-C)", server.address)
-    if not config.host.startswith(_LOOPBACK):
+    if not config.is_local:
         _logger.warning("everyone who reaches this machine on the network can use the service")
     server.run(stopping.is_set)
     _logger.info("stopping: finishing what has begun")
@@ -170,11 +172,13 @@ class _Refusal:
     def __init__(self, status: int) -> None:
         # Waitress calls a transfer coding that nobody has "not implemented".
         self.error = ApiError(code_of_status(400 if status == 501 else status))
+        self.request_id = ""
 
     def to_response(self, _: str | None = None) -> tuple[str, list[tuple[str, str]], bytes]:
         error = self.error
         headers = {"Content-Type": "application/json", **HEADERS, **error.headers}
-        details = {"status": error.status, "code": error.code}
+        headers |= {"Cache-Control": "no-store", REQUEST_ID: self.request_id}
+        details = {"request_id": self.request_id, "status": error.status, "code": error.code}
         _logger.info("refused before the application", extra={"details": details})
         line = f"{error.status} {HTTPStatus(error.status).phrase}"
         return line, list(headers.items()), error.text.encode()
@@ -184,6 +188,7 @@ class _RefusalTask(ErrorTask):  # type: ignore[misc]
     def __init__(self, channel: Any, request: Any) -> None:
         if not isinstance(request.error, _Refusal):
             request.error = _Refusal(request.error.code)
+        request.error.request_id = choose_request_id(request.headers.get("X_REQUEST_ID", ""))
         channel.is_refusing = True
         super().__init__(channel, request)
 

@@ -39,7 +39,7 @@ from resformer.images.depth import (
     prepare_tiff,
     to_grey,
 )
-from resformer.images.errors import ImageError, check_size
+from resformer.images.errors import DecoderUnavailableError, ImageError, check_size
 
 IMAGE_SUFFIXES: frozenset[str] = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
@@ -67,6 +67,11 @@ _SIGNATURES = (
     (b"II+\x00", "TIFF"),
     (b"MM\x00+", "TIFF"),
 )
+
+# What Pillow says where it was built without a library.
+_MISSING_DECODER = re.compile(r"decoder \w+ not available|.*(codec|support) not installed")
+
+_logger = logging.getLogger(__name__)
 
 
 def recognise_format(data: bytes) -> str | None:
@@ -106,6 +111,7 @@ def decode_image(
     Raises:
         ImageError: The data is no image of these formats, damaged, too small or too large;
             see its ``code``. It is raised bare, because a decoder's own words may quote the file.
+        DecoderUnavailableError: The decoder is missing here or cannot be started.
     """
     if not data:
         raise ImageError("The file is empty.", code="unreadable_image")
@@ -129,7 +135,12 @@ def decode_image(
             f"The {name} image needs too much memory. Scale it down and try again.",
             code="image_too_large",
         )
-    except Exception:  # Pillow documents no closed set of errors for damaged data
+    except Exception as error:  # Pillow documents no closed set of errors for damaged data
+        if _MISSING_DECODER.match(str(error)):
+            _logger.error("Pillow was built without a decoder of %s images", name)
+            raise DecoderUnavailableError(
+                f"This server cannot decode {name} images at the moment. Its log says why."
+            ) from None
         refusal = ImageError(
             f"The {name} image cannot be read: the file is damaged, incomplete or of an unusual "
             "kind. Export it again, for example as PNG.",

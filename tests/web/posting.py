@@ -27,7 +27,7 @@ from resformer.phantom import draw_chest_phantom
 PATIENCE = 90
 _BOUNDARY = "film-boundary"
 CONTENT_TYPE = f"multipart/form-data; boundary={_BOUNDARY}"
-POST = b"POST /predict HTTP/1.1\r\nHost: a\r\n"
+POST = b"POST /predict HTTP/1.1\r\nHost: localhost\r\n"
 
 
 def encode(size: int = 96, kind: str = "PNG") -> bytes:
@@ -116,6 +116,8 @@ def read_answer(connection: socket.socket) -> tuple[int, dict[str, Any]]:
     content = response.read()
     assert response.headers["Content-Type"] == "application/json"
     assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.headers["Cache-Control"] == "no-store"
+    assert response.headers["X-Request-ID"]
     return response.status, json.loads(content)
 
 

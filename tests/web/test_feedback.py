@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from resformer.phantom import draw_chest_phantom
 from tests.data_sets import draw_texture, write_data_set
 from tests.data_sets import encode as encode_pixels
 from tests.dicom_files import radiograph, write
+from tests.web.checkpoints import write_gated_checkpoint
 from tests.web.conftest import SMALL
 from tests.web.posting import check_refusal, encode, post_file
 from tests.web.serving import ROOT
@@ -64,7 +66,7 @@ def give(client: FlaskClient, data: bytes, class_name: str | None) -> TestRespon
 def kept(folder: Path) -> list[Path]:
     """The images that were kept; nothing but them may be there."""
     found = {path for path in folder.rglob("*") if path.is_file()}
-    return sorted(found - {folder / ".lock"})
+    return sorted(found - {folder / ".lock", folder / ".sizes"})
 
 
 def test_the_decoded_image_is_kept_under_its_class(giver: FlaskClient, folder: Path) -> None:
@@ -122,6 +124,39 @@ def test_a_full_folder_is_a_clear_refusal(make_giver: Make, folder: Path) -> Non
     response = give(make_giver(feedback_max_bytes=100), encode(), "COVID")
     check_refusal(response, 507, "storage_full", "no room for another image")
     assert kept(folder) == []
+
+
+@pytest.mark.parametrize("accepts", [True, False])
+def test_what_the_gate_refuses_is_not_kept(
+    tiny_checkpoint: Path, folder: Path, tmp_path: Path, accepts: bool
+) -> None:
+    path = write_gated_checkpoint(tiny_checkpoint, tmp_path / "model.pth", accepts=accepts)
+    config = WebConfig(path, "cpu", keep_feedback=True, uploads_path=folder)
+    response = give(create_app(config).test_client(), encode(), "COVID")
+    assert response.status_code == (200 if accepts else 422)
+    assert len(kept(folder)) == int(accepts)
+    if not accepts:
+        answer = response.get_json()
+        assert answer["code"] == "not_a_chest_xray"
+        assert answer["error"].startswith("This image was not kept. It does not look like")
+
+
+def test_a_class_is_not_walked_for_each_of_its_images(
+    giver: FlaskClient, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walked: list[str] = []
+
+    def note(path: str = ".") -> Any:
+        walked.append(Path(path).name)
+        return scan(path)
+
+    scan = os.scandir
+    assert give(giver, encode_pixels(draw_texture(1)), "COVID").status_code == 200
+    monkeypatch.setattr(os, "scandir", note)
+    for seed, name in ((2, "COVID"), (3, "Normal"), (3, "COVID"), (4, "COVID")):
+        assert give(giver, encode_pixels(draw_texture(seed)), name).status_code == 200
+    assert "COVID" not in walked
+    assert len(kept(folder)) == 4
 
 
 def test_without_a_model_nothing_is_kept(folder: Path) -> None:
@@ -190,6 +225,7 @@ def test_nothing_else_of_the_upload_is_kept(
         {"Origin": "https://elsewhere.example"},
         {"Origin": "http://localhost:8080"},
         {"Origin": "null"},
+        {"Origin": "http://["},
     ],
 )
 def test_pages_of_other_sites_can_give_nothing(
@@ -306,7 +342,7 @@ def test_no_file_is_written_but_what_the_operator_wants(
     if switched_on:
         assert statuses == [200, 400, 200, 200, 200]
         assert {Path(path) for path in written} == {
-            *(folder, folder / ".lock", folder / ".incoming", folder / "COVID")
+            *(folder, folder / ".lock", folder / ".incoming", folder / ".sizes", folder / "COVID")
         }
         assert len(kept(folder)) == 1
     else:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import http.client
 import json
+import logging
 import os
 import runpy
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +27,6 @@ import pytest
 
 from tests.web.posting import CONTENT_TYPE, PATIENCE, connect, encode, multipart, post_to_server
 from tests.web.serving import ROOT, RunningApp, run_command, run_gunicorn, wait_for_log
-from web.config import StartError
 from web.monitoring import SHARED_FOLDER
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="gunicorn needs a POSIX system")
@@ -101,7 +105,7 @@ def test_a_worker_that_dies_is_replaced_and_its_figures_stay(server: RunningApp)
 
 
 def test_many_slow_clients_stop_no_worker(server: RunningApp) -> None:
-    head = b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n"
+    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n"
     with ExitStack() as crowd:
         for _ in range(200):
             crowd.enter_context(connect(server.url)).sendall(head + b"\r\nx")
@@ -120,9 +124,11 @@ def test_settings_share_the_cores_and_load_no_model() -> None:
     code = (
         "import runpy, sys, os\n"
         "from types import SimpleNamespace\n"
+        "from gunicorn.config import Config\n"
         "settings = runpy.run_path('gunicorn.conf.py')\n"
         "os.sched_getaffinity = lambda pid: set(range(8))\n"
-        "cfg = SimpleNamespace(preload_app=False, workers=3)\n"
+        "cfg = Config()\n"
+        "cfg.set('workers', 3)\n"
         "settings['on_starting'](SimpleNamespace(cfg=cfg))\n"
         "settings['on_exit'](None)\n"
         "assert not {'torch', 'prometheus_client'} & set(sys.modules)\n"
@@ -140,17 +146,67 @@ def test_settings_share_the_cores_and_load_no_model() -> None:
 def test_loading_before_the_fork_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(SHARED_FOLDER, raising=False)
     settings = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
-    server = SimpleNamespace(cfg=SimpleNamespace(preload_app=True, workers=2))
-    with pytest.raises(StartError, match="start without --preload"):
-        settings["on_starting"](server)
+    with pytest.raises(SystemExit, match="start without --preload"):
+        settings["on_starting"](SimpleNamespace(cfg=SimpleNamespace(preload_app=True)))
     assert SHARED_FOLDER not in os.environ
 
 
-def test_a_missing_model_ends_the_start_with_its_reason(tmp_path: Path) -> None:
-    settings = {"RESFORMER_MODEL": "no-such-model.pth", "RESFORMER_PORT": "0"}
+def test_on_a_read_only_system_figures_are_kept_in_memory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in (SHARED_FOLDER, "RESFORMER_HOST", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")  # to be put back
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    config = pytest.importorskip("gunicorn.config")
+    settings = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
+    cfg = config.Config()
+    settings["on_starting"](SimpleNamespace(cfg=cfg, log=logging.getLogger()))
+    assert Path(os.environ[SHARED_FOLDER]).parent == Path(cfg.worker_tmp_dir) == Path("/dev/shm")
+    settings["on_exit"](None)
+
+
+def test_options_of_gunicorn_are_followed_or_named(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "gunicorn", "--bind=0.0.0.0:0", "--workers=1"]
+    command += ["--max-requests=5", "--keep-alive=9", "app:create_app()"]
+    settings = {"RESFORMER_MAX_BITES": "7", "RESFORMER_HOST": "localhost"}
+    with run_command(command, tiny_checkpoint, tmp_path / "log", **settings) as running:
+        running = dataclasses.replace(running, url=running.url.replace("0.0.0.0", "127.0.0.1"))
+        first = workers(running)
+        request = urllib.request.Request(f"{running.url}/healthz")
+        request.add_header("Host", "films.example")
+        answered = 0
+        while "a worker ends after its" not in running.log.read_text():
+            # Who connects to a worker in its last moment has to connect again.
+            with (
+                contextlib.suppress(ConnectionResetError, urllib.error.URLError),
+                urllib.request.urlopen(request, timeout=PATIENCE) as response,
+            ):
+                assert response.status == 200  # everyone can reach it, by whatever name
+                answered += 1
+        assert answered >= 3
+        assert post_to_server(running.url, encode())[0] == 200
+        assert not workers(running) & first
+        log = running.log.read_text()
+    assert log.count("gunicorn's keepalive has no effect here") == 1
+    assert log.count("RESFORMER_MAX_BITES is no setting and has no effect") == 1
+    assert "did you mean RESFORMER_MAX_BYTES?" in log
+
+
+@pytest.mark.parametrize(
+    ("option", "variables", "status", "reason"),
+    [
+        ("--certfile=c.pem", {}, 1, "TLS is not served here"),
+        ("", {"RESFORMER_PORT": "http"}, 1, "RESFORMER_PORT must be a whole number"),
+        ("", {}, 4, "cannot load the model: no checkpoint at no-such-model.pth"),
+    ],
+)
+def test_a_start_that_fails_ends_with_its_reason(
+    tmp_path: Path, option: str, variables: dict[str, str], status: int, reason: str
+) -> None:
+    settings = {"RESFORMER_MODEL": "no-such-model.pth", "RESFORMER_PORT": "0", **variables}
     settings |= {"RESFORMER_WORKERS": "4", "TMPDIR": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, "-m", "gunicorn", "app:create_app()"],
+        [sys.executable, "-m", "gunicorn", *option.split(), "app:create_app()"],
         cwd=ROOT,
         env={**os.environ, **settings},
         capture_output=True,
@@ -158,9 +214,8 @@ def test_a_missing_model_ends_the_start_with_its_reason(tmp_path: Path) -> None:
         timeout=PATIENCE,
         check=False,
     )
-    assert done.returncode == 4
-    reason = "resformer: cannot load the model: no checkpoint at no-such-model.pth"
-    assert done.stderr.count(reason) == 1
+    assert done.returncode == status
+    assert done.stderr.count("resformer: ") == done.stderr.count(reason) == 1
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
 
@@ -200,7 +255,7 @@ def slow_app(
 def half_sent(server: RunningApp, body: bytes) -> Iterator[socket.socket]:
     """A request of which the server has read the headers and waits for the rest."""
     head = (
-        f"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: {CONTENT_TYPE}\r\n"
+        f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: {CONTENT_TYPE}\r\n"
         f"Content-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
     )
     with connect(server.url) as connection:

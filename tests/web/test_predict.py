@@ -9,6 +9,7 @@ import io
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from resformer.predict import Predictor
 from resformer.transforms import InputSpec
 from tests.dicom_files import radiograph, write
 from tests.web.checkpoints import client_of
-from tests.web.posting import check_refusal, encode, post_batch, post_file
+from tests.web.posting import CONTENT_TYPE, check_refusal, encode, form, post_batch, post_file
 
 FILM = encode(96)
 TEXT = base64.b64encode(FILM).decode()
@@ -141,11 +142,26 @@ def test_the_body_may_be_dicom_and_its_preview_goes_back(client: FlaskClient) ->
     assert b"Mustermann" not in response.data
 
 
-@pytest.mark.parametrize("start", ["", "data:image/png;base64,", "data:;base64,"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        TEXT,
+        TEXT.rstrip("="),
+        base64.urlsafe_b64encode(FILM).decode(),
+        base64.encodebytes(FILM).decode(),
+        TEXT.replace("A", "A\r\n\t "),
+        f"data:image/png;base64,{TEXT}",
+        f"data:;base64,{TEXT}",
+        f"DATA:Image/PNG;name=a%20film.png;BASE64,{TEXT}",
+        f"data:image/png;base64,{quote(TEXT, safe='')}",
+        f"data:image/png;base64,{quote(base64.encodebytes(FILM), safe='')}",
+        "data:image/png;base64," + TEXT.replace("+", "%2b").replace("/", "%2f"),
+    ],
+)
 def test_json_may_hold_the_image_as_base64_or_data_url(
-    client: FlaskClient, expected: Any, start: str
+    client: FlaskClient, expected: Any, text: str
 ) -> None:
-    response = post_json(client, {"image": start + TEXT})
+    response = post_json(client, {"image": text})
     assert (response.status_code, response.get_json()) == (200, expected)
 
 
@@ -158,8 +174,9 @@ def test_json_may_hold_the_image_as_base64_or_data_url(
         ({"image": 5}, 400, "bad_base64", "must be base64"),
         ({"image": [TEXT]}, 400, "bad_base64", "must be base64"),
         ({"image": "%%%"}, 400, "bad_base64", "must be base64"),
-        ({"image": TEXT[:-1]}, 400, "bad_base64", "padded"),
-        ({"image": TEXT[:40] + "\n" + TEXT[40:]}, 400, "bad_base64", "without line breaks"),
+        ({"image": TEXT[:41].rstrip("=")}, 400, "bad_base64", "RFC 4648"),
+        ({"image": TEXT + "é"}, 400, "bad_base64", "RFC 4648"),
+        ({"image": "data:image/png;base64," + TEXT[:40] + "%41"}, 400, "bad_base64", "RFC 4648"),
         ({"image": "data:image/png," + TEXT}, 400, "bad_base64", "data URL"),
         ({"image": "data:image/png;base64,"}, 400, "empty_file", "empty"),
         ({"image": base64.b64encode(b"words").decode()}, 415, "unsupported_format", "PNG, JPEG"),
@@ -179,7 +196,7 @@ def test_bad_json(client: FlaskClient, content: object, status: int, code: str, 
     check_refusal(post_json(client, content), status, code, words)
 
 
-@pytest.mark.parametrize("value", ["0", "false", "False"])
+@pytest.mark.parametrize("value", ["0", "False", "off", "No"])
 def test_the_preview_can_be_left_out(client: FlaskClient, expected: Any, value: str) -> None:
     del expected["image"]
     assert post_file(client, FILM, query=f"preview={value}").get_json() == expected
@@ -189,7 +206,8 @@ def test_the_preview_can_be_left_out(client: FlaskClient, expected: Any, value: 
 
 
 @pytest.mark.parametrize(
-    ("value", "is_there"), [(False, False), (0, False), ("0", False), (True, True), (1, True)]
+    ("value", "is_there"),
+    [(False, False), (0, False), ("0", False), (True, True), (1, True), ("On", True), (None, True)],
 )
 def test_json_takes_options_as_true_and_false(
     client: FlaskClient, value: object, is_there: bool
@@ -205,7 +223,7 @@ def test_a_field_wins_over_the_query(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("name", ["preview", "explain", "force"])
-@pytest.mark.parametrize("value", ["", "2", "yes", "-1", "null"])
+@pytest.mark.parametrize("value", ["", "2", "yess", "-1"])
 def test_a_switch_is_0_or_1(client: FlaskClient, name: str, value: str) -> None:
     for response in (
         post_file(client, FILM, query=f"{name}={value}"),
@@ -219,7 +237,7 @@ def test_a_switch_is_0_or_1(client: FlaskClient, name: str, value: str) -> None:
 @pytest.mark.parametrize(
     ("name", "values", "words"),
     [
-        ("explain", [None, [], {}, "x", 2, 0.5, float("nan")], "must be 0 or 1."),
+        ("explain", [[], {}, "x", 2, 0.5, float("nan")], "must be 0 or 1."),
         ("class", [5, ["Normal"], True], "must be the name of a class."),
     ],
 )
@@ -229,6 +247,28 @@ def test_an_option_in_json_is_of_its_type(
     for value in values:
         response = post_json(client, {"image": TEXT, name: value})
         check_refusal(response, 400, "bad_option", f"“{name}” {words}")
+
+
+def test_what_would_be_ignored_is_refused(client: FlaskClient) -> None:
+    """Whoever misspells an option, or sends a second film, must not take the answer for theirs."""
+    document = {"image": TEXT, "explian": True}
+    for refused in (
+        post_file(client, FILM, query="explian=1"),
+        post_file(client, FILM, explian="1"),
+        post_batch(client, FILM, explian="1"),
+        post_json(client, document),
+    ):
+        check_refusal(refused, 400, "bad_option", "There is no option “explian”. There are: “pre")
+    twice = post_file(client, FILM, query="explain=1&explain=0")
+    check_refusal(twice, 400, "bad_option", "“explain” has more than one value")
+    assert post_file(client, FILM, query="preview=0&preview=0").status_code == 200
+    for name in ("file", "mask"):
+        body = form([("file", "a.png", FILM), (name, "b.png", FILM)])
+        refused = client.post("/predict", data=body, content_type=CONTENT_TYPE)
+        check_refusal(refused, 413, "too_many_files", "/predict/batch")
+    body = form([("files", "a.png", FILM), ("file", "b.png", FILM)])
+    refused = client.post("/predict/batch", data=body, content_type=CONTENT_TYPE)
+    check_refusal(refused, 400, "bad_option", "There is no option “file”. There are: “files”.")
 
 
 @pytest.mark.parametrize("name", ["", "covid", "Lung Opacity", "0"])

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import io
 import logging
+import sys
 from collections.abc import Sequence
 
 import pytest
 from flask.testing import FlaskClient
+from pydicom.uid import JPEGLosslessSV1
 
+from resformer.phantom import draw_chest_phantom
 from resformer.predict import Prediction
-from tests.web.posting import CONTENT_TYPE, check_refusal, encode, multipart, post_file
+from tests.dicom_files import radiograph, write
+from tests.web.posting import (
+    CONTENT_TYPE,
+    check_refusal,
+    encode,
+    multipart,
+    post_batch,
+    post_file,
+)
 from web import create_app
 from web.batching import Pixels
 from web.service import ModelService
@@ -80,6 +91,23 @@ def test_model_that_is_not_loaded(unloaded_client: FlaskClient) -> None:
     check_refusal(response, 503, "model_not_ready", "Try again in a moment")
     assert int(response.headers["Retry-After"]) > 0
     assert "still loading" in unloaded_client.get("/").get_data(as_text=True)
+
+
+def test_a_decoder_that_is_missing_is_not_the_films_fault(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    compressed = write(radiograph(draw_chest_phantom(96)), JPEGLosslessSV1)
+    monkeypatch.setattr(sys, "executable", "no-such-python")
+    monkeypatch.delattr("PIL.Image.core.jpeg_decoder")
+    for data in (compressed, encode(kind="JPEG")):
+        caplog.clear()
+        refused = post_file(client, data)
+        check_refusal(refused, 503, "decoder_unavailable", "This server cannot decode")
+        assert int(refused.headers["Retry-After"]) > 0
+        assert [record.levelname for record in caplog.records].count("ERROR") == 1
+        (result,) = post_batch(client, data).get_json()["results"]
+        assert result["code"] == "decoder_unavailable"
+    assert post_file(client, encode()).status_code == 200
 
 
 def test_unforeseen_failure_is_generic_and_logged_without_its_words(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
 
-from tests.web.posting import encode, post_file
+from tests.web.posting import check_refusal, encode, post_file
 from web.config import StartError
 
 KEY = "correct-horse-battery"
@@ -97,9 +98,50 @@ def test_clients_behind_own_proxies_are_told_apart(client_with: Make) -> None:
 
     behind = client_with(rate_limit="1/minute", proxies=1)
     assert [ask(behind, f"192.0.2.{number}") for number in range(3)] == [400] * 3
+    # One client, whatever its port, and whichever address of its own network it takes.
+    assert [ask(behind, f"198.51.100.1:{port}") for port in (80, 81)] == [400, 429]
+    assert [ask(behind, f"[2001:db8::{n}]:8{n}") for n in (1, 2)] == [400, 429]
+    assert ask(behind, "2001:db8:0:1::1") == 400
+    # What is no address is nobody else than the proxy.
+    junk = ["unknown", "192.0.2.300", "<script>", "a:1"]
+    assert [ask(behind, text) for text in junk] == [400, 429, 429, 429]
     # Anyone can send the header: it is believed only where the operator names a proxy.
     alone = client_with(rate_limit="1/minute")
     assert [ask(alone, f"192.0.2.{number}") for number in range(3)] == [400, 429, 429]
+
+
+@pytest.mark.parametrize(
+    ("settings", "host", "status"),
+    [
+        ({}, "localhost", 200),
+        ({}, "LOCALHOST:5000", 200),
+        ({}, "127.0.0.1:81", 200),
+        ({}, "[::1]:5000", 200),
+        ({}, "rebound.example", 421),
+        ({}, "localhost.rebound.example:5000", 421),
+        ({}, "localhost@rebound.example", 421),
+        ({}, "192.0.2.7", 421),
+        ({}, "", 421),
+        ({"host": "127.8.8.8"}, "127.8.8.8", 200),
+        ({"host": "[::1]"}, "rebound.example", 421),
+        ({"host": "localhost", "proxies": 1}, "rebound.example", 421),
+        ({"hosts": "Films.example, 192.0.2.7"}, "films.example:443", 200),
+        ({"hosts": "films.example"}, "localhost", 200),
+        ({"hosts": "*"}, "rebound.example", 200),
+        ({"host": "0.0.0.0"}, "rebound.example", 200),
+        ({"host": "0.0.0.0", "hosts": "films.example"}, "rebound.example", 421),
+        ({"host": "0.0.0.0", "hosts": "films.example"}, "films.example", 200),
+    ],
+)
+def test_a_server_goes_by_its_own_names_alone(
+    client_with: Make, settings: dict[str, Any], host: str, status: int
+) -> None:
+    for address in ("/healthz", "/", "/static/icon.svg"):
+        with client_with(**settings).get(address, headers={"Host": host}) as response:
+            assert response.status_code == status
+    if status == 421:
+        refused = client_with(api_key=KEY, **settings).post("/predict", headers={"Host": host})
+        check_refusal(refused, 421, "unknown_host", "RESFORMER_HOSTS")
 
 
 def test_nothing_is_limited_by_default(client_with: Make) -> None:

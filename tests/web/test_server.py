@@ -71,8 +71,10 @@ def test_an_address_in_use_or_unknown_is_a_clear_error(app: Flask, url: str) -> 
 
 
 def test_address_is_what_a_browser_takes(app: Flask) -> None:
-    server = Server(app, WebConfig(host="::1", port=0))
+    config = WebConfig(host="[::1]", port=0)
+    server = Server(app, config)
     server.finish(1.0)
+    assert config.is_local
     assert re.fullmatch(r"http://\[::1\]:[1-9]\d*", server.address)
 
 
@@ -238,7 +240,7 @@ def test_a_client_that_hardly_reads_its_answer_is_closed(app: Flask) -> None:
     with serve_in_thread(app, IMPATIENT) as url, connect(url) as connection:
         # Otherwise the client's system reads what the client does not.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-        connection.sendall(b"GET /much HTTP/1.1\r\nHost: a\r\n\r\n")
+        connection.sendall(b"GET /much HTTP/1.1\r\nHost: localhost\r\n\r\n")
         received = 0
         with suppress(ConnectionResetError):
             for _ in range(30):

@@ -92,6 +92,18 @@ def test_a_variable_that_cannot_be_read_ends_the_start_with_one_line(
     assert capsys.readouterr().err == message
 
 
+def test_a_variable_that_is_no_setting_is_named(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RESFORMER_API_KYE", "top-secret")
+    assert application.main(["--model", "no-such-model.pth"]) == 1
+    message = capfd.readouterr().err
+    assert "RESFORMER_API_KYE is no setting and has no effect; did you mean RESFORMER_API_KEY?" in (
+        message
+    )
+    assert "top-secret" not in message
+
+
 def test_the_key_is_never_shown() -> None:
     config = WebConfig(api_key="top-secret")
     assert "top-secret" not in repr(config)
