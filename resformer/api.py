@@ -19,7 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resformer.checkpoint import Checkpoint, save_checkpoint
-from resformer.data.find import DataRoot, open_datasets
+from resformer.data.find import (
+    ClassSummary,
+    DataRoot,
+    ImageIndex,
+    open_datasets,
+    summarise_classes,
+)
 from resformer.data.manifest import (
     Manifest,
     ManifestRow,
@@ -130,6 +136,11 @@ class Dataset:
     def test(self) -> DataSplit:
         """The films that choose nothing."""
         return self._split("test")
+
+    def summarise(self) -> list[ClassSummary]:
+        """Count the films of each class, and tell their smallest, usual and largest size."""
+        items = tuple((row.path, row.class_name) for row in self.manifest.rows)
+        return summarise_classes(ImageIndex(self.root, self.class_names, items))
 
     def _split(self, name: str) -> DataSplit:
         return DataSplit(self.root, self.manifest.subset(name))

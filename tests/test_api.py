@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import doctest
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -44,6 +46,26 @@ def test_the_names_are_there_before_pytorch_is() -> None:
     misspelt = "lod"
     with pytest.raises(AttributeError, match="no attribute 'lod'"):
         getattr(resformer, misspelt)
+
+
+def test_what_only_training_or_serving_needs_may_be_missing(tmp_path: Path) -> None:
+    """The package's own dependencies are enough to classify a film and to explain the answer."""
+    Image.fromarray(draw_chest_phantom(200)).save(tmp_path / "film.png")
+    extras = [*_names_of("train"), *_names_of("serve")]
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({extras!r}));"
+        "import resformer; model = resformer.load(sys.argv[1]);"
+        "model.predict(sys.argv[2]).explain()"
+    )
+    arguments = [sys.executable, "-c", code, str(DEFAULT_MODEL), str(tmp_path / "film.png")]
+    subprocess.run(arguments, cwd=ROOT, check=True, timeout=300)
+
+
+def _names_of(extra: str) -> list[str]:
+    """Names by which the packages of an extra are imported."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    packages = [re.split("[>=;]", text)[0] for text in project["optional-dependencies"][extra]]
+    return [package.lower().replace("-", "_") for package in packages]
 
 
 def test_several_data_sets_and_archives_are_one(image_folder: Path, tmp_path: Path) -> None:

@@ -119,7 +119,9 @@ def test_a_damaged_model_is_a_problem(tmp_path: Path) -> None:
         assert "--model" in check_model(model).remedy
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-test.txt"])
+@pytest.mark.parametrize(
+    "name", ["requirements.txt", "requirements-test.txt", "requirements-notebook.txt"]
+)
 def test_requirements_are_exact_pins(name: str) -> None:
     lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
     found = [line for line in lines if line and not line.startswith(("#", "-r requirements.txt"))]

@@ -8,23 +8,30 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import torch
 from matplotlib.axes import Axes
 from matplotlib.container import BarContainer
 from matplotlib.lines import Line2D
 from PIL import Image
 
+from resformer.checkpoint import Checkpoint
 from resformer.evaluation.metrics import evaluate_predictions
 from resformer.evaluation.plots import (
     plot_confusion_matrix,
+    plot_evidence,
     plot_films,
     plot_history,
-    plot_probabilities,
+    plot_network,
     plot_reliability,
     plot_risk_coverage,
     plot_roc,
 )
 from resformer.evaluation.predictions import Predictions, evaluate_abstention
 from resformer.evaluation.report import write_evaluation, write_training_report
+from resformer.model import IdentityMappingResFormer, ResFormerConfig, list_parts
+from resformer.phantom import draw_chest_phantom
+from resformer.predict import Predictor
+from resformer.transforms import InputSpec
 
 NAMES = ("COVID", "Lung_Opacity", "Viral Pneumonia")
 LABELS = np.array([0, 0, 0, 1, 1, 1])
@@ -157,18 +164,31 @@ def test_films_are_drawn_in_rows_each_under_its_title() -> None:
             plot_films(films[:count], titles)
 
 
-def test_probabilities_are_bars_in_class_order_with_the_highest_in_colour() -> None:
-    (axes,) = plot_probabilities({"COVID": 0.125, "Normal": 0.875}).axes
-    (bars,) = axes.containers
-    assert isinstance(bars, BarContainer)
-    assert np.asarray(bars.datavalues).tolist() == [0.125, 0.875]
-    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["COVID", "Normal"]
-    assert [text.get_text() for text in axes.texts] == ["12.5%", "87.5%"]
-    assert axes.yaxis_inverted()
-    colours = [bar.get_facecolor() for bar in axes.patches]
-    assert colours[0] != colours[1]
-    with pytest.raises(ValueError, match="no class to draw"):
-        plot_probabilities({})
+@pytest.mark.parametrize(("lung_head", "boxes"), [(True, 16), (False, 15)])
+def test_the_network_is_drawn_with_the_shapes_of_its_parts(lung_head: bool, boxes: int) -> None:
+    config = ResFormerConfig(num_classes=3, lung_head=lung_head)
+    (axes,) = plot_network(config, 96).axes
+    assert len(axes.patches) == boxes
+    texts = "\n".join(text.get_text() for text in axes.texts)
+    assert all(text in texts for text in ("1 x 96 x 96", "64 x 12 x 12", "3 logits"))
+    assert ("lung head" in texts) == lung_head
+    parts = list_parts(config, 96)
+    weights = IdentityMappingResFormer(config).parameters()
+    assert sum(part.parameters for part in parts) == sum(weight.numel() for weight in weights)
+
+
+def test_evidence_is_drawn_with_the_outline_of_the_lungs() -> None:
+    torch.manual_seed(0)
+    config = ResFormerConfig(num_classes=3, lung_head=True)
+    weights = IdentityMappingResFormer(config).state_dict()
+    predictor = Predictor(Checkpoint(config, NAMES, InputSpec(size=64), weights), "cpu")
+    film = draw_chest_phantom(96)
+    plain, evidence = plot_evidence(film, predictor.predict(film), "Lung_Opacity").axes
+    assert plain.get_title() == "Film and outline of the lungs"
+    assert evidence.get_title().startswith("Evidence for Lung_Opacity, P = ")
+    assert [len(axes.images) for axes in (plain, evidence)] == [1, 2]
+    with pytest.raises(ValueError, match="no class 'Normal'"):
+        plot_evidence(film, predictor.predict(film), "Normal")
 
 
 def test_an_evaluation_folder_holds_the_numbers_and_the_pictures(tmp_path: Path) -> None:

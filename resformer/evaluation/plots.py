@@ -278,28 +278,6 @@ def plot_films(
     return figure
 
 
-def plot_probabilities(probabilities: Mapping[str, float]) -> Figure:
-    """Draw a bar for the probability of each class, the first on top, the highest in colour.
-
-    Args:
-        probabilities: by class name, as :class:`resformer.predict.Prediction` holds them.
-
-    Raises:
-        ValueError: if there is no class.
-    """
-    if not probabilities:
-        raise ValueError("there is no class to draw: give a probability for each")
-    names, values = list(probabilities), list(probabilities.values())
-    colours = [COLOURS[0] if value == max(values) else "#B0B0B0" for value in values]
-    figure, (axes,) = new_figure(7, 1.0 + 0.45 * len(names))
-    bars = axes.barh(names, values, color=colours)
-    axes.bar_label(bars, [f"{value:.1%}" for value in values], padding=4)
-    axes.invert_yaxis()
-    axes.set(xlim=(0, 1.12), xticks=np.linspace(0, 1, 6), xlabel="Probability")
-    axes.grid(visible=False, axis="y")
-    return figure
-
-
 def plot_evidence(
     film: NDArray[np.uint8], prediction: Prediction, class_name: str | None = None
 ) -> Figure:
