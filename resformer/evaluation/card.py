@@ -242,7 +242,7 @@ def show_earlier(model: Report) -> str:
     stages = [
         f"{stage['epochs']} on {stage['config']['input_size']} x {stage['config']['input_size']}"
         for stage in model["earlier"]
-        if not stage["averaged"]
+        if stage["epochs"] and not stage["averaged"]  # a mean of trainings has no epochs of its own
     ]
     return f" after {_enumerate(stages)} pixels" if stages else ""
 
