@@ -47,8 +47,8 @@ LIMITATIONS = (
     "It has not been validated on patients: the figures come from films of the same collections "
     "as the training films, and the intervals say nothing about other populations.",
     "It may recognise the hospital, the device or the age of a person instead of a disease.",
-    "It knows its classes and no others, and always picks one, also for a disease that is none "
-    "of them, or for several at once.",
+    "It knows its classes and no others. A disease that is none of them, or several at once, gets "
+    "one of their names unless the model abstains.",
     "It reads upright frontal films. Other pictures, such as lateral views or photographs of a "
     "screen, may be classified as if they were such films.",
 )
