@@ -1,6 +1,8 @@
 """Decode images in several threads, and run the network once for all that wait.
 
-A request takes a place in a bounded queue or is turned away at once. Its images are decoded by a
+A request takes a place in a bounded queue, a batch one for each file, or is turned away at once.
+The last quarter of the places is for clients that hold none, so that nobody can fill the queue
+alone. Its images are decoded by a
 few threads, since Pillow and GDCM let go of Python's lock. One thread runs the network: it takes
 every image that waits the moment it is idle, so that who is alone waits for nobody, and batches
 grow with the load by themselves. The files of one request are decoded first and then go through
@@ -15,7 +17,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -103,6 +105,40 @@ class Batcher:
             future.set_result(prediction)
 
 
+class Places:
+    """The bounded places of the queue, and which client holds how many."""
+
+    def __init__(self, total: int) -> None:
+        self._free = total
+        self._reserve = total // 4
+        self._most = total - self._reserve
+        self._held: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def take(self, client: str, wanted: int) -> int:
+        """Take places, and return how many: what wants too many gets what one client can have.
+
+        Raises:
+            ApiError: `busy`, if there are not so many for this client.
+        """
+        count = min(wanted, self._most)
+        with self._lock:
+            is_modest = count == 1 and not self._held[client]
+            if self._free - count < (0 if is_modest else self._reserve):
+                raise ApiError("busy")
+            self._free -= count
+            self._held[client] += count
+        return count
+
+    def give_back(self, client: str, count: int) -> None:
+        """Let others have them."""
+        with self._lock:
+            self._free += count
+            self._held[client] -= count
+            if not self._held[client]:
+                del self._held[client]
+
+
 class Pipeline:
     """The bounded way of every request through decoders and network.
 
@@ -117,31 +153,25 @@ class Pipeline:
         self.decoders = ThreadPoolExecutor(config.concurrency, thread_name_prefix="decode")
         self.batcher = Batcher(predict, (config.concurrency + 1) * config.max_pixels, observe)
         self.gathering = threading.Lock()
-        self._places = threading.BoundedSemaphore(config.concurrency + config.queue_size)
+        self._places = Places(config.concurrency + config.queue_size)
 
     @contextmanager
-    def enter(self) -> Iterator[Turn]:
-        """Take a place in the queue until the block ends.
+    def enter(self, client: str, files: int = 1) -> Iterator[Turn]:
+        """Take a place in the queue for each file until the block ends.
 
         Work that exceeds the time limit cannot be interrupted: it keeps the place until it ends,
         so that the load stays bounded, but nobody waits for it any longer.
 
         Raises:
-            ApiError: `busy`, at once, if all places are taken.
+            ApiError: `busy`, at once, if there is no place for this client.
         """
-        if not self._places.acquire(blocking=False):
-            raise ApiError("busy")
+        count = self._places.take(client, files)
         turn = Turn(self)
         try:
             yield turn
         finally:
-            self._leave_after([future for future in list(turn.unfinished) if not future.cancel()])
-
-    def _leave_after(self, futures: Sequence[Future[Any]]) -> None:
-        if futures:
-            futures[0].add_done_callback(lambda _: self._leave_after(futures[1:]))
-        else:
-            self._places.release()
+            unfinished = [future for future in list(turn.unfinished) if not future.cancel()]
+            _call_after(unfinished, partial(self._places.give_back, client, count))
 
 
 class Turn:
@@ -259,6 +289,13 @@ class Turn:
 
     def _seconds_left(self) -> float:
         return max(0.0, self._end - time.monotonic())
+
+
+def _call_after(futures: Sequence[Future[Any]], work: Callable[[], None]) -> None:
+    if futures:
+        futures[0].add_done_callback(lambda _: _call_after(futures[1:], work))
+    else:
+        work()
 
 
 def _attempt(work: Callable[[], T]) -> T | Exception:

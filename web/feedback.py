@@ -32,6 +32,7 @@ from web.errors import ApiError
 from web.predict import refuse_picture
 from web.requests import read_image, read_options
 from web.schemas import FeedbackAnswer, FeedbackClass
+from web.security import client_of
 from web.service import ModelService
 
 # What some file system reads as more than a character of a name.
@@ -68,7 +69,7 @@ def create_blueprint(config: WebConfig, service: ModelService, pipeline: Pipelin
             pixels = decode_image(data, max_pixels=config.max_pixels)
             return pixels, pixels
 
-        with pipeline.enter() as turn:
+        with pipeline.enter(client_of(request.remote_addr)) as turn:
             pixels, prediction = turn.classify(decode)
             if prediction.gate and not prediction.gate.accepted:
                 raise refuse_picture(prediction.gate, "kept")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint, Response, jsonify, request
 
 from resformer.images import decode_image, encode_preview, preview_size
 from web.batching import Pipeline, Pixels, Turn
@@ -17,6 +17,7 @@ from web.errors import ApiError, as_api_error
 from web.monitoring import Metrics
 from web.requests import read_batch, read_file, read_image, read_options
 from web.schemas import Answer, AnswerWarning, Explanation, Gate, Model, Options, Prediction
+from web.security import client_of
 from web.service import ModelService
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def create_blueprint(
     def predict() -> Response:
         data, fields = read_image(config.max_bytes)
         options = choose(fields)
-        with pipeline.enter() as turn:
+        with pipeline.enter(client_of(request.remote_addr)) as turn:
             kept, prediction = turn.classify(partial(decode, lambda: data, options))
             return jsonify(answer(kept, prediction, options, turn))
 
@@ -112,7 +113,7 @@ def create_blueprint(
         options = choose(fields)
         reads = [partial(read_file, uploaded, config.max_bytes) for uploaded in files]
         results = []
-        with pipeline.enter() as turn:
+        with pipeline.enter(client_of(request.remote_addr), len(files)) as turn:
             for outcome in turn.classify_all([partial(decode, read, options) for read in reads]):
                 try:
                     if isinstance(outcome, Exception):

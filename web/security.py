@@ -78,7 +78,8 @@ class _CheckAddress:
         self._app = app
 
     def __call__(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-        address = _WITH_PORT.sub(r"\1\2", environ["REMOTE_ADDR"])
+        found = _WITH_PORT.fullmatch(environ["REMOTE_ADDR"])
+        address = (found[1] or found[2]) if found else environ["REMOTE_ADDR"]
         try:
             environ["REMOTE_ADDR"] = str(ip_address(address))
         except ValueError:

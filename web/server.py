@@ -4,7 +4,8 @@ Waitress receives requests in its event loop, so that a slow client costs no thr
 are missing there and added here: on the whole time that a request takes to arrive and an answer
 to leave (Waitress only closes connections that are silent), on the memory of all requests that
 are arriving, and on the length of the lines between chunks. What it refuses itself is answered in
-the application's words.
+the application's words. Where there is no room for another connection, an idle one is dropped, of
+the client that has the most; and one client leaves a quarter of the memory to others.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import signal
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from http import HTTPStatus
@@ -31,12 +33,13 @@ from waitress.utilities import BadRequest
 from web.config import StartError, WebConfig
 from web.errors import ApiError, code_of_status
 from web.monitoring import REQUEST_ID, choose_request_id
-from web.security import HEADERS
+from web.security import HEADERS, client_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 _MAX_CONNECTIONS = 400
+_BUSY_CONNECTIONS = 40  # may come on top where none of the others is idle
 _MAX_HEADER_BYTES = 32 * 1024
 _RECEIVE_BYTES = 64 * 1024
 _MAX_CHUNK_LINE = 8192
@@ -82,7 +85,7 @@ class Server:
                 **({"sockets": list(sockets)} if sockets else where),
                 ident="",
                 threads=threads or config.threads,
-                connection_limit=_MAX_CONNECTIONS,
+                connection_limit=_MAX_CONNECTIONS + _BUSY_CONNECTIONS,
                 asyncore_use_poll=True,
                 channel_timeout=max(1, round(config.receive_limit)),
                 cleanup_interval=1,
@@ -102,7 +105,7 @@ class Server:
         self._dispatcher = server.task_dispatcher
         self._listeners = [s for s in self._map.values() if isinstance(s, BaseWSGIServer)]
         for listener in self._listeners:
-            listener.channel_class = Channel
+            listener.channel_class = _ProxiedChannel if config.proxies else Channel
 
     @property
     def address(self) -> str:
@@ -227,23 +230,57 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     request: Any
     close_when_flushed: bool
     is_refusing = False
+    tells_clients_apart = True
     _is_lingering = False
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._transfer: object = None
         self._begun = 0.0
+        self.client = client_of(self.addr[0])
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Drop the longest silent connection of the client with the most, if there are too many.
+
+        None whose request is in work; and none of a proxy whose request is arriving.
+        """
+        others = [c for c in self._others() if not c.will_close]
+        if len(others) < _MAX_CONNECTIONS:
+            return
+        counts = Counter(channel.client for channel in others)
+        droppable = [
+            channel
+            for channel in others
+            if channel.is_idle() or (self.tells_clients_apart and not channel.requests)
+        ]
+        if droppable:
+            victim = max(droppable, key=lambda c: (counts[c.client], -c.last_activity))
+            victim.will_close = True
+
+    def _others(self) -> list[Channel]:
+        channels: list[Channel] = list(self.server.active_channels.values())
+        return [channel for channel in channels if channel is not self]
 
     def received(self, data: bytes) -> bool:
         """Take in what has arrived, unless it is refused or there is no memory left for it."""
         if self._is_lingering:
             return False
         taken: bool = super().received(data)
-        if self.request is not None and self.request.body_bytes_received > self.adj.recv_bytes:
-            held = sum(channel.held_bytes for channel in list(self.server.active_channels.values()))
-            if held > _LARGEST_REQUESTS * self.adj.max_request_body_size:
-                self._refuse(503)
+        is_large = self.request and self.request.body_bytes_received > self.adj.recv_bytes
+        if is_large and not self._has_memory():
+            self._refuse(503)
         return taken
+
+    def _has_memory(self) -> bool:
+        others = self._others()
+        held = self.held_bytes + sum(channel.held_bytes for channel in others)
+        limit: float = _LARGEST_REQUESTS * self.adj.max_request_body_size
+        if self.tells_clients_apart and any(
+            channel.held_bytes for channel in others if channel.client == self.client
+        ):
+            limit *= 3 / 4
+        return held <= limit
 
     @property
     def held_bytes(self) -> int:
@@ -301,3 +338,9 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             self.requests.append(request)
             if len(self.requests) == 1:
                 self.server.add_task(self)
+
+
+class _ProxiedChannel(Channel):
+    """A connection of a proxy, which brings the requests of all clients."""
+
+    tells_clients_apart = False

@@ -290,6 +290,30 @@ def test_a_busy_server_says_so_at_once_and_answers_again_later(
     assert post(client, FILMS[0]).status_code == 200
 
 
+def test_one_client_cannot_fill_the_queue(
+    model: TestModel,
+    serve: Callable[..., FlaskClient],
+    ask: Callable[..., Future[TestResponse]],
+) -> None:
+    """Of eight places, two are for those who hold none; a batch takes one for each file."""
+    client = serve(concurrency=1, queue_size=7)
+    model.may_answer.clear()
+    batch = ask(post_batch, client, *FILMS)
+    assert model.has_begun.wait(PATIENCE)
+    rivals = {ask(post_file, client, FILMS[0]) for _ in range(8)}
+    while sum(rival.done() for rival in rivals) < 5:
+        time.sleep(0.01)
+    polite = client.application.test_client()
+    polite.environ_base["REMOTE_ADDR"] = "192.0.2.7"
+    check_refusal(post_batch(polite, *FILMS), 503, "busy")
+    answer = ask(lambda *_: post_file(polite, FILMS[0]), client)
+    time.sleep(0.2)  # until it waits
+    model.may_answer.set()
+    assert answer.result(PATIENCE).status_code == batch.result(PATIENCE).status_code == 200
+    statuses = [rival.result(PATIENCE).status_code for rival in rivals]
+    assert sorted(statuses) == [200] * 3 + [503] * 5
+
+
 def test_what_takes_too_long_is_answered_in_time_and_keeps_its_place(
     model: TestModel, serve: Callable[..., FlaskClient]
 ) -> None:
