@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from resformer.cli.options import (
+    add_datasets_option,
     add_device_option,
     add_model_option,
     add_report_option,
@@ -27,9 +28,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         "which looks at the lungs must react to, or must not, and write controls.json.",
     )
     add_model_option(parser)
-    parser.add_argument(
-        "--data", type=Path, required=True, help="folder or .zip, laid out as for train"
-    )
+    add_datasets_option(parser)
     parser.add_argument("--manifest", type=Path, required=True, help="CSV of a split")
     add_split_option(parser, "validation")
     parser.add_argument(
@@ -44,7 +43,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
 def run(options: argparse.Namespace) -> int:
     """Examine; the exit status."""
     from resformer.data.dataset import class_indices
-    from resformer.data.find import open_dataset
+    from resformer.data.find import open_datasets
     from resformer.data.manifest import read_manifest
     from resformer.data.masks import cache_films
     from resformer.evaluation.controls import outline_lungs, run_controls
@@ -54,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
 
     predictor = Predictor.from_file(options.model, options.device)
     outliner = Predictor.from_file(options.outliner or options.model, options.device)
-    with open_dataset(options.data) as root, tempfile.TemporaryDirectory() as folder:
+    with open_datasets(options.data) as root, tempfile.TemporaryDirectory() as folder:
         manifest = read_manifest(options.manifest, root)
         check_classes(predictor, manifest)
         rows = manifest.subset(options.split)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from resformer.cli.options import (
+    add_datasets_option,
     add_model_option,
     add_report_option,
     add_runtime_options,
@@ -27,9 +28,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         "curves.",
     )
     add_model_option(parser)
-    parser.add_argument(
-        "--data", type=Path, required=True, help="folder or .zip, laid out as for train"
-    )
+    add_datasets_option(parser)
     parser.add_argument("--manifest", type=Path, help="CSV of a split; without it all is measured")
     add_split_option(parser, "test")
     add_report_option(parser, "runs/evaluation")
@@ -38,7 +37,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate; the exit status."""
-    from resformer.data.find import find_images, open_dataset
+    from resformer.data.find import find_images, open_datasets
     from resformer.data.manifest import read_manifest
     from resformer.evaluation.metrics import evaluate_predictions
     from resformer.evaluation.predictions import classify_films
@@ -47,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
     from resformer.predict import Predictor
 
     predictor = Predictor.from_file(options.model, options.device, options.backend)
-    with open_dataset(options.data) as root:
+    with open_datasets(options.data) as root:
         if options.manifest is not None:
             rows = read_manifest(options.manifest, root).subset(options.split)
             items = [(row.path, row.class_name) for row in rows]
