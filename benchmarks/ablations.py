@@ -1,6 +1,6 @@
 """Measure what each part of the network is worth: every variant by one recipe and budget.
 
-    python -m benchmarks.ablations --data FOLDER/chest-xray --manifest docs/split.csv
+    python -m benchmarks.ablations --data FOLDER/chest-xray --data FOLDER/siim ...
 
 Every network starts from random weights, ours too: the weights of the lung stage, which a training
 of ours starts from, would be a longer budget. The stage's outlines alone are shared, so that the
@@ -35,7 +35,7 @@ from benchmarks.common import describe_machine
 from benchmarks.network import build_baseline
 from resformer.backends import PyTorchBackend
 from resformer.data.dataset import FilmDataset
-from resformer.data.find import open_dataset
+from resformer.data.find import open_datasets
 from resformer.data.manifest import read_manifest
 from resformer.devices import choose_device, place_model
 from resformer.evaluation.controls import CONTROLS, LUNGS_BLACK, change_films
@@ -179,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         healthy_class=options.healthy_class,
         seed=options.seed,
     )
-    with open_dataset(options.data) as root:
+    with open_datasets(options.data) as root:
         manifest = read_manifest(options.manifest, root)
         data = TrainingData(root, manifest, options.cache, InputSpec(recipe.input_size), True)
         with FileLock(options.cache / "prepare.lock"):
@@ -195,7 +195,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--data", type=Path, required=True, help="laid out as for train")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        action="append",
+        help="laid out as for train; may be given more than once",
+    )
     parser.add_argument("--manifest", type=Path, default=Path("docs/split.csv"), help="split")
     parser.add_argument(
         "--cache", type=Path, default=Path("runs/ablations"), help="decoded films and the lungs"

@@ -42,6 +42,8 @@ class SummaryRow(NamedTuple):
 
 
 Summary = tuple[SummaryRow, ...]
+# Folders of the data sets that docs/split.csv divides, the first as the manifest has it.
+TRAINED_ON = ("chest-xray", "siim", "kermany", "nih")
 
 
 def compare(what: str, values: Mapping[str, float], form: str) -> SummaryRow:
@@ -65,6 +67,12 @@ def build_parser(description: str | None, name: str) -> argparse.ArgumentParser:
     return parser
 
 
+def list_data_sets(folder: Path) -> list[Path]:
+    """Return the data sets of the shipped split that lie in a folder, in the split's order."""
+    first, *others = (folder / name for name in TRAINED_ON)
+    return [first, *(other for other in others if other.is_dir())]
+
+
 def build_data_parser(description: str | None, name: str) -> argparse.ArgumentParser:
     """Return the parser of a benchmark that reads films, with their folder and split."""
     parser = build_parser(description, name)
@@ -74,7 +82,8 @@ def build_data_parser(description: str | None, name: str) -> argparse.ArgumentPa
         type=Path,
         default=Path(given) if given else None,
         required=given is None,
-        help="folder with the folders chest-xray, external and not-chest-xray "
+        help=f"folder with the folders {', '.join(TRAINED_ON)} (those that there are), external "
+        "and not-chest-xray "
         "(default: the environment variable RESFORMER_DATA)",
     )
     parser.add_argument(

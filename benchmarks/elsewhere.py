@@ -20,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.common import build_data_parser, publish
+from benchmarks.common import build_data_parser, list_data_sets, publish
 from resformer.backends import PyTorchBackend
 from resformer.data.augment import STRENGTHS, appearance_transforms, seed_transforms
 from resformer.data.dataset import FilmDataset
-from resformer.data.find import open_dataset
+from resformer.data.find import open_datasets
 from resformer.data.manifest import read_manifest
 from resformer.data.surroundings import BackgroundReplacement, StyleExchange
 from resformer.evaluation.metrics import evaluate_predictions
@@ -64,7 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     predictors = {name: Predictor.from_file(path) for name, path in paths.items()}
     first = predictors[options.model.stem]
     spec = first.checkpoint.input_spec
-    with open_dataset(options.data / "chest-xray") as root, tempfile.TemporaryDirectory() as cache:
+    with (
+        open_datasets(list_data_sets(options.data)) as root,
+        tempfile.TemporaryDirectory() as cache,
+    ):
         manifest = read_manifest(options.manifest, root)
         films = TrainingData(root, manifest, Path(cache), spec).evaluation_films("validation")
         lungs = predict_lungs(PyTorchBackend.from_model(first.model, spec), films.films, spec.size)

@@ -26,9 +26,9 @@ from scipy.ndimage import gaussian_filter, sobel
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from benchmarks.common import build_data_parser, publish
+from benchmarks.common import build_data_parser, list_data_sets, publish
 from resformer.checkpoint import load_checkpoint
-from resformer.data.find import open_dataset
+from resformer.data.find import open_datasets
 from resformer.data.manifest import read_manifest
 from resformer.data.masks import INFECTION_FOLDER, mask_of
 from resformer.evaluation.faithfulness import (
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     predictor = Predictor(load_checkpoint(options.model), "cpu")
-    with open_dataset(options.data / "chest-xray") as root:
+    with open_datasets(list_data_sets(options.data)) as root:
         rows = read_manifest(options.manifest, root).subset("test")
         films = [read_film(root / row.path, row.class_name) for row in rows]
     order = np.random.default_rng(0).permutation(len(films)).tolist()

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from scipy.stats import binomtest
 
-from benchmarks.common import build_data_parser, publish
+from benchmarks.common import build_data_parser, list_data_sets, publish
 from resformer.backends import PyTorchBackend
 from resformer.checkpoint import Checkpoint, load_checkpoint
 from resformer.data.duplicates import fingerprint, group_duplicates
-from resformer.data.find import open_dataset
+from resformer.data.find import open_datasets
 from resformer.data.manifest import read_manifest
 from resformer.evaluation.tables import render_table
 from resformer.gate.alterations import ALTERATIONS
@@ -113,7 +113,7 @@ def measure(
     gate = checkpoint.gate
     backend = PyTorchBackend(checkpoint, torch.device("cpu"))
     describer = Describer(backend, checkpoint.input_spec.size)
-    with open_dataset(data / "chest-xray") as root, tempfile.TemporaryDirectory() as folder:
+    with open_datasets(list_data_sets(data)) as root, tempfile.TemporaryDirectory() as folder:
         manifest = read_manifest(manifest_path, root)
         films_of = TrainingData(root, manifest, Path(folder), checkpoint.input_spec)
         training = np.array(films_of.training_films(progress=True).films)
