@@ -309,7 +309,7 @@ def bad_messages(*, has_gate: bool) -> list[Message]:
         ("noise", (422,) if has_gate else (200,), noise),
         ("bomb", any_answer, _bombs()),
     ]
-    documents = (b'{"image": "no base64"}', b'{"image":' * 5000, b"[" * 50_000)
+    documents = (b'{"image": "not base64!"}', b'{"image":' * 5000, b"[" * 50_000)
     spoilt = form([("files", "film", data) for data in (png, png[:999], b"", b"text")])
     return [
         *(Message(f"bad: {kind}", _upload(d), right) for kind, right, data in files for d in data),
