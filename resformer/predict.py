@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, Final, Literal, TypeVar, overload
 
 import numpy as np
 import torch
@@ -39,8 +39,9 @@ AnyFilm = TypeVar("AnyFilm", bound=Film)
 Films = list[AnyFilm] | tuple[AnyFilm, ...] | Sequence[NDArray[np.uint8]]
 
 # Codes of what to know before relying on a prediction.
-NOT_A_FILM = "not_a_chest_xray"
-UNCERTAIN = "uncertain"
+NOT_A_FILM: Final = "not_a_chest_xray"
+UNCERTAIN: Final = "uncertain"
+WarningCode = Literal["not_a_chest_xray", "uncertain"]
 
 _PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
 # Modes of Pillow that no file has, and those that hold the same picture.
@@ -100,9 +101,9 @@ class Prediction:
         return enlarge_evidence(evidence, asked.size)
 
 
-def list_warnings(prediction: Prediction) -> dict[str, str]:
+def list_warnings(prediction: Prediction) -> dict[WarningCode, str]:
     """Return what to know before relying on a prediction: sentences for people, by code."""
-    warnings = {}
+    warnings: dict[WarningCode, str] = {}
     if prediction.gate and not prediction.gate.accepted:
         warnings[NOT_A_FILM] = f"{prediction.gate.reason} The estimate may mean nothing."
     if prediction.abstained:

@@ -15,7 +15,6 @@ from sklearn.metrics import accuracy_score, precision_recall_fscore_support, roc
 from resformer.evaluation import metrics
 from resformer.evaluation.faithfulness import (
     area_under_curve,
-    rank_correlation,
     replace_by_evidence,
     share_inside,
     structural_similarity,
@@ -337,15 +336,6 @@ def test_the_share_inside_a_mask() -> None:
 def test_a_share_needs_a_mask_of_the_maps_shape(mask: np.ndarray) -> None:
     with pytest.raises(ValueError, match="rectify the evidence"):
         share_inside(np.ones((2, 2)), mask)
-
-
-def test_the_rank_correlation_sees_order_alone() -> None:
-    a = np.array([[1.0, 2.0], [3.0, 4.0]])
-    assert rank_correlation(a, np.exp(a)) == pytest.approx(1)
-    assert rank_correlation(a, -a) == pytest.approx(-1)
-    assert rank_correlation(a, np.array([[2.0, 1.0], [4.0, 3.0]])) == pytest.approx(0.6)
-    assert rank_correlation(a, np.array([[1.0, 1.0], [2.0, 2.0]])) == pytest.approx(2 / 5**0.5)
-    assert math.isnan(rank_correlation(a, np.zeros((2, 2))))
 
 
 def test_the_structural_similarity_of_constant_maps_follows_the_formula() -> None:

@@ -147,17 +147,13 @@ def refuse_picture(gate: GateResult, what: str, preview: str | None = None) -> A
 
 
 def _warnings(prediction: network.Prediction) -> list[AnswerWarning]:
-    gate, warnings = prediction.gate, []
-    if gate and not gate.accepted:
-        message = f"{gate.reason} The estimate may mean nothing."
-        warnings.append(AnswerWarning(code="not_a_chest_xray", message=message))
-    if prediction.abstained:
-        message = (
-            "Uncertain: the model has not seen enough films like this one. "
-            "Do not rely on its probabilities."
-        )
-        warnings.append(AnswerWarning(code="uncertain", message=message))
-    return warnings
+    # With the module comes PyTorch, which a forking server does without until the model is loaded.
+    from resformer.predict import list_warnings
+
+    return [
+        AnswerWarning(code=code, message=message)
+        for code, message in list_warnings(prediction).items()
+    ]
 
 
 def _as_text(picture: bytes) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
-from scipy.stats import spearmanr
 
 FloatMap = NDArray[np.floating]
 
@@ -84,17 +83,6 @@ def share_inside(evidence: FloatMap, mask: FloatMap) -> float:
         )
     total = float(evidence.sum())
     return float((evidence * mask).sum()) / total if total > 0 else float("nan")
-
-
-def rank_correlation(first: FloatMap, second: FloatMap) -> float:
-    """Return Spearman's rank correlation of two maps, ties at their mean rank.
-
-    Returns:
-        from -1 to 1; NaN where one of the maps is constant.
-    """
-    if np.ptp(first) == 0 or np.ptp(second) == 0:
-        return float("nan")
-    return float(spearmanr(first, second, axis=None).statistic)
 
 
 def structural_similarity(first: FloatMap, second: FloatMap) -> float:
