@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Flask
 from flask.json.provider import DefaultJSONProvider
 
-from web import errors, feedback, monitoring, pages, predict, security
+from web import errors, feedback, monitoring, pages, predict, proxies, security
 from web.batching import Pipeline
 from web.config import PAGES, WebConfig
 from web.requests import MAX_FORM_PARTS, InMemoryRequest
@@ -51,11 +51,19 @@ def create_app(config: WebConfig | None = None, service: ModelService | None = N
     metrics = monitoring.Metrics()
     pipeline = Pipeline(service.predict, config, metrics.batch_size.observe)
     monitoring.observe_requests(app, metrics)
+    proxies.register(app, config)
     security.register(app, config)
     errors.register(app, config)
     app.register_blueprint(pages.create_blueprint(config, service))
-    app.register_blueprint(predict.create_blueprint(config, service, pipeline, metrics))
+    api = [
+        pages.create_description(config, service),
+        predict.create_blueprint(config, service, pipeline, metrics),
+    ]
     if config.keep_feedback:
-        app.register_blueprint(feedback.create_blueprint(config, service, pipeline))
+        api.append(feedback.create_blueprint(config, service, pipeline))
+    for root in errors.API_ROOTS:
+        for blueprint in api:
+            name = f"{root.strip('/')}_{blueprint.name}".strip("_")
+            app.register_blueprint(blueprint, url_prefix=root, name=name)
     app.register_blueprint(monitoring.create_blueprint(service, metrics))
     return app

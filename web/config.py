@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -18,6 +19,9 @@ _IN_WHEEL = PROJECT_ROOT / "resformer" / "best_model.pth"
 DEFAULT_MODEL = _IN_WHEEL if _IN_WHEEL.is_file() else PROJECT_ROOT / "best_model.pth"
 UPLOADS = PROJECT_ROOT / "uploads"
 _DAY = 24 * 60 * 60.0
+# A path without what a browser or a log could read as something else.
+ROOT_PATH = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
+_ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:\d+)?|https?://\[[0-9a-f:]+\](:\d+)?")
 _KINDS = {bool: "0 or 1", int: "a whole number", float: "a number"}
 
 
@@ -59,7 +63,11 @@ class WebConfig:
         default=None, repr=False
     )
     rate_limit: Annotated[str | None, "requests of a client, such as 60/minute"] = None
-    proxies: Annotated[int, "own proxies in front, whose X-Forwarded-For is believed"] = 0
+    allow_origin: Annotated[
+        str, "other sites whose pages may ask, as in https://films.example; * for any"
+    ] = ""
+    proxies: Annotated[int, "own proxies in front, whose X-Forwarded-… headers are believed"] = 0
+    root_path: Annotated[str, "path under which a proxy serves the pages, as in /films"] = ""
     log: Annotated[str, "style of the log: text or json"] = "text"
     keep_feedback: Annotated[bool, "1 lets people give images with their class for training"] = (
         False
@@ -78,6 +86,14 @@ class WebConfig:
         for name in ("receive_limit", "stop_limit", "time_limit"):
             self._check(name, 1, _DAY)
         self._check("port", 0, 65535)
+        object.__setattr__(self, "root_path", self.root_path.rstrip("/"))
+        if self.root_path and not ROOT_PATH.fullmatch(self.root_path):
+            raise StartError(f"root_path must be a path such as /films, got {self.root_path!r}")
+        for origin in self.allowed_origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise StartError(
+                    f"allow_origin must name origins such as https://films.example, got {origin!r}"
+                )
         if self.log not in ("text", "json"):
             raise StartError(f"log must be text or json, got {self.log!r}")
         if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable()):
@@ -117,6 +133,11 @@ class WebConfig:
             return None
         own = f"[{self.host}]" if ":" in self.host else self.host
         return frozenset({*named, own, "localhost", "127.0.0.1", "[::1]"})
+
+    @property
+    def allowed_origins(self) -> frozenset[str]:
+        """The origins whose pages may read answers, as browsers write them; `*` is any."""
+        return frozenset(name.strip().lower() for name in self.allow_origin.split(",")) - {""}
 
     @property
     def threads(self) -> int:
@@ -165,7 +186,8 @@ def _settings() -> Iterator[tuple[str, str, Any, str]]:
     """Name, environment variable, type and meaning of every setting."""
     for name, hint in get_type_hints(WebConfig, include_extras=True).items():
         kind, meaning = get_args(hint)
-        yield name, f"RESFORMER_{name.removesuffix('_path').upper()}", kind, meaning
+        known_as = name.removesuffix("_path") if kind is Path else name
+        yield name, f"RESFORMER_{known_as.upper()}", kind, meaning
 
 
 def _read(variable: str, text: str, kind: Any) -> Any:

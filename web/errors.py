@@ -16,8 +16,14 @@ from resformer.images import ImageError
 from resformer.images.errors import DecoderUnavailableError
 from web.config import WebConfig
 
-API_PREFIXES = ("/predict", "/feedback")
-_FOR_PROGRAMS = (*API_PREFIXES, "/model", "/openapi.json", "/healthz", "/readyz", "/metrics")
+API_VERSION = "1"
+# The API lies under its version, and under the addresses that it had before it had one.
+API_ROOTS = (f"/v{API_VERSION}", "")
+API_PREFIXES = tuple(root + path for root in API_ROOTS for path in ("/predict", "/feedback"))
+_FOR_PROGRAMS = (
+    *API_PREFIXES,
+    *(f"/v{API_VERSION}/", "/model", "/openapi.json", "/healthz", "/readyz", "/metrics"),
+)
 
 _logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from pydantic_core.core_schema import WithDefaultSchema
 from resformer import __version__
 from web import schemas
 from web.config import WebConfig
-from web.errors import CODES
+from web.errors import API_VERSION, CODES
 from web.requests import RAW_TYPES
 
 IMAGES = ("png", "jpeg", "bmp", "gif", "webp", "tiff")
@@ -23,7 +23,10 @@ _HOST = "http://localhost:5000"
 _REFERENCE = "#/components/schemas/{model}"
 _TEXT = {"schema": {"type": "string"}}
 _INPUTS = (schemas.PredictForm, schemas.PredictJson, schemas.BatchForm)
-_OUTPUTS = (schemas.Answer, schemas.BatchAnswer, schemas.ModelCard, schemas.Status)
+_OUTPUTS = (
+    *(schemas.Answer, schemas.BatchAnswer, schemas.Error, schemas.Refusal),
+    *(schemas.ModelCard, schemas.Status),
+)
 _REFUSALS = (400, 401, 408, 413, 415, 429, 431, 500, 503)
 # What any address may answer with, and no operation that is documented does.
 _EVERYWHERE = {404, 405, 421}
@@ -73,12 +76,15 @@ _BATCH_SAMPLES = {
 }
 
 
-def build_document(class_names: Sequence[str], config: WebConfig) -> dict[str, Any]:
+def build_document(
+    class_names: Sequence[str], config: WebConfig, root_path: str = ""
+) -> dict[str, Any]:
     """Return the OpenAPI document as plain data.
 
     Args:
         class_names: of the model, in its order; empty while none is loaded.
         config: limits, whether a key is asked for, and whether images may be kept.
+        root_path: where a proxy serves the application, as in `/films`.
     """
     paths = _paths(config)
     operations = [operation for methods in paths.values() for operation in methods.values()]
@@ -93,7 +99,7 @@ def build_document(class_names: Sequence[str], config: WebConfig) -> dict[str, A
             "version": __version__,
             "license": {"name": "MIT", "identifier": "MIT"},
         },
-        "servers": [{"url": "/"}],
+        "servers": [{"url": root_path or "/"}],
         "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
         "paths": paths,
         "components": {
@@ -131,10 +137,11 @@ def _schemas(class_names: Sequence[str], config: WebConfig, statuses: set[int]) 
     )
     found: dict[str, Any] = generated["$defs"]
     codes = [code for code, entry in CODES.items() if entry.status in statuses]
-    found["Error"]["properties"]["code"]["enum"] = codes
+    found["Code"]["enum"] = codes
     found["BatchForm"]["properties"]["files"]["maxItems"] = config.max_files
     preview = f"The decoded image, at most {config.preview_side} pixels a side."
-    found["Answer"]["properties"]["image"]["description"] = preview
+    for name in ("Answer", "FileAnswer"):
+        found[name]["properties"]["image"]["description"] = preview
     if class_names:
         found["ClassName"]["enum"] = list(class_names)
         probabilities = found["Prediction"]["properties"]["all_probabilities"]
@@ -152,13 +159,14 @@ def _example(class_names: Sequence[str]) -> dict[str, Any]:
     shares = {first: round(1 - rest * len(others), 3)} | dict.fromkeys(others, rest)
     return {
         "success": True,
+        "api_version": API_VERSION,
         "prediction": {
             "predicted_class": first,
             "confidence": shares[first],
             "abstained": False,
             "all_probabilities": shares,
         },
-        "model": {"name": "Identity-Mapping ResFormer", "version": "1.0.0", "sha256": "0" * 64},
+        "model": {"name": "Identity-Mapping ResFormer", "version": "0" * 12, "sha256": "0" * 64},
         "gate": {"accepted": True, "score": 0.98, "threshold": 0.5},
         "warnings": [],
         "image": "iVBORw0KGgo=",
@@ -207,13 +215,17 @@ def _paths(config: WebConfig) -> dict[str, Any]:
         "content": {"text/plain": _TEXT},
     }
     alive, ready = (_json(text, schemas.Status) for text in ("It is alive.", "It is ready."))
-    classify = {"/predict": _predict(config), "/predict/batch": _predict_batch(config)}
+    root = f"/v{API_VERSION}"
+    classify = {
+        f"{root}/predict": _predict(config),
+        f"{root}/predict/batch": _predict_batch(config),
+    }
     if config.keep_feedback:
-        classify["/feedback"] = _feedback()
+        classify[f"{root}/feedback"] = _feedback()
     operations = "Operations"
     described = {
-        "/model": _operation("Model", "model", "What the model is, as data", card, 503),
-        "/openapi.json": _operation("Model", "openapi", "This description", document),
+        f"{root}/model": _operation("Model", "model", "What the model is, as data", card, 503),
+        f"{root}/openapi.json": _operation("Model", "openapi", "This description", document),
         "/healthz": _operation(operations, "healthz", "Is the process alive?", alive),
         "/readyz": _operation(operations, "readyz", "Does the model answer?", ready, 503),
         "/metrics": _operation(operations, "metrics", "Figures for Prometheus", figures, 401)

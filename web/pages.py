@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 import numpy as np
-from flask import Blueprint, Response, jsonify, render_template
+from flask import Blueprint, Response, jsonify, render_template, request
 from markupsafe import Markup, escape
 
 from resformer import __version__
@@ -34,7 +34,7 @@ def percent(share: float | None) -> str:
 
 
 def create_blueprint(config: WebConfig, service: ModelService) -> Blueprint:
-    """Return the pages, `/model` and `/openapi.json`."""
+    """Return the pages."""
     blueprint = Blueprint("pages", __name__)
     blueprint.add_app_template_filter(display_name)
     blueprint.add_app_template_filter(percent)
@@ -56,10 +56,6 @@ def create_blueprint(config: WebConfig, service: ModelService) -> Blueprint:
             scale=_colour_scale(),
         )
 
-    @blueprint.get("/model")
-    def model() -> Response:
-        return jsonify(build_card(service, config))
-
     @blueprint.get("/about")
     def about() -> Response | str:
         if not service.class_names:
@@ -71,14 +67,25 @@ def create_blueprint(config: WebConfig, service: ModelService) -> Blueprint:
             return Response(page, 503, {"Retry-After": "5"})
         return render_template("about.html", **view_card(build_card(service, config)))
 
-    @blueprint.get("/openapi.json")
-    def openapi() -> Response:
-        return jsonify(build_document(service.class_names, config))
-
     @blueprint.get("/docs")
     def docs() -> str:
         document = build_document(service.class_names, config)
         return render_template("docs.html", **_view_document(document))
+
+    return blueprint
+
+
+def create_description(config: WebConfig, service: ModelService) -> Blueprint:
+    """Return what programs read of the model and of the API: `/model` and `/openapi.json`."""
+    blueprint = Blueprint("description", __name__)
+
+    @blueprint.get("/model")
+    def model() -> Response:
+        return jsonify(build_card(service, config))
+
+    @blueprint.get("/openapi.json")
+    def openapi() -> Response:
+        return jsonify(build_document(service.class_names, config, request.root_path))
 
     return blueprint
 
@@ -104,8 +111,7 @@ def _view_document(document: dict[str, Any]) -> dict[str, Any]:
             for method, operation in methods.items()
         ],
         "refusals": [
-            (CODES[code].status, code, CODES[code].meaning)
-            for code in schemas["Error"]["properties"]["code"]["enum"]
+            (CODES[code].status, code, CODES[code].meaning) for code in schemas["Code"]["enum"]
         ],
         "schemas": [
             {

@@ -13,7 +13,7 @@ from flask import Blueprint, Response, jsonify, request
 from resformer.images import decode_image, encode_preview, preview_size
 from web.batching import Pipeline, Pixels, Turn
 from web.config import WebConfig
-from web.errors import ApiError, as_api_error
+from web.errors import API_VERSION, ApiError, as_api_error
 from web.monitoring import Metrics
 from web.requests import read_batch, read_file, read_image, read_options
 from web.schemas import Answer, AnswerWarning, Explanation, Gate, Model, Options, Prediction
@@ -85,6 +85,7 @@ def create_blueprint(
         optional: dict[str, Any] = {"image": kept.preview, "explanation": explanation}
         return Answer(
             success=True,
+            api_version=API_VERSION,
             prediction=Prediction(
                 predicted_class=prediction.predicted_class,
                 confidence=prediction.confidence,
@@ -112,18 +113,20 @@ def create_blueprint(
         files, fields = read_batch(config.max_files)
         options = choose(fields)
         reads = [partial(read_file, uploaded, config.max_bytes) for uploaded in files]
-        results = []
+        results: list[dict[str, Any]] = []
         with pipeline.enter(client_of(request.remote_addr), len(files)) as turn:
             for outcome in turn.classify_all([partial(decode, read, options) for read in reads]):
                 try:
                     if isinstance(outcome, Exception):
                         raise outcome
-                    results.append(answer(*outcome, options, turn))
+                    result = answer(*outcome, options, turn)
                 except Exception as error:
                     refusal = as_api_error(error)
                     metrics.refusals.labels(refusal.code).inc()
-                    results.append(refusal.body)
-        return jsonify(success=True, results=results)
+                    result = refusal.body
+                index = len(results)
+                results.append({"index": index, "name": files[index].filename, **result})
+        return jsonify(success=True, api_version=API_VERSION, results=results)
 
     return blueprint
 

@@ -32,6 +32,7 @@ def _read_flag(value: object) -> bool:
 ClassName = TypeAliasType(
     "ClassName", Annotated[str, Field(strict=True, description="A class of the model.")]
 )
+Code = TypeAliasType("Code", Annotated[str, Field(description="What is wrong, for programs.")])
 Flag = TypeAliasType(
     "Flag",
     Annotated[
@@ -54,6 +55,9 @@ Flag = TypeAliasType(
         ),
     ],
 )
+ApiVersion = Annotated[
+    str, Field(description="Of this interface, as in `/v1`; it changes where an answer would.")
+]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Score = Annotated[
     Probability, Field(description="How much the image is like an upright frontal chest X-ray.")
@@ -151,10 +155,10 @@ class Model(_Schema):
     """Which model answered."""
 
     name: str
-    version: str
-    """Of the package that trained it."""
+    version: str = Field(pattern="^[0-9a-f]{12}$")
+    """Of the network: the beginning of the fingerprint of its weights and its preprocessing."""
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    """Of the checkpoint file."""
+    """Of the checkpoint file: changes also with the gate, the thresholds and the report in it."""
 
 
 class Gate(_Schema):
@@ -190,6 +194,7 @@ class Answer(_Schema):
     """What the model makes of an image."""
 
     success: Literal[True]
+    api_version: ApiVersion
     prediction: Prediction
     model: Model
     gate: Gate | None
@@ -206,8 +211,7 @@ class Error(_Schema):
     success: Literal[False]
     error: str
     """What is wrong, for people."""
-    code: str
-    """What is wrong, for programs."""
+    code: Code
 
 
 class Refusal(_Schema):
@@ -225,11 +229,31 @@ class Refusal(_Schema):
     """The decoded image, unless `preview=0`."""
 
 
+class _InBatch(_Schema):
+    index: int = Field(ge=0)
+    """Of the file, from 0, in the order in which the files came."""
+    name: str
+    """Of the file, as it was sent."""
+
+
+class FileAnswer(Answer, _InBatch):
+    """What the model makes of one file of a batch."""
+
+
+class FileRefusal(Refusal, _InBatch):
+    """A file of a batch that does not look like a frontal chest X-ray."""
+
+
+class FileError(Error, _InBatch):
+    """What is wrong with one file of a batch."""
+
+
 class BatchAnswer(_Schema):
     """What became of each file."""
 
     success: Literal[True]
-    results: list[Answer | Refusal | Error]
+    api_version: ApiVersion
+    results: list[FileAnswer | FileRefusal | FileError]
     """One for each file, in their order."""
 
 

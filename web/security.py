@@ -1,6 +1,6 @@
 """Who may ask and how often, and the headers that keep the page to itself.
 
-The API key and the rate limit are off by default.
+The API key, the rate limit and pages of other origins are off by default.
 """
 
 from __future__ import annotations
@@ -9,18 +9,13 @@ import hmac
 import math
 import re
 import time
-from collections.abc import Iterable
 from ipaddress import IPv6Address, ip_address
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from flask import Flask, Response, request
-from werkzeug.middleware.proxy_fix import ProxyFix
 
 from web.config import StartError, WebConfig
-from web.errors import API_PREFIXES, ApiError
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+from web.errors import API_PREFIXES, API_ROOTS, ApiError
 
 HEADERS = {
     "Content-Security-Policy": "; ".join(
@@ -42,9 +37,16 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-# Some proxies forward the port too: 192.0.2.7:4711, [2001:db8::1]:4711.
-_WITH_PORT = re.compile(r"\[(.*)\](?::\d+)?|([^:]*):\d+")
 _KEY_PREFIXES = (*API_PREFIXES, "/metrics")
+# Not /feedback, which takes images from this server's own page only.
+_SHARED_PREFIXES = tuple(
+    root + path for root in API_ROOTS for path in ("/predict", "/model", "/openapi.json")
+)
+_PREFLIGHT = {
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, X-API-Key",
+    "Access-Control-Allow-Methods": "GET, POST",
+    "Access-Control-Max-Age": "600",
+}
 
 
 def register(app: Flask, config: WebConfig) -> None:
@@ -53,12 +55,10 @@ def register(app: Flask, config: WebConfig) -> None:
     Raises:
         StartError: if the rate limit cannot be read.
     """
-    if config.proxies:
-        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
-            _CheckAddress(app.wsgi_app), x_for=config.proxies, x_proto=config.proxies
-        )
     if config.known_hosts:
         _check_host(app, config.known_hosts)
+    if config.allowed_origins:
+        _allow_origins(app, config.allowed_origins)  # a browser asks whether it may send a key
     if config.rate_limit:
         _limit_rate(app, config.rate_limit)  # first, so that guessing keys is limited too
     if config.api_key:
@@ -69,22 +69,6 @@ def register(app: Flask, config: WebConfig) -> None:
         response.headers.update(HEADERS)
         response.headers.setdefault("Cache-Control", "no-store")
         return response
-
-
-class _CheckAddress:
-    """Goes by the proxy's own address where what it forwards is none."""
-
-    def __init__(self, app: WSGIApplication) -> None:
-        self._app = app
-
-    def __call__(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-        found = _WITH_PORT.fullmatch(environ["REMOTE_ADDR"])
-        address = (found[1] or found[2]) if found else environ["REMOTE_ADDR"]
-        try:
-            environ["REMOTE_ADDR"] = str(ip_address(address))
-        except ValueError:
-            environ["REMOTE_ADDR"] = environ["werkzeug.proxy_fix.orig"]["REMOTE_ADDR"]
-        return self._app(environ, start)
 
 
 def client_of(address: str | None) -> str:
@@ -108,6 +92,29 @@ def _check_host(app: Flask, known: frozenset[str]) -> None:
                 "This server does not go by the name that it was asked by. Its operator can add "
                 "the name to RESFORMER_HOSTS.",
             )
+
+
+def _allow_origins(app: Flask, origins: frozenset[str]) -> None:
+    """Let pages of some origins read answers (https://fetch.spec.whatwg.org/#http-cors-protocol)."""
+
+    def is_shared() -> bool:
+        return request.path.startswith(_SHARED_PREFIXES)
+
+    @app.before_request
+    def answer_preflight() -> Response | None:
+        if not (is_shared() and "Access-Control-Request-Method" in request.headers):
+            return None
+        return Response(status=204, headers=_PREFLIGHT) if request.method == "OPTIONS" else None
+
+    @app.after_request
+    def share_answer(response: Response) -> Response:
+        if is_shared():
+            origin = request.headers.get("Origin", "")
+            response.vary.add("Origin")
+            if not origins.isdisjoint((origin, "*")):
+                response.headers["Access-Control-Allow-Origin"] = origin or "*"
+                response.headers["Access-Control-Expose-Headers"] = "Retry-After, X-Request-ID"
+        return response
 
 
 def _ask_for_key(app: Flask, key: bytes) -> None:

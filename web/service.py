@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from resformer.predict import Prediction, Predictor
 
 MODEL_NAME = "Identity-Mapping ResFormer"
+_VERSION_LENGTH = 12  # of the fingerprint's digits, as of a commit's
 
 _logger = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class ModelService:
         self._device = device
         self._backend = backend
         self._predictor: Predictor | None = None
-        self._sha256 = ""
+        self._version = self._sha256 = ""
 
     def load(self) -> None:
         """Load the model and let it answer once, so that the first person need not wait.
@@ -58,6 +59,7 @@ class ModelService:
             raise StartError(f"cannot load the model: {reason}") from error
         with self._model_path.open("rb") as file:
             self._sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        self._version = predictor.checkpoint.source[:_VERSION_LENGTH]
         predictor.predict([np.zeros((64, 64), dtype=np.uint8)])
         self._predictor = predictor
         classes = ", ".join(predictor.class_names)
@@ -70,9 +72,9 @@ class ModelService:
 
     @property
     def identity(self) -> dict[str, str]:
-        """Name of the network, version of the package that trained it, hash of the checkpoint."""
-        version = self.checkpoint.versions.get("resformer", "unknown")
-        return {"name": MODEL_NAME, "version": version, "sha256": self._sha256}
+        """Name of the network, version of its weights, and hash of the checkpoint's file."""
+        self._loaded()
+        return {"name": MODEL_NAME, "version": self._version, "sha256": self._sha256}
 
     @property
     def checkpoint(self) -> Checkpoint:

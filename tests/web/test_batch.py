@@ -120,15 +120,29 @@ def check_same(answer: dict[str, Any], alone: dict[str, Any]) -> None:
     assert answer == alone
 
 
+def without_place(result: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in result.items() if key not in ("index", "name")}
+
+
+def test_every_result_says_which_file_it_is_of(client: FlaskClient) -> None:
+    names = ["Ω ünder.png", "twice.png", "twice.png"]
+    files = [("files", name, data) for name, data in zip(names, [*FILMS[:2], b""], strict=True)]
+    answer = client.post("/v1/predict/batch", data=form(files), content_type=CONTENT_TYPE)
+    results = answer.get_json()["results"]
+    assert [(result["index"], result["name"]) for result in results] == list(enumerate(names))
+    assert [result["success"] for result in results] == [True, True, False]
+
+
 def test_every_file_gets_what_it_would_get_alone_in_order(client: FlaskClient) -> None:
     results = post_batch(client, *FILMS).get_json()["results"]
     for result, film in zip(results, FILMS, strict=True):
-        check_same(result, post_file(client, film).get_json())
+        check_same(without_place(result), post_file(client, film).get_json())
 
 
 @pytest.mark.parametrize("data", [data for data, *_ in BAD_FILES[:-1]], ids=BAD_NAMES[:-1])
 def test_a_bad_file_spoils_no_other(client: FlaskClient, data: bytes) -> None:
-    first, bad, last = post_batch(client, FILMS[0], data, FILMS[1]).get_json()["results"]
+    results = post_batch(client, FILMS[0], data, FILMS[1]).get_json()["results"]
+    first, bad, last = map(without_place, results)
     assert bad == post_file(client, data).get_json()
     assert bad["success"] is False
     check_same(first, post_file(client, FILMS[0]).get_json())

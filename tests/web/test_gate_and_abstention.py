@@ -108,7 +108,8 @@ def test_a_refusal_in_a_batch_is_one_result_and_spoils_no_other(accepting: Flask
     results = response.get_json()["results"]
     assert response.status_code == 200
     assert [result["success"] for result in results] == [True, False, True]
-    assert list(results[1]) == ["success", "error", "code", "reason", "score", "threshold"]
+    parts = ["index", "name", "success", "error", "code", "reason", "score", "threshold"]
+    assert list(results[1]) == parts
     assert results[1]["code"] == "not_a_chest_xray"
 
 

@@ -18,8 +18,7 @@ from flask.testing import FlaskClient
 from PIL import Image
 from werkzeug.test import TestResponse
 
-import resformer
-from resformer.checkpoint import Checkpoint, save_checkpoint
+from resformer.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from resformer.explanation import encode_overlay, evidence_map
 from resformer.images import decode_image
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
@@ -53,13 +52,16 @@ def test_answer_holds_the_prediction_of_the_model_and_nothing_else(
     client: FlaskClient, phantom_png: bytes, tiny_checkpoint: Path
 ) -> None:
     response = post_file(client, phantom_png)
-    (film,) = Predictor.from_file(tiny_checkpoint, "cpu").predict([decode_image(phantom_png)])
+    predictor = Predictor.from_file(tiny_checkpoint, "cpu")
+    (film,) = predictor.predict([decode_image(phantom_png)])
     assert (response.status_code, response.mimetype) == (200, "application/json")
     answer = response.get_json()
-    assert list(answer) == ["success", "prediction", "model", "gate", "warnings", "image"]
+    parts = ["success", "api_version", "prediction", "model", "gate", "warnings", "image"]
+    assert list(answer) == parts
     del answer["image"]
     assert answer == {
         "success": True,
+        "api_version": "1",
         "prediction": {
             "predicted_class": film.predicted_class,
             "confidence": film.confidence,
@@ -68,7 +70,7 @@ def test_answer_holds_the_prediction_of_the_model_and_nothing_else(
         },
         "model": {
             "name": "Identity-Mapping ResFormer",
-            "version": resformer.__version__,
+            "version": predictor.checkpoint.source[:12],
             "sha256": hashlib.sha256(tiny_checkpoint.read_bytes()).hexdigest(),
         },
         "gate": None,
@@ -312,3 +314,20 @@ def test_the_picture_of_the_evidence_fits_the_preview_of_a_film_that_is_not_squa
 
 def test_a_class_alone_asks_for_no_evidence(client: FlaskClient) -> None:
     assert "explanation" not in post_file(client, FILM, query="class=Normal").get_json()
+
+
+def test_the_answer_says_which_interface_and_which_weights_gave_it(
+    client: FlaskClient, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    retold, other = tmp_path / "retold.pth", tmp_path / "other.pth"
+    save_checkpoint(dataclasses.replace(checkpoint, training={"best_epoch": 1}), retold)
+    spec = dataclasses.replace(checkpoint.input_spec, mean=0.4)
+    save_checkpoint(dataclasses.replace(checkpoint, input_spec=spec, graph=None), other)
+    first, again, third = (
+        post_file(one, encode(), address="/v1/predict").get_json()
+        for one in (client, client_of(retold), client_of(other))
+    )
+    assert first["api_version"] == post_file(client, encode()).get_json()["api_version"] == "1"
+    assert first["model"]["version"] == again["model"]["version"] != third["model"]["version"]
+    assert first["model"]["sha256"] != again["model"]["sha256"]
