@@ -23,9 +23,13 @@ _DICOM_SUFFIXES = (".dcm", ".dicom", "application/dicom")
 _CODE = re.compile(r"`([^`]+)`")
 
 
-def display_name(class_name: str) -> str:
-    """Return a class name as people read it."""
-    return class_name.replace("_", " ").strip()
+def display_name(name: str) -> str:
+    """Return a class, a set or a setting as people read it: Lung_Opacity as Lung opacity.
+
+    The words after the first lose their capital, where that is all that they have: COVID keeps its.
+    """
+    first, *others = name.replace("_", " ").split() or [""]
+    return " ".join([first, *(word.lower() if word.istitle() else word for word in others)])
 
 
 def percent(share: float | None) -> str:
@@ -48,6 +52,7 @@ def create_blueprint(config: WebConfig, service: ModelService) -> Blueprint:
         return render_template(
             "index.html",
             class_names=service.class_names,
+            names={name: display_name(name) for name in service.class_names},
             has_gate=bool(service.class_names and service.checkpoint.gate),
             can_abstain=bool(service.class_names and service.checkpoint.abstention),
             accept=",".join([*sorted(IMAGE_SUFFIXES), *_DICOM_SUFFIXES]),

@@ -1,5 +1,7 @@
 /* The one place that talks to the server. */
 
+import { withKey } from "./key.js";
+
 const TIMEOUT_MS = 60_000;
 const UNREACHABLE =
   "The server cannot be reached. Check that it is running and that you are connected.";
@@ -20,13 +22,18 @@ export class RequestError extends Error {
  * Send one image with options such as `{ force: 1 }` and return the answer; aborts silently
  * (AbortError) through `signal`.
  */
-export async function sendImage(endpoint, file, options, signal) {
+export function sendImage(endpoint, file, options, signal) {
+  return withKey((headers) => sendInTime(endpoint, file, options, headers, signal));
+}
+
+async function sendInTime(endpoint, file, options, headers, signal) {
+  signal.throwIfAborted();
   const limit = new AbortController();
   const stop = () => limit.abort();
   const timer = setTimeout(stop, TIMEOUT_MS);
   signal.addEventListener("abort", stop);
   try {
-    return await send(endpoint, file, options, limit.signal);
+    return await send(endpoint, file, options, headers, limit.signal);
   } catch (error) {
     if (error instanceof RequestError || signal.aborted) {
       throw error;
@@ -41,20 +48,20 @@ export async function sendImage(endpoint, file, options, signal) {
   }
 }
 
-async function send(endpoint, file, options, signal) {
+async function send(endpoint, file, options, headers, signal) {
   const body = new FormData();
   for (const [name, value] of Object.entries(options)) {
     body.append(name, value);
   }
   body.append("file", file, "image"); // the file's own name may tell who is on the film
-  const response = await fetch(endpoint, { method: "POST", body, signal });
+  const response = await fetch(endpoint, { method: "POST", body, headers, signal });
   const answer = await readJson(response);
   if (response.ok && answer?.success) {
     return answer;
   }
   throw new RequestError(
     answer?.error ?? `The server gave an answer that this page cannot read (${response.status}).`,
-    { canRetry: response.status >= 500, answer },
+    { canRetry: response.status >= 500 || response.status === 401, answer },
   );
 }
 

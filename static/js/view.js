@@ -159,9 +159,9 @@ function percent(share) {
   return share < 0.01 ? "<1%" : `${Math.round(100 * share)}%`;
 }
 
-/** A class name as people read it. */
+/** A class as people read it: the server says how. */
 export function displayName(name) {
-  return name.replaceAll("_", " ").trim();
+  return JSON.parse(element("workbench").dataset.names)[name] ?? name;
 }
 
 function announce(text) {

@@ -40,7 +40,7 @@ def test_a_chosen_image_is_previewed_and_classified(page: Page) -> None:
     expect_result(page)
     names = page.locator(".bar-name").all_inner_texts()
     shares = page.locator(".bar-share").all_inner_texts()
-    assert sorted(names) == ["COVID", "Lung Opacity", "Normal", "Viral Pneumonia"]
+    assert sorted(names) == ["COVID", "Lung opacity", "Normal", "Viral pneumonia"]
     assert all(re.fullmatch(r"\d{1,2}%|<1%|>99%", share) for share in shares)
     expect(page.locator("#verdict-name")).to_have_text(names[0])
     expect(page.locator("#verdict-share")).to_have_text(shares[0])

@@ -353,7 +353,7 @@ def test_a_class_is_confirmed_corrected_and_refused(giving_page: Page, folder: P
     assert kept(folder) == [picker.input_value()]
     picker.select_option("Viral Pneumonia")
     button.press("Enter")
-    expect(status).to_contain_text("Kept as Viral Pneumonia.")
+    expect(status).to_contain_text("Kept as Viral pneumonia.")
     assert kept(folder) == ["Viral Pneumonia"]
     choose(page, image(data=b"no image"))
     expect(page.get_by_role("alert")).to_be_visible()

@@ -277,7 +277,7 @@ def test_the_page_says_that_it_keeps_images_before_any_is_sent(
     assert on.index("This server collects images") < on.index('type="file"')
     assert "It is not stored." not in on
     assert "Neither the image nor its name is stored" not in on
-    assert '<option value="Viral Pneumonia">Viral Pneumonia</option>' in on
+    assert '<option value="Viral Pneumonia">Viral pneumonia</option>' in on
     assert "collects images" not in off
     assert "It is not stored." in off
     assert "feedback" not in off.replace("js/feedback.js", "")

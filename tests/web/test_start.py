@@ -195,7 +195,7 @@ def test_a_wsgi_server_takes_the_model_from_the_environment(
 ) -> None:
     monkeypatch.setenv("RESFORMER_MODEL", str(tiny_checkpoint))
     page = application.create_app().test_client().get("/").get_data(as_text=True)
-    assert "Viral Pneumonia" in page
+    assert "Viral pneumonia" in page
 
 
 def test_serving_imports_neither_training_nor_plotting(tiny_checkpoint: Path) -> None:
