@@ -1,7 +1,8 @@
-"""Has the model seen enough films like this one to answer?
+"""Is the model sure of a class, and has it seen enough films like this one?
 
-A film is abstained on if the model is not sure of any class (Hendrycks and Gimpel, ICLR 2017), or
-if the features that the class is read off are far from those of every class: the smallest
+A film is abstained on for one of two reasons. It is *undecided* if the model is not sure of any
+class (Hendrycks and Gimpel, ICLR 2017). It is *unfamiliar*, which goes first, if the features that
+the class is read off are far from those of every class: the smallest
 Mahalanobis distance to a class mean, with one covariance for all classes (Lee et al., NeurIPS
 2018, arXiv:1807.03888). Departures: the covariance is shrunk, the distance is taken in the
 directions in which films vary most, and two thresholds take the place of a regression, because
@@ -15,13 +16,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from resformer.gate.gate import LEAST_SCALE, principal_directions
 from resformer.validation import reading, require_finite
+
+# Why a film is abstained on: the classes are close, or the film is unlike those of the training.
+Reason = Literal["undecided", "unfamiliar"]
 
 
 class AbstentionError(ValueError):
@@ -33,11 +37,11 @@ class Doubt:
     """What is said of one film.
 
     Attributes:
-        abstained: whether the answer of the network is not to be relied on.
+        reason: why the answer of the network is not to be relied on; nothing where it may be.
         distance: from the features of the film to those of the nearest class.
     """
 
-    abstained: bool
+    reason: Reason | None
     distance: float
 
 
@@ -121,13 +125,15 @@ class Abstention:
         """
         distances = self.distance(features).tolist()
         return [
-            Doubt(not self._is_enough(share, distance), distance)
+            Doubt(self._find_reason(share, distance), distance)
             for share, distance in zip(confidence.tolist(), distances, strict=True)
         ]
 
-    def _is_enough(self, confidence: float, distance: float) -> bool:
+    def _find_reason(self, confidence: float, distance: float) -> Reason | None:
         # What is no number is not enough.
-        return confidence >= self.least_confidence and distance <= self.greatest_distance
+        if not distance <= self.greatest_distance:
+            return "unfamiliar"
+        return None if confidence >= self.least_confidence else "undecided"
 
     def to(self, device: torch.device) -> Abstention:
         """Return the abstention with its tensors on a device."""

@@ -30,6 +30,7 @@ from resformer import __version__
 from resformer.abstention import Abstention, AbstentionError
 from resformer.gate.gate import Gate, GateError
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
+from resformer.track_record import read_track_records
 from resformer.transforms import InputSpec
 from resformer.validation import require_between
 
@@ -113,7 +114,8 @@ class Checkpoint:
         input_spec: input size and normalisation.
         state_dict: the weights.
         temperature: what logits are divided by before the softmax (Guo et al., ICML 2017).
-        metrics: evaluation reports by split, ``{"validation": {...}, "test": {...}}``.
+        metrics: evaluation reports by split, ``{"validation": {...}, "test": {...}}``; under
+            ``track_record`` what :mod:`resformer.track_record` counts.
         training: configuration, split seed and history of the training.
         versions: versions of Python and of the packages that wrote it.
         gate: refuses what is no chest X-ray; without one nothing is refused.
@@ -340,6 +342,7 @@ def _check_values(content: dict[str, Any]) -> None:
             _check_tensor(place, value)
         elif not isinstance(value, str | int | float | None):
             raise CheckpointError(f"{place} is a {type(value).__name__}, which it may not hold")
+    read_track_records(content["metrics"])
     for name, report in content["metrics"].items():
         _check_report(f"metrics/{name}", report)
     _check_training("training", content["training"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, overload
@@ -20,14 +20,17 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from resformer.abstention import Reason
 from resformer.backends import NetworkOutputs, choose_backend, probe_films
 from resformer.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from resformer.devices import choose_device, place_model
 from resformer.explanation import enlarge_evidence, evidence_map
-from resformer.gate.gate import GateResult, find_objection
+from resformer.gate.gate import UNLIKE_FILMS, GateResult, find_objection
 from resformer.images import decode_image
 from resformer.images.depth import scale_to_uint8
 from resformer.model import IdentityMappingResFormer
+from resformer.orientation import CORRECTIONS, Correction, Orientation
+from resformer.track_record import TrackRecord, read_track_records
 from resformer.transforms import resize_pixels
 
 Film = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8] | NDArray[np.uint16]
@@ -42,6 +45,11 @@ Films = list[AnyFilm] | tuple[AnyFilm, ...] | Sequence[NDArray[np.uint8]]
 NOT_A_FILM: Final = "not_a_chest_xray"
 UNCERTAIN: Final = "uncertain"
 WarningCode = Literal["not_a_chest_xray", "uncertain"]
+_UNCERTAIN: dict[Reason, str] = {
+    "undecided": "Uncertain: the classes are close, and none stands out. Read this as undecided.",
+    "unfamiliar": "Uncertain: the model has not seen enough films like this one. "
+    "Do not rely on its probabilities.",
+}
 
 _PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
 # Modes of Pillow that no file has, and those that hold the same picture.
@@ -55,18 +63,22 @@ class Prediction:
     Attributes:
         probabilities: by class name, in the checkpoint's order; they sum to 1.
         gate: whether the picture looks like a film at all; nothing if the checkpoint has no gate.
-        abstained: whether the model has seen too few films like this one to be relied on; never
+        reason: why the model should not be relied on here: ``undecided``, its classes are close,
+            or ``unfamiliar``, the film is unlike those of the training; nothing where it may be, or
             if the checkpoint has no abstention.
         distance: from the features of the film to those of the nearest class, in standard
             deviations; nothing if the checkpoint has no abstention.
+        track_record: how often this class was right on the test films that the model named it for;
+            nothing beside a warning, or if the checkpoint does not tell.
         lungs: probabilities of being lung, ``(h, w)``, evenly spread over the film; nothing if the
             network has no lung head, or its graph does not give them.
     """
 
     probabilities: dict[str, float]
     gate: GateResult | None = None
-    abstained: bool = False
+    reason: Reason | None = None
     distance: float | None = None
+    track_record: TrackRecord | None = None
     lungs: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
     _asked: _Asked | None = field(default=None, compare=False, repr=False)
 
@@ -79,6 +91,33 @@ class Prediction:
     def confidence(self) -> float:
         """Probability of the most probable class."""
         return self.probabilities[self.predicted_class]
+
+    @property
+    def abstained(self) -> bool:
+        """Whether the model should not be relied on for this film."""
+        return self.reason is not None
+
+    def find_orientation(self) -> Orientation | None:
+        """Find out whether a refused film would be accepted inverted or turned.
+
+        The network runs once more, on the film in its other orientations.
+
+        Returns:
+            how the film lies, and what puts it right as it was given; nothing if it is accepted,
+            or in no orientation.
+
+        Raises:
+            ValueError: if the prediction was not made by a :class:`Predictor`.
+        """
+        if self.gate is None or self.gate.reason != UNLIKE_FILMS:
+            return None
+        if self._asked is None:
+            raise ValueError("only a prediction of Predictor.predict can tell the orientation")
+        asked = self._asked
+        cure = asked.predictor.choose_correction(asked.film)
+        if cure is None:
+            return None
+        return replace(Orientation.of(cure), correction=asked.correction.then(cure))
 
     def explain(self, class_name: str | None = None) -> NDArray[np.float32]:
         """Return where on the film the evidence for a class lies.
@@ -106,11 +145,8 @@ def list_warnings(prediction: Prediction) -> dict[WarningCode, str]:
     warnings: dict[WarningCode, str] = {}
     if prediction.gate and not prediction.gate.accepted:
         warnings[NOT_A_FILM] = f"{prediction.gate.reason} The estimate may mean nothing."
-    if prediction.abstained:
-        warnings[UNCERTAIN] = (
-            "Uncertain: the model has not seen enough films like this one. "
-            "Do not rely on its probabilities."
-        )
+    if prediction.reason:
+        warnings[UNCERTAIN] = _UNCERTAIN[prediction.reason]
     return warnings
 
 
@@ -121,12 +157,14 @@ class _Asked:
     Attributes:
         predictor: that was asked.
         film: resized to the network's input.
-        size: width and height of the film as it was given.
+        size: width and height of the corrected film.
+        correction: what was done to the film before.
     """
 
     predictor: Predictor
     film: NDArray[np.uint8]
     size: tuple[int, int]
+    correction: Correction
 
 
 class Predictor:
@@ -150,6 +188,7 @@ class Predictor:
         self._gate = checkpoint.gate.to(self.device) if checkpoint.gate else None
         abstention = checkpoint.abstention
         self._abstention = abstention.to(self.device) if abstention else None
+        self._track_records = read_track_records(checkpoint.metrics)
         self._check_answers()
 
     @classmethod
@@ -185,12 +224,16 @@ class Predictor:
             return place_model(self.checkpoint.build_model(), self.device)
 
     @overload
-    def predict(self, films: Film) -> Prediction: ...
+    def predict(self, films: Film, *, invert: bool = False, rotate: int = 0) -> Prediction: ...
 
     @overload
-    def predict(self, films: Films[AnyFilm]) -> list[Prediction]: ...
+    def predict(
+        self, films: Films[AnyFilm], *, invert: bool = False, rotate: int = 0
+    ) -> list[Prediction]: ...
 
-    def predict(self, films: Film | Films[AnyFilm]) -> Prediction | list[Prediction]:
+    def predict(
+        self, films: Film | Films[AnyFilm], *, invert: bool = False, rotate: int = 0
+    ) -> Prediction | list[Prediction]:
         """Classify one film, or several of any sizes in one batch.
 
         What the gate refuses or the model abstains from is classified all the same; the caller
@@ -199,23 +242,29 @@ class Predictor:
         Args:
             films: a path, the bytes of a file, a PIL image or grey pixels ``(H, W)``, uint8 or
                 uint16; or a list or tuple of them.
+            invert: whether black and white are exchanged first.
+            rotate: degrees by which films are turned clockwise first: 0, 90, 180 or 270.
 
         Returns:
             one prediction for one film; for a list, one for each film, in order.
 
         Raises:
             ImageError: if a file cannot be read as an image.
-            ValueError: if something is no film.
+            ValueError: if something is no film, or cannot be rotated by so much.
         """
+        correction = Correction(invert, rotate)
         if isinstance(films, Sequence) and not isinstance(films, str | bytes):
-            return self._predict([read_film(film) for film in films])
-        (prediction,) = self._predict([read_film(films)])
+            return self._predict([read_film(film) for film in films], correction)
+        (prediction,) = self._predict([read_film(films)], correction)
         return prediction
 
-    def _predict(self, films: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
+    def _predict(
+        self, films: Sequence[NDArray[np.uint8]], correction: Correction
+    ) -> list[Prediction]:
         """Classify decoded films ``(H, W)`` in one batch."""
         if not films:
             return []
+        films = [correction.apply(film) for film in films]
         size = self.checkpoint.input_spec.size
         inputs = [resize_pixels(film, size) for film in films]
         outputs = self._backend.compute(np.stack(inputs))
@@ -223,19 +272,42 @@ class Predictor:
         judgements = self._judge(films, outputs)
         doubts = self._doubt(probabilities, outputs)
         lungs = _probable_lungs(outputs)
-        return [
+        predictions = [
             Prediction(
                 dict(zip(self.class_names, row, strict=True)),
                 gate=judgement,
-                abstained=abstained,
+                reason=reason,
                 distance=distance,
                 lungs=inside,
-                _asked=_Asked(self, pixels, film.shape[::-1]),
+                _asked=_Asked(self, pixels, film.shape[::-1], correction),
             )
-            for row, judgement, (abstained, distance), inside, pixels, film in zip(
+            for row, judgement, (reason, distance), inside, pixels, film in zip(
                 probabilities.tolist(), judgements, doubts, lungs, inputs, films, strict=True
             )
         ]
+        return [
+            found
+            if list_warnings(found)
+            else replace(found, track_record=self._track_records.get(found.predicted_class))
+            for found in predictions
+        ]
+
+    @torch.inference_mode()
+    def choose_correction(self, film: NDArray[np.uint8]) -> Correction | None:
+        """Choose the orientation in which a refused film is most like an upright film.
+
+        Args:
+            film: ``(size, size)``, resized to the network's input.
+
+        Returns:
+            what has to be done to it; nothing if the gate accepts it in no other orientation.
+        """
+        if self._gate is None:
+            return None
+        outputs = self._backend.compute(np.stack([c.apply(film) for c in CORRECTIONS]))
+        scores = self._gate.scores(outputs.blocks)
+        best = int(scores.argmax())
+        return CORRECTIONS[best] if scores[best] >= self._gate.threshold else None
 
     @torch.inference_mode()
     def _judge(
@@ -248,15 +320,16 @@ class Predictor:
     @torch.inference_mode()
     def _doubt(
         self, probabilities: Tensor, outputs: NetworkOutputs
-    ) -> Sequence[tuple[bool, float | None]]:
+    ) -> Sequence[tuple[Reason | None, float | None]]:
         if self._abstention is None or outputs.pooled is None:
-            return [(False, None)] * len(probabilities)
+            return [(None, None)] * len(probabilities)
         doubts = self._abstention.judge(probabilities.max(dim=1).values, outputs.pooled)
-        return [(doubt.abstained, doubt.distance) for doubt in doubts]
+        return [(doubt.reason, doubt.distance) for doubt in doubts]
 
     def _check_answers(self) -> None:
         """Refuse finite weights, scales or thresholds whose answers are no numbers."""
-        for answer in self._predict(list(probe_films(self.checkpoint.input_spec.size))):
+        films = list(probe_films(self.checkpoint.input_spec.size))
+        for answer in self._predict(films, Correction()):
             values = [*answer.probabilities.values(), answer.distance or 0.0]
             values += [answer.gate.score] if answer.gate else []
             if not np.isfinite(values).all():

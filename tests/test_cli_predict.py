@@ -17,20 +17,29 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from resformer.abstention import Reason
 from resformer.checkpoint import load_checkpoint, save_checkpoint
 from resformer.cli import main
 from resformer.images import decode_image
+from resformer.orientation import Correction
 from resformer.phantom import draw_chest_phantom
 from resformer.predict import Predictor
 from tests.abstaining import write_abstaining_checkpoint
 from tests.conftest import CLASS_NAMES
 from tests.dicom_files import radiograph, write
-from tests.web.checkpoints import ACCEPTED, REFUSED, write_gated_checkpoint
+from tests.web.checkpoints import (
+    ACCEPTED,
+    REFUSED,
+    write_gated_checkpoint,
+    write_recorded_checkpoint,
+    write_upright_checkpoint,
+)
 
 COLUMNS = [
-    *("file", "predicted_class", "confidence", "abstained"),
+    *("file", "predicted_class", "confidence", "abstained", "reason"),
     *(f"probability_{name}" for name in CLASS_NAMES),
-    *("gate_accepted", "gate_score", "gate_threshold", "warnings", "error_code", "error"),
+    *("gate_accepted", "gate_score", "gate_threshold", "gate_orientation"),
+    *("warnings", "error_code", "error"),
 ]
 FILM = draw_chest_phantom(96)
 
@@ -122,18 +131,18 @@ def test_a_line_for_each_file(
     assert len(out.splitlines()) == 1
 
 
-@pytest.mark.parametrize("abstains", [True, False])
+@pytest.mark.parametrize("reason", ["undecided", "unfamiliar", None])
 def test_what_the_model_abstains_from(
-    abstains: bool, tiny_checkpoint: Path, film: Path, capsys: pytest.CaptureFixture[str]
+    reason: Reason | None, tiny_checkpoint: Path, film: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = film.with_name("model.pth")
-    write_abstaining_checkpoint(tiny_checkpoint, path, abstains=abstains)
+    write_abstaining_checkpoint(tiny_checkpoint, path, reason)
     assert predict(path, film, "--json") == 0
     shown = json.loads(capsys.readouterr().out)
-    assert shown["abstained"] is abstains
-    assert [warning["code"] for warning in shown["warnings"]] == ["uncertain"] * abstains
+    assert (shown["abstained"], shown["reason"]) == (reason is not None, reason)
+    assert [warning["code"] for warning in shown["warnings"]] == ["uncertain"] * bool(reason)
     assert predict(path, film) == 0
-    words = "uncertain, " if abstains else ""
+    words = f"{reason}, " if reason else ""
     assert capsys.readouterr().out.startswith(f"{film}: {words}{shown['predicted_class']}")
 
 
@@ -152,6 +161,8 @@ def test_what_the_gate_refuses_gets_no_class(
         "accepted": True,
         "score": pytest.approx(ACCEPTED),
         "threshold": 0.5,
+        "orientation": None,
+        "correction": None,
     }
     assert (refused["success"], refused["code"]) == (False, "not_a_chest_xray")
     assert refused["gate"]["accepted"] is False
@@ -183,7 +194,8 @@ def test_a_table_carries_gate_warnings_and_abstention(
     film = decode_image((folder / "deep/er/04.png").read_bytes())
     (expected,) = Predictor.from_file(tiny_checkpoint, "cpu").predict([film])
     assert row["predicted_class"] == expected.predicted_class
-    assert (row["abstained"], row["warnings"]) == ("true", "uncertain")
+    assert (row["abstained"], row["reason"]) == ("true", "undecided")
+    assert row["warnings"] == "uncertain"
     assert (row["gate_accepted"], row["gate_threshold"]) == ("true", "0.500000")
     assert float(row["gate_score"]) == pytest.approx(ACCEPTED, abs=1e-6)
     for name, probability in expected.probabilities.items():
@@ -191,15 +203,48 @@ def test_a_table_carries_gate_warnings_and_abstention(
     assert (row["error_code"], row["error"]) == ("", "")
 
     refused = rows["blank.png"]
-    assert [refused[column] for column in COLUMNS[1:8]] == [""] * 7
+    assert [refused[column] for column in COLUMNS[1:9]] == [""] * 8
     assert (refused["gate_accepted"], refused["error_code"]) == ("false", "not_a_chest_xray")
     assert rows["broken.jpg"]["error_code"] == "unreadable_image"
-    assert [rows["broken.jpg"][column] for column in COLUMNS[1:12]] == [""] * 11
+    assert [rows["broken.jpg"][column] for column in COLUMNS[1:14]] == [""] * 13
 
     out = tmp_path / "forced.csv"
     predict(both, folder, "--out", out, "--force")
     assert read(out)["blank.png"]["predicted_class"] in CLASS_NAMES
     assert read(out)["blank.png"]["warnings"] == "not_a_chest_xray uncertain"
+
+
+def test_a_film_on_its_side_is_told_how_to_turn_it_and_then_read(
+    tiny_checkpoint: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = write_upright_checkpoint(tiny_checkpoint, tmp_path / "model.pth", film=FILM)
+    film = tmp_path / "film.png"
+    Image.fromarray(Correction(invert=True, rotate=270).apply(FILM)).save(film)
+    assert predict(model, film) == 1
+    told = "It looks like a chest X-ray that is inverted and sideways. Try --invert --rotate 90."
+    assert f"{film}: This image was not classified. {told}" in capsys.readouterr().out
+    assert predict(model, film, "--json") == 1
+    gate = json.loads(capsys.readouterr().out)["gate"]
+    assert gate["orientation"] == "inverted_sideways"
+    assert gate["correction"] == {"invert": True, "rotate": 90}
+    assert predict(model, film, "--json", "--invert", "--rotate", "90") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["gate"]["orientation"], answer["gate"]["correction"]) == (None, None)
+    upright = Predictor.from_file(model, "cpu").predict(FILM)
+    assert answer["all_probabilities"] == pytest.approx(upright.probabilities, abs=1e-6)
+    out = tmp_path / "results.csv"
+    (tmp_path / "turned").mkdir()
+    shutil.copy(film, tmp_path / "turned")
+    assert predict(model, tmp_path / "turned", "--out", out) == 1
+    assert read(out)["film.png"]["gate_orientation"] == "inverted_sideways"
+
+
+def test_the_track_record_of_the_class_is_told(
+    tiny_checkpoint: Path, film: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_recorded_checkpoint(tiny_checkpoint, film.with_name("model.pth"))
+    assert predict(path, film, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["track_record"] == {"called": 9, "right": 7}
 
 
 def test_force_does_not_go_on_with_a_table_of_refused_films(

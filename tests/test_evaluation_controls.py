@@ -40,12 +40,12 @@ class Reader(Predictor):
         super().__init__(Checkpoint(config, CLASS_NAMES, InputSpec(SIDE), weights), "cpu")
         self.at = row, column
 
-    def predict(self, films: Any) -> Any:
+    def predict(self, films: Any, *, invert: bool = False, rotate: int = 0) -> Any:
         grey = [int(np.clip(round(int(film[self.at]) / 50) - 1, 0, 3)) for film in films]
         return [
             Prediction(
                 {name: 0.5 if k == seen else 0.5 / 3 for k, name in enumerate(CLASS_NAMES)},
-                abstained=seen == 0,
+                reason="undecided" if seen == 0 else None,
             )
             for seen in grey
         ]

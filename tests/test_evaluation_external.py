@@ -124,7 +124,7 @@ def test_a_gate_that_refuses_and_a_network_that_abstains_are_told_apart() -> Non
             Prediction(even),
             Prediction(even, GateResult(0.9, 0.5, "")),
             Prediction(even, GateResult(0.1, 0.5, "It is a photograph.")),
-            Prediction(even, abstained=True),
+            Prediction(even, reason="unfamiliar"),
         ]
     )
     assert found.refused.tolist() == [False, False, True, False]

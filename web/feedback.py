@@ -29,7 +29,7 @@ from resformer.images import decode_image
 from web.batching import Pipeline, Pixels
 from web.config import StartError, WebConfig
 from web.errors import ApiError
-from web.predict import refuse_picture
+from web.predict import find_orientation, refuse_picture
 from web.requests import read_image, read_options
 from web.schemas import FeedbackAnswer, FeedbackClass
 from web.security import client_of
@@ -66,13 +66,15 @@ def create_blueprint(config: WebConfig, service: ModelService, pipeline: Pipelin
         service.check_class(class_name)
 
         def decode() -> tuple[Pixels, Pixels]:
-            pixels = decode_image(data, max_pixels=config.max_pixels)
+            decoded = decode_image(data, max_pixels=config.max_pixels)
+            pixels = options.correction.apply(decoded)
             return pixels, pixels
 
         with pipeline.enter(client_of(request.remote_addr)) as turn:
             pixels, prediction = turn.classify(decode)
             if prediction.gate and not prediction.gate.accepted:
-                raise refuse_picture(prediction.gate, "kept")
+                orientation = find_orientation(prediction, options.correction, turn)
+                raise refuse_picture(prediction.gate, orientation, "kept")
             turn.run(lambda: store.keep(pixels, class_name))
         return jsonify(
             FeedbackAnswer(success=True, class_name=class_name).model_dump(by_alias=True)

@@ -155,6 +155,7 @@ def _schemas(class_names: Sequence[str], config: WebConfig, statuses: set[int]) 
 
 def _example(class_names: Sequence[str]) -> dict[str, Any]:
     first, *others = class_names
+    no_orientation = {"orientation": None, "correction": None}
     rest = round(0.08 / max(1, len(others)), 3)
     shares = {first: round(1 - rest * len(others), 3)} | dict.fromkeys(others, rest)
     return {
@@ -164,10 +165,12 @@ def _example(class_names: Sequence[str]) -> dict[str, Any]:
             "predicted_class": first,
             "confidence": shares[first],
             "abstained": False,
+            "reason": None,
             "all_probabilities": shares,
+            "track_record": {"called": 200, "right": 184},
         },
         "model": {"name": "Identity-Mapping ResFormer", "version": "0" * 12, "sha256": "0" * 64},
-        "gate": {"accepted": True, "score": 0.98, "threshold": 0.5},
+        "gate": {"accepted": True, "score": 0.98, "threshold": 0.5} | no_orientation,
         "warnings": [],
         "image": "iVBORw0KGgo=",
     }
@@ -187,7 +190,13 @@ def _error(status: int) -> dict[str, Any]:
     meanings = "; ".join(f"`{code}`: {meaning}" for code, meaning in codes.items())
     example: dict[str, Any] = {"success": False, "error": meaning, "code": code}
     if status == 422:
-        example |= {"reason": meaning, "score": 0.02, "threshold": 0.5}
+        example |= {
+            "reason": meaning,
+            "score": 0.02,
+            "threshold": 0.5,
+            "orientation": "upside_down",
+            "correction": {"invert": False, "rotate": 180},
+        }
     answer = _json(meanings, schemas.Refusal if status == 422 else schemas.Error)
     answer["content"]["application/json"]["example"] = example
     return answer | ({"headers": _HEADERS[status]} if status in _HEADERS else {})
@@ -274,7 +283,9 @@ def _predict(config: WebConfig) -> dict[str, Any]:
             f"Up to {config.max_bytes:,} bytes and {config.max_pixels:,} pixels. Options are "
             "query parameters, or fields of the form or of the JSON, which win. Where the model "
             "has a gate, an image that does not look like a frontal chest X-ray is refused with "
-            "422; `force=1` answers nevertheless, with a warning."
+            "422; `force=1` answers nevertheless, with a warning. A film that is refused because "
+            "it is inverted or not upright comes with the `correction`: the options `invert` and "
+            "`rotate` with which to send it again."
         ),
         "parameters": _parameters(schemas.Options),
         "requestBody": _body(schemas.PredictForm, schemas.PredictJson),
@@ -304,10 +315,10 @@ def _feedback() -> dict[str, Any]:
     summary = "Give an image with its right class, to be kept for training"
     return _operation("Classify", "feedback", summary, answer, *_REFUSALS, 403, 422, 507) | {
         "description": (
-            "The decoded pixels are kept on the server under the class, and nothing else of the "
-            "file. The same image is kept once, under the class that was given last. What the "
-            "gate of the model refuses is not kept. The class is a query parameter, or a field of "
-            "the form or of the JSON, which wins."
+            "The decoded pixels are kept, upright, on the server under the class, and nothing else "
+            "of the file. The same image is kept once, under the class that was given last. What "
+            "the gate of the model refuses is not kept. The class is a query parameter, or a field "
+            "of the form or of the JSON, which wins."
         ),
         "parameters": _parameters(schemas.FeedbackClass),
         "requestBody": _body(schemas.FeedbackForm, schemas.FeedbackJson),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +16,23 @@ from web.config import WebConfig
 from web.errors import API_VERSION, ApiError, as_api_error
 from web.monitoring import Metrics
 from web.requests import read_batch, read_file, read_image, read_options
-from web.schemas import Answer, AnswerWarning, Explanation, Gate, Model, Options, Prediction
+from web.schemas import (
+    Answer,
+    AnswerWarning,
+    Explanation,
+    Gate,
+    Model,
+    Options,
+    Prediction,
+    TrackRecord,
+)
 from web.security import client_of
 from web.service import ModelService
 
 if TYPE_CHECKING:
     from resformer import predict as network
     from resformer.gate.gate import GateResult
+    from resformer.orientation import Correction, Orientation
 
 
 @dataclass(frozen=True)
@@ -57,7 +67,7 @@ def create_blueprint(
         return options
 
     def decode(read: Callable[[], bytes], options: Options) -> tuple[Pixels, _Kept]:
-        pixels = decode_image(read(), max_pixels=config.max_pixels)
+        pixels = options.correction.apply(decode_image(read(), max_pixels=config.max_pixels))
         side = config.preview_side
         kept = _Kept(
             _as_text(encode_preview(pixels, max_side=side)) if options.preview else None,
@@ -73,14 +83,16 @@ def create_blueprint(
         turn: Turn,
     ) -> dict[str, Any]:
         explanation = None
+        orientation = find_orientation(prediction, options.correction, turn)
         if prediction.gate and not prediction.gate.accepted and not options.force:
-            raise refuse_picture(prediction.gate, "classified", kept.preview)
+            raise refuse_picture(prediction.gate, orientation, "classified", kept.preview)
         if kept.small is not None:
             name = options.class_name or prediction.predicted_class
             picture = turn.run(partial(service.explain, kept.small, name, kept.size))
             explanation = Explanation(
                 class_name=name, image=_as_text(picture), lungs=service.outline(prediction)
             )
+        record = prediction.track_record
         metrics.predictions.labels(prediction.predicted_class).inc()
         optional: dict[str, Any] = {"image": kept.preview, "explanation": explanation}
         return Answer(
@@ -90,10 +102,14 @@ def create_blueprint(
                 predicted_class=prediction.predicted_class,
                 confidence=prediction.confidence,
                 abstained=prediction.abstained,
+                reason=prediction.reason,
                 all_probabilities=prediction.probabilities,
+                track_record=TrackRecord(called=record.called, right=record.right)
+                if record
+                else None,
             ),
             model=Model(**service.identity),
-            gate=_describe(prediction.gate) if prediction.gate else None,
+            gate=_describe(prediction.gate, orientation) if prediction.gate else None,
             warnings=_warnings(prediction),
             **{name: value for name, value in optional.items() if value is not None},
         ).model_dump(by_alias=True, exclude_unset=True)
@@ -131,22 +147,52 @@ def create_blueprint(
     return blueprint
 
 
-def _describe(gate: GateResult) -> Gate:
-    return Gate(accepted=gate.accepted, score=gate.score, threshold=gate.threshold)
+def find_orientation(
+    prediction: network.Prediction, done: Correction, turn: Turn
+) -> Orientation | None:
+    """Return how an image lies that is refused for that, and all that has to be done to it.
+
+    Args:
+        prediction: of the corrected image.
+        done: what was done to it.
+        turn: of the request: where the image is refused, the network runs once more.
+    """
+    if prediction.gate is None or prediction.gate.accepted:
+        return None
+    found = turn.run(prediction.find_orientation)
+    return found and replace(found, correction=done.then(found.correction))
 
 
-def refuse_picture(gate: GateResult, what: str, preview: str | None = None) -> ApiError:
-    """Return the refusal of what is no chest X-ray: what was not done with it, and its picture."""
+def _describe(gate: GateResult, orientation: Orientation | None) -> Gate:
+    return Gate(
+        accepted=gate.accepted,
+        score=gate.score,
+        threshold=gate.threshold,
+        **_describe_orientation(orientation),
+    )
+
+
+def _describe_orientation(orientation: Orientation | None) -> dict[str, Any]:
+    return {
+        "orientation": orientation and orientation.name,
+        "correction": orientation and asdict(orientation.correction),
+    }
+
+
+def refuse_picture(
+    gate: GateResult, orientation: Orientation | None, what: str, preview: str | None = None
+) -> ApiError:
+    """Return the refusal of what is no upright film: what was not done with it, and its picture."""
+    reason = orientation.sentence if orientation else gate.reason
     details: dict[str, Any] = {
-        "reason": gate.reason,
+        "reason": reason,
         "score": gate.score,
         "threshold": gate.threshold,
+        **_describe_orientation(orientation),
     }
     if preview is not None:
         details["image"] = preview
-    return ApiError(
-        "not_a_chest_xray", f"This image was not {what}. {gate.reason}", details=details
-    )
+    return ApiError("not_a_chest_xray", f"This image was not {what}. {reason}", details=details)
 
 
 def _warnings(prediction: network.Prediction) -> list[AnswerWarning]:

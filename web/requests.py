@@ -31,6 +31,7 @@ RAW_TYPES = ("application/dicom", "application/octet-stream")
 MAX_FORM_PARTS = 16
 _MAX_JSON_PARTS = 100
 _DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
+_POSSIBLE = {"class": "the name of a class", "rotate": "0, 90, 180 or 270"}
 # What scripts escape in a data URL, as bytes of base64.
 _ESCAPED = {b"%2B": b"+", b"%2F": b"/", b"%3D": b"=", b"%0D": b"", b"%0A": b"", b"%20": b""}
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
@@ -143,7 +144,7 @@ def read_options(fields: Mapping[str, Any], kind: type[Choices]) -> tuple[Choice
         if found["type"] == "extra_forbidden":
             known = (field.validation_alias or n for n, field in kind.model_fields.items())
             raise _no_option(name, map(str, known)) from None
-        possible = "the name of a class" if name == "class" else "0 or 1"
+        possible = _POSSIBLE.get(name, "0 or 1")
         raise ApiError("bad_option", f"“{name}” must be {possible}.") from None
 
 

@@ -9,6 +9,8 @@ from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticUseDefault
 from typing_extensions import TypeAliasType
 
+from resformer.orientation import ROTATIONS, Correction
+
 _FLAGS: dict[object, bool] = {
     **dict.fromkeys(("0", "false", "no", "off", 0), False),
     **dict.fromkeys(("1", "true", "yes", "on", 1), True),
@@ -19,6 +21,9 @@ _BASE64 = (
 )
 
 
+_ROTATIONS: dict[object, int] = {r: r for r in ROTATIONS} | {str(r): r for r in ROTATIONS}
+
+
 def _read_flag(value: object) -> bool:
     known = value.lower() if isinstance(value, str) else value
     if known in (None, "null"):
@@ -27,6 +32,17 @@ def _read_flag(value: object) -> bool:
     if flag is None:
         raise ValueError("no flag")
     return flag
+
+
+def _read_rotation(value: object) -> int:
+    if value in (None, "null"):
+        raise PydanticUseDefault
+    # A flag is a number too, but no angle.
+    angle = isinstance(value, str | int | float) and not isinstance(value, bool)
+    rotation = _ROTATIONS.get(value) if angle else None
+    if rotation is None:
+        raise ValueError("no quarter turn")
+    return rotation
 
 
 ClassName = TypeAliasType(
@@ -49,6 +65,24 @@ Flag = TypeAliasType(
                         "type": "string",
                         "enum": [str(flag) for flag in _FLAGS if isinstance(flag, str)] + ["null"],
                     },
+                    {"type": "null"},
+                ],
+            }
+        ),
+    ],
+)
+Rotation = TypeAliasType(
+    "Rotation",
+    Annotated[
+        int,
+        BeforeValidator(_read_rotation),
+        WithJsonSchema(
+            {
+                "title": "0, 90, 180 or 270",
+                "description": "Degrees clockwise. Null is the default.",
+                "anyOf": [
+                    {"type": "integer", "enum": list(ROTATIONS)},
+                    {"type": "string", "enum": [*map(str, ROTATIONS), "null"]},
                     {"type": "null"},
                 ],
             }
@@ -86,7 +120,21 @@ class _Choices(_Schema):
     model_config = ConfigDict(extra="forbid")
 
 
-class Options(_Choices):
+class Turning(_Choices):
+    """What is done to an image first, as query parameters or as fields of the body."""
+
+    invert: Flag = False
+    """1 exchanges black and white first."""
+    rotate: Rotation = 0
+    """Turns the image clockwise first."""
+
+    @property
+    def correction(self) -> Correction:
+        """The two as one."""
+        return Correction(self.invert, self.rotate)
+
+
+class Options(Turning):
     """What a client may choose about its answer, as query parameters or as fields of the body."""
 
     preview: Flag = True
@@ -118,8 +166,8 @@ class BatchForm(Options):
     """Files, whatever their names."""
 
 
-class FeedbackClass(_Choices):
-    """The class under which an image is kept."""
+class FeedbackClass(Turning):
+    """The class under which an image is kept, upright."""
 
     class_name: ClassName | SkipJsonSchema[None] = Field(None, validation_alias="class")
     """The class that the image shows."""
@@ -137,6 +185,15 @@ class FeedbackJson(FeedbackClass):
     image: _Base64
 
 
+class TrackRecord(_Schema):
+    """How often the model was right when it named this class without a warning."""
+
+    called: int = Field(ge=1)
+    """Films of its test split that it named the class for."""
+    right: int = Field(ge=0)
+    """Of these, films that were labelled so."""
+
+
 class Prediction(_Schema):
     """The model's estimate; not the chance that a person is ill."""
 
@@ -145,10 +202,15 @@ class Prediction(_Schema):
     confidence: Probability
     """Its probability by the model."""
     abstained: bool
-    """Whether the model has seen too few films like this one: then its probabilities are not to be
-    relied on. False where the model has no abstention."""
+    """Whether its probabilities are not to be relied on; a warning says so too. False where the
+    model has no abstention."""
+    reason: Literal["undecided", "unfamiliar"] | None
+    """Why it abstained: undecided, the classes are close; unfamiliar, the film is unlike those of
+    the training. Null where it did not."""
     all_probabilities: dict[str, Probability]
     """By class; they sum to 1."""
+    track_record: TrackRecord | None
+    """Null beside a warning, and where the checkpoint does not tell."""
 
 
 class Model(_Schema):
@@ -161,6 +223,27 @@ class Model(_Schema):
     """Of the checkpoint file: changes also with the gate, the thresholds and the report in it."""
 
 
+class OptionsOfCorrection(_Schema):
+    """The options with which to send the image again."""
+
+    invert: bool
+    rotate: Literal[0, 90, 180, 270]
+
+
+OrientationName = Annotated[
+    Literal["inverted", "sideways", "upside_down", "inverted_sideways", "inverted_upside_down"]
+    | None,
+    Field(
+        description="How a refused image lies that would be accepted upright. Null where it is "
+        "accepted, or would be refused in any orientation."
+    ),
+]
+CorrectionOptions = Annotated[
+    OptionsOfCorrection | None,
+    Field(description="What puts it right; null where the orientation is."),
+]
+
+
 class Gate(_Schema):
     """Does the image look like a frontal chest X-ray?"""
 
@@ -168,6 +251,8 @@ class Gate(_Schema):
     """Whether the image looks like a frontal chest X-ray."""
     score: Score
     threshold: Threshold
+    orientation: OrientationName
+    correction: CorrectionOptions
 
 
 class AnswerWarning(_Schema):
@@ -225,6 +310,8 @@ class Refusal(_Schema):
     """Why, for people."""
     score: Score
     threshold: Threshold
+    orientation: OrientationName
+    correction: CorrectionOptions
     image: Picture | SkipJsonSchema[None] = None
     """The decoded image, unless `preview=0`."""
 

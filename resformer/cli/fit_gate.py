@@ -1,10 +1,11 @@
-"""``python -m resformer fit-gate``: a new gate and abstention for a trained network."""
+"""``python -m resformer fit-gate``: a new gate and abstention, with their track record."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         description="Fit or replace the gate and the abstention of a checkpoint, as train does at "
         "its end: the gate on the films of the training split against outliers, with a threshold "
         "that nearly all films of the validation split pass; the abstention on the same films, "
-        "with thresholds that call at most one validation film in twenty uncertain. A graph in "
+        "with thresholds that call at most one validation film in twenty uncertain. With "
+        "--manifest, count on the test films how often what they let through is right. A graph in "
         "the checkpoint is exported again.",
     )
     add_model_option(parser)
@@ -50,8 +52,9 @@ def run(options: argparse.Namespace) -> int:
     from resformer.devices import choose_device
     from resformer.export import add_graph_if_possible
     from resformer.gate.fit import GateConfig, find_outliers
+    from resformer.track_record import KEY
     from resformer.training.data import TrainingData
-    from resformer.training.finish import add_abstention, add_gate
+    from resformer.training.finish import add_abstention, add_gate, add_track_record
 
     checkpoint = load_checkpoint(options.model)
     outliers = find_outliers(options.outliers) if options.outliers else {}
@@ -64,6 +67,14 @@ def run(options: argparse.Namespace) -> int:
         device, config = choose_device(options.device), GateConfig(seed=options.seed)
         checkpoint = add_gate(checkpoint, data, outliers, device, config, progress=True)
         checkpoint = add_abstention(checkpoint, data, device, progress=True)
+        if options.manifest:
+            checkpoint = add_track_record(checkpoint, data, device, progress=True)
+        else:  # the network may have been trained on the test films of a split that is made now
+            logger.warning(
+                "left out the track record: name the split it was trained on, --manifest"
+            )
+            metrics = {name: report for name, report in checkpoint.metrics.items() if name != KEY}
+            checkpoint = replace(checkpoint, metrics=metrics)
     if checkpoint.graph:
         # One that was exported before lacks what the abstention looks at.
         checkpoint = add_graph_if_possible(checkpoint)

@@ -8,10 +8,12 @@ import logging
 import os
 import sys
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resformer.cli.options import add_model_option, add_runtime_options
+from resformer.orientation import ROTATIONS, Correction
 
 if TYPE_CHECKING:
     from resformer.cli.predict_files import Answer, FolderContents
@@ -28,8 +30,10 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         "predict",
         help="classify image files, or a folder of them",
         description="Write one line for each file to standard output: the class, its probability "
-        "and those of all classes, after the word uncertain where the model has seen too few such "
-        "films. What does not look like a chest X-ray gets no class, unless forced. Files that "
+        "and those of all classes, after the word undecided where the classes are close, or "
+        "unfamiliar where the film is unlike those of the training. What does not look like an "
+        "upright chest X-ray gets no class, unless forced; --invert and --rotate may put it right. "
+        "Files that "
         "cannot be read are named on standard error. The exit status is 1 if a file got no class. "
         "With --out, classify every image and DICOM file below a folder into a CSV file; run "
         "again, it goes on where it was stopped.",
@@ -44,6 +48,10 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         "--force",
         action="store_true",
         help="name a class even for what does not look like a chest X-ray, with a warning",
+    )
+    parser.add_argument("--invert", action="store_true", help="exchange black and white first")
+    parser.add_argument(
+        "--rotate", type=int, choices=ROTATIONS, default=0, help="turn films clockwise first"
     )
     add_runtime_options(parser)
 
@@ -68,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"{options.out} is no file: name a CSV file to write")
     predictor = Predictor.from_file(options.model, options.device, options.backend)
     if options.out:
-        return _predict_folder(predictor, folders[0], options.out, force=options.force)
+        return _predict_folder(predictor, folders[0], options)
     return _predict_files(predictor, options)
 
 
@@ -76,7 +84,10 @@ def _predict_files(predictor: Predictor, options: argparse.Namespace) -> int:
     from resformer.cli.predict_files import answer_files
 
     failures = 0
-    for answers in answer_files(predictor, options.files, force=options.force):
+    asked = answer_files(
+        predictor, options.files, force=options.force, correction=_correction(options)
+    )
+    for answers in asked:
         for answer in answers:
             failures += bool(answer.error)
             if answer.prediction is None:
@@ -94,15 +105,24 @@ def _describe(answer: Answer) -> dict[str, Any]:
 
     prediction, gate = answer.prediction, answer.prediction and answer.prediction.gate
     shown = None if answer.error else prediction
+    record = shown and shown.track_record
     return {
         "file": answer.name,
         "success": not answer.error,
         "predicted_class": shown and shown.predicted_class,
         "confidence": shown and shown.confidence,
         "abstained": shown and shown.abstained,
+        "reason": shown and shown.reason,
         "all_probabilities": shown and shown.probabilities,
+        "track_record": record and asdict(record),
         "gate": gate
-        and {"accepted": gate.accepted, "score": gate.score, "threshold": gate.threshold},
+        and {
+            "accepted": gate.accepted,
+            "score": gate.score,
+            "threshold": gate.threshold,
+            "orientation": answer.orientation and answer.orientation.name,
+            "correction": answer.orientation and asdict(answer.orientation.correction),
+        },
         "warnings": [
             {"code": code, "message": message}
             for code, message in (list_warnings(shown) if shown else {}).items()
@@ -118,7 +138,7 @@ def _line(answer: Answer) -> str:
     gate = f", gate {prediction.gate.score:.3f}" if prediction.gate else ""
     if answer.error:
         return f"{answer.name}: {answer.error}{gate}"
-    doubts = "uncertain, " if prediction.abstained else ""
+    doubts = f"{prediction.reason}, " if prediction.reason else ""
     if prediction.gate and not prediction.gate.accepted:
         doubts = f"does not look like a chest X-ray, {doubts}"
     others = ", ".join(f"{name} {p:.3f}" for name, p in prediction.probabilities.items())
@@ -134,13 +154,18 @@ def _printable(line: str) -> str:
     return escape_controls(line).encode(encoding, "backslashreplace").decode(encoding)
 
 
-def _predict_folder(predictor: Predictor, folder: Path, out: Path, *, force: bool) -> int:
+def _correction(options: argparse.Namespace) -> Correction:
+    return Correction(options.invert, options.rotate)
+
+
+def _predict_folder(predictor: Predictor, folder: Path, options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from resformer.cli.predict_files import answer_files, find_films, show_name
     from resformer.cli.results_table import lock_path, name_in_table, open_table
     from resformer.predict import NOT_A_FILM
 
+    out, force = options.out, options.force
     own = {os.path.realpath(out), os.path.realpath(lock_path(out))}
     contents = find_films(folder)
     films = [path for path in contents.films if os.path.realpath(path) not in own]
@@ -155,7 +180,10 @@ def _predict_folder(predictor: Predictor, folder: Path, out: Path, *, force: boo
             if name_in_table(show_name(path.relative_to(folder))) not in table.done
         ]
         with tqdm(total=len(waiting), desc="classify", unit="img") as bar:
-            for answers in answer_files(predictor, waiting, folder=folder, force=force):
+            asked = answer_files(
+                predictor, waiting, folder=folder, force=force, correction=_correction(options)
+            )
+            for answers in asked:
                 table.write(answers)
                 counts.update(answer.error_code for answer in answers)
                 bar.update(len(answers))

@@ -10,7 +10,7 @@ import os
 import unicodedata
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +24,14 @@ from resformer.images import (
     recognise_format,
 )
 from resformer.images.errors import DecoderUnavailableError
+from resformer.orientation import Correction, Orientation
 from resformer.predict import NOT_A_FILM, Prediction, Predictor
 
 _BATCH_SIZE = 16
 _SUFFIXES = IMAGE_SUFFIXES | DICOM_SUFFIXES
 _HEAD = 8192
 _MAX_BYTES = 1 << 30
+_AS_IT_IS = Correction()
 # What storage devices and systems put beside the user's own files.
 _SYSTEM_FOLDERS = frozenset(
     {
@@ -133,16 +135,23 @@ class Answer:
         prediction: nothing where the file cannot be read.
         error_code: why the file got no class, for programs, as in the API; empty if it got one.
         error: the same for people.
+        orientation: how a film lies that the gate refuses for that.
     """
 
     name: str
     prediction: Prediction | None = None
     error_code: str = ""
     error: str = ""
+    orientation: Orientation | None = None
 
 
 def answer_files(
-    predictor: Predictor, paths: Sequence[Path], *, folder: Path | None = None, force: bool = False
+    predictor: Predictor,
+    paths: Sequence[Path],
+    *,
+    folder: Path | None = None,
+    force: bool = False,
+    correction: Correction = _AS_IT_IS,
 ) -> Iterator[list[Answer]]:
     """Classify files, some at a time.
 
@@ -151,6 +160,7 @@ def answer_files(
         paths: of the files.
         folder: what the names in the answers are relative to.
         force: whether to name a class for what the gate refuses.
+        correction: what is done to each film first.
 
     Yields:
         the answers for the next few files, in order.
@@ -160,7 +170,7 @@ def answer_files(
             batch = paths[start : start + _BATCH_SIZE]
             decoded = list(pool.map(_decode, batch))
             films = [item for item in decoded if not isinstance(item, tuple)]
-            predictions = iter(predictor.predict(films))
+            predictions = iter(predictor.predict(films, **asdict(correction)))
             yield [
                 _answer(
                     show_name(path.relative_to(folder) if folder else path),
@@ -193,9 +203,20 @@ def _answer(name: str, result: Prediction | tuple[str, str], *, force: bool) -> 
     if isinstance(result, tuple):
         return Answer(name, None, *result)
     gate = result.gate
-    if gate and not gate.accepted and not force:
-        return Answer(name, result, NOT_A_FILM, f"This image was not classified. {gate.reason}")
-    return Answer(name, result)
+    orientation = result.find_orientation()
+    if not gate or gate.accepted or force:
+        return Answer(name, result, orientation=orientation)
+    error = f"This image was not classified. {gate.reason}"
+    if orientation:
+        flags = _flags(orientation.correction)
+        error = f"This image was not classified. {orientation.sentence} Try {flags}."
+    return Answer(name, result, NOT_A_FILM, error, orientation)
+
+
+def _flags(correction: Correction) -> str:
+    """Return the options of the command line that ask for a correction."""
+    flags = ["--invert"] if correction.invert else []
+    return " ".join([*flags, f"--rotate {correction.rotate}"] if correction.rotate else flags)
 
 
 def show_name(path: Path) -> str:

@@ -43,9 +43,9 @@ class ResultsTable:
         self._out = out
         self._class_names = class_names
         self._columns = [
-            *("file", "predicted_class", "confidence", "abstained"),
+            *("file", "predicted_class", "confidence", "abstained", "reason"),
             *(_text(f"probability_{name}") for name in class_names),
-            *("gate_accepted", "gate_score", "gate_threshold"),
+            *("gate_accepted", "gate_score", "gate_threshold", "gate_orientation"),
             *("warnings", "error_code", "error"),
         ]
         self.done: set[str] = set()
@@ -89,13 +89,14 @@ class ResultsTable:
     def _row(self, answer: Answer) -> list[str]:
         prediction = answer.prediction
         gate = prediction.gate if prediction else None
-        figures = [""] * (3 + len(self._class_names))
+        figures = [""] * (4 + len(self._class_names))
         warnings: Iterable[str] = ()
         if prediction and not answer.error:
             figures = [
                 _text(prediction.predicted_class),
                 f"{prediction.confidence:.6f}",
                 str(prediction.abstained).lower(),
+                prediction.reason or "",
                 *(f"{probability:.6f}" for probability in prediction.probabilities.values()),
             ]
             warnings = list_warnings(prediction)
@@ -107,6 +108,7 @@ class ResultsTable:
                 if gate
                 else ("", "", "")
             ),
+            answer.orientation.name if answer.orientation else "",
             " ".join(warnings),
             answer.error_code,
             _text(answer.error),

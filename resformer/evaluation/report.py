@@ -49,6 +49,7 @@ from resformer.evaluation.sources import (
     trace_sources,
 )
 from resformer.predict import Predictor
+from resformer.track_record import KEY, count_track_records
 
 SEED_FIGURES = ("accuracy", "macro_f1", "macro_auc", "expected_calibration_error")
 # What a checkpoint keeps of the report beside its figures of the splits.
@@ -106,8 +107,8 @@ def measure(
     Returns:
         ``test``, what ``evaluate_predictions`` gives; ``sources``, ``within_sources``, ``readings``
         and ``traces`` (see :mod:`resformer.evaluation.sources`; of ``model`` and ``before``);
-        ``abstention``; ``controls``, the reports of ``run_controls`` in order, each with its
-        ``name``. And the pictures by name.
+        ``abstention``; ``track_record``; ``controls``, the reports of ``run_controls`` in order,
+        each with its ``name``. And the pictures by name.
 
     Raises:
         ValueError: if the manifest's classes are not the checkpoint's, or no film can be read.
@@ -143,6 +144,7 @@ def measure(
         "readings": compare_readings(rows, found, names, healthy_class=healthy),
         "traces": traces,
         "abstention": abstention,
+        KEY: count_track_records(labels, found.predicted, found.shown, names),
         "controls": [{"name": name, **report} for name, report in controls.items()],
     }
     pictures = {
@@ -223,7 +225,7 @@ def assemble(
 def keep_in(metrics: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, Any]:
     """Return a checkpoint's metrics with the report's test figures and its compact parts."""
     kept = {name: report[name] for name in KEPT if report[name] is not None}
-    return {**metrics, "test": report["test"], "report": kept}
+    return {**metrics, "test": report["test"], KEY: report[KEY], "report": kept}
 
 
 def compare_seeds(paths: Sequence[Path]) -> dict[str, Any] | None:

@@ -46,7 +46,8 @@ _LEAST_VARIANCE = 1e-4
 # Positions further out than this many standard deviations on average are pulled in, so that one
 # block cannot outvote the others.
 _SQUASH = 3.0
-_UNLIKE_FILMS = "It does not look like an upright frontal chest X-ray."
+# The reason of a picture that the network, and not its size or contrast, speaks against.
+UNLIKE_FILMS = "It does not look like an upright frontal chest X-ray."
 
 
 class GateError(ValueError):
@@ -252,7 +253,7 @@ class Gate:
         ]
 
     def _reason(self, score: float) -> str:
-        return "" if score >= self.threshold else _UNLIKE_FILMS
+        return "" if score >= self.threshold else UNLIKE_FILMS
 
     def to(self, device: torch.device) -> Gate:
         """Return the gate with its tensors on a device."""

@@ -1,6 +1,7 @@
 """What a trained network is given at the end: calibration, figures, a gate and an abstention.
 
-Gate and abstention can be fitted again later, by ``python -m resformer fit-gate``.
+Gate and abstention can be fitted again later, by ``python -m resformer fit-gate``; so is the track
+record then, which counts what they let through.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from resformer.evaluation.metrics import evaluate_predictions
 from resformer.evaluation.predictions import predict_films
 from resformer.gate.fit import Describer, GateConfig, collect_samples, fit_gate, read_outliers
 from resformer.predict import Predictor
+from resformer.track_record import KEY as TRACK_RECORD
+from resformer.track_record import count_track_records
 from resformer.training.baselines import ModuleBackend
 from resformer.training.calibration import fit_calibration
 from resformer.training.config import TrainingConfig
@@ -168,6 +171,31 @@ def add_abstention(
     num_classes = len(checkpoint.class_names)
     fitted = fit_abstention(training, validation, num_classes, config or AbstentionConfig())
     return replace(checkpoint, abstention=fitted)
+
+
+def add_track_record(
+    checkpoint: Checkpoint, data: TrainingData, device: torch.device, *, progress: bool = False
+) -> Checkpoint:
+    """Count how often the classes that a finished checkpoint names on test films are right.
+
+    Args:
+        checkpoint: calibrated, with its gate and its abstention.
+        data: whose test split the network was not trained on.
+        device: where the network runs.
+        progress: whether to draw progress bars.
+
+    Returns:
+        the checkpoint with its track record.
+
+    Raises:
+        ValueError: if there are no test films.
+    """
+    films = data.evaluation_films("test", progress=progress)
+    found = predict_films(Predictor(checkpoint, str(device), "torch"), films.films)
+    counted = count_track_records(
+        films.labels, found.predicted, found.shown, checkpoint.class_names
+    )
+    return replace(checkpoint, metrics={**checkpoint.metrics, TRACK_RECORD: counted})
 
 
 def finish_baseline(

@@ -49,6 +49,7 @@ from resformer.training.distributed import ProcessGroup, join_processes
 from resformer.training.finish import (
     add_abstention,
     add_gate,
+    add_track_record,
     calibrate,
     compute_logits,
     evaluate,
@@ -471,4 +472,5 @@ def _finish(
         return checkpoint
     gate = GateConfig(seed=config.seed)
     checkpoint = add_gate(checkpoint, data, outliers, device, gate, run.progress)
-    return add_abstention(checkpoint, data, device, progress=run.progress)
+    checkpoint = add_abstention(checkpoint, data, device, progress=run.progress)
+    return add_track_record(checkpoint, data, device, progress=run.progress)

@@ -1,6 +1,5 @@
 /* What the person sees; nothing here knows where an answer comes from. */
 
-const CLEAR_FROM = 0.7;
 const element = (id) => document.getElementById(id);
 
 let objectUrl = null;
@@ -55,17 +54,12 @@ export function showAnswer(answer) {
 
 /** Name the most probable class; what to announce of it. */
 function showVerdict({ predicted_class: name, confidence }) {
-  const clear = confidence >= CLEAR_FROM;
   element("verdict-name").textContent = displayName(name);
   element("verdict-share").textContent = percent(confidence);
-  element("verdict-text").textContent = clear
-    ? "Of the classes it knows, the model finds this one the best fit."
-    : "Uncertain: no class stands out. Read this as undecided.";
-  setState("done", clear ? "high" : "low");
-  return (
-    `Model’s estimate: ${displayName(name)}, ${percent(confidence)}.` +
-    `${clear ? "" : " Uncertain."}`
-  );
+  element("verdict-text").textContent =
+    "Of the classes it knows, the model finds this one the best fit.";
+  setState("done", "high");
+  return `Model’s estimate: ${displayName(name)}, ${percent(confidence)}.`;
 }
 
 /** Name no class, because the model abstains; the warning says why. What to announce. */

@@ -8,10 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from flask.testing import FlaskClient
+from numpy.typing import NDArray
 
+from resformer.backends import PyTorchBackend
 from resformer.checkpoint import load_checkpoint, save_checkpoint
 from resformer.evaluation.metrics import evaluate_predictions
 from resformer.gate.gate import FEATURE_GRID, INPUT_GRID, Gate, Subspace
+from resformer.orientation import CORRECTIONS, Correction
+from resformer.transforms import resize_pixels
 from tests.conftest import CLASS_NAMES
 from web import WebConfig, create_app
 
@@ -35,6 +39,41 @@ def write_gated_checkpoint(source: Path, target: Path, *, accepts: bool) -> Path
         bias=4.0 if accepts else -4.0,
     )
     save_checkpoint(dataclasses.replace(checkpoint, gate=gate), target)
+    return target
+
+
+def write_upright_checkpoint(source: Path, target: Path, film: NDArray[np.uint8]) -> Path:
+    """Copy a checkpoint and add a gate that takes this film, and refuses it turned or inverted."""
+    path = write_gated_checkpoint(source, target, accepts=True)
+    checkpoint = load_checkpoint(path)
+    assert checkpoint.gate
+    size = checkpoint.input_spec.size
+    shown = [resize_pixels(c.apply(film), size) for c in (Correction(), *CORRECTIONS)]
+    grids = PyTorchBackend(checkpoint, torch.device("cpu")).compute(np.stack(shown)).blocks[0]
+    template = grids[0] - grids.mean(0)
+    likeness = grids @ template
+    # Positions are pulled in beyond three deviations: the films stay within these.
+    middle, deviation = float(likeness.topk(2).values.mean()), float(likeness.abs().max())
+    upright = Subspace(
+        mean=torch.zeros(len(template)),
+        scale=torch.ones(len(template)),
+        basis=(template / template.norm()).unsqueeze(1),
+        deviation=torch.tensor([deviation / float(template.norm())]),
+    )
+    weights = torch.zeros_like(checkpoint.gate.weights)
+    weights[0] = 200.0
+    position = middle / deviation
+    pulled = position / (1 + position**2 / 9) ** 0.5
+    gate = Gate((upright, *checkpoint.gate.subspaces[1:]), weights, bias=-200.0 * pulled)
+    save_checkpoint(dataclasses.replace(checkpoint, gate=gate), path)
+    return path
+
+
+def write_recorded_checkpoint(source: Path, target: Path) -> Path:
+    """Copy a checkpoint and add a track record: right for 7 of the 9 films of each class."""
+    record = {name: {"called": 9, "right": 7} for name in CLASS_NAMES}
+    checkpoint = dataclasses.replace(load_checkpoint(source), metrics={"track_record": record})
+    save_checkpoint(checkpoint, target)
     return target
 
 

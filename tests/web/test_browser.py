@@ -187,12 +187,12 @@ def test_extremes_are_shown_as_bounds_and_names_as_text(page: Page) -> None:
     assert "100%" not in page.locator("#result").inner_text()
 
 
-def test_an_undecided_answer_says_so(page: Page) -> None:
-    shares = {"A": 0.41, "B": 0.39, "C": 0.20}
+def test_only_the_model_says_what_is_uncertain(page: Page) -> None:
+    shares = {"A": 0.61, "B": 0.29, "C": 0.10}
     page.route("**/predict", lambda route: answer_for(route, shares))
     choose(page, image())
-    expect(page.locator("#verdict-text")).to_contain_text("Uncertain: no class stands out.")
-    expect(page.get_by_role("status")).to_contain_text("Uncertain")
+    expect(page.locator("#verdict-name")).to_have_text("A")
+    assert "ncertain" not in page.locator("#result").inner_text()
 
 
 def test_the_page_fits_a_phone_before_and_after_an_answer(page: Page) -> None:

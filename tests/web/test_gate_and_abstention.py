@@ -13,15 +13,20 @@ from PIL import Image
 
 from resformer.images import decode_image
 from tests.abstaining import GREATEST_DISTANCE, LEAST_CONFIDENCE, write_abstaining_checkpoint
-from tests.web.checkpoints import ACCEPTED, REFUSED, client_of, write_gated_checkpoint
+from tests.web.checkpoints import (
+    ACCEPTED,
+    REFUSED,
+    client_of,
+    write_gated_checkpoint,
+    write_recorded_checkpoint,
+)
 from tests.web.posting import encode, figures, post_batch, post_file, words
 
 FILM = encode(96)
 REASON = "It does not look like an upright frontal chest X-ray."
 WARNING = {
     "code": "uncertain",
-    "message": "Uncertain: the model has not seen enough films like this one. "
-    "Do not rely on its probabilities.",
+    "message": "Uncertain: the classes are close, and none stands out. Read this as undecided.",
 }
 
 
@@ -48,7 +53,12 @@ def test_an_accepted_film_is_answered_with_its_score(accepting: FlaskClient) -> 
     assert answer["success"] is True
     score = answer["gate"].pop("score")
     assert score == pytest.approx(ACCEPTED, abs=1e-6)
-    assert answer["gate"] == {"accepted": True, "threshold": 0.5}
+    assert answer["gate"] == {
+        "accepted": True,
+        "threshold": 0.5,
+        "orientation": None,
+        "correction": None,
+    }
     assert answer["warnings"] == []
 
 
@@ -66,6 +76,8 @@ def test_a_refused_picture_is_told_why_with_its_score_and_its_preview(
         "code": "not_a_chest_xray",
         "reason": REASON,
         "threshold": 0.5,
+        "orientation": None,
+        "correction": None,
     }
     with Image.open(io.BytesIO(picture)) as preview:
         assert np.array_equal(np.asarray(preview), decode_image(FILM))
@@ -108,8 +120,10 @@ def test_a_refusal_in_a_batch_is_one_result_and_spoils_no_other(accepting: Flask
     results = response.get_json()["results"]
     assert response.status_code == 200
     assert [result["success"] for result in results] == [True, False, True]
-    parts = ["index", "name", "success", "error", "code", "reason", "score", "threshold"]
-    assert list(results[1]) == parts
+    assert list(results[1]) == [
+        *("index", "name", "success", "error", "code", "reason", "score", "threshold"),
+        *("orientation", "correction"),
+    ]
     assert results[1]["code"] == "not_a_chest_xray"
 
 
@@ -144,12 +158,37 @@ def test_a_film_that_is_abstained_on_has_its_probabilities_and_a_warning(
     answer, plain = response.get_json(), post_file(client, FILM).get_json()
     assert response.status_code == 200
     assert answer["warnings"] == [WARNING]
-    assert answer["prediction"] == plain["prediction"] | {"abstained": True}
-    assert plain["prediction"]["abstained"] is False
+    assert answer["prediction"] == plain["prediction"] | {
+        "abstained": True,
+        "reason": "undecided",
+    }
+    assert (plain["prediction"]["abstained"], plain["prediction"]["reason"]) == (False, None)
+
+
+def test_too_few_films_are_spoken_of_only_where_the_film_is_unfamiliar(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    path = write_abstaining_checkpoint(tiny_checkpoint, tmp_path / "model.pth", "unfamiliar")
+    answer = post_file(client_of(path), FILM).get_json()
+    assert answer["prediction"]["reason"] == "unfamiliar"
+    (warning,) = answer["warnings"]
+    assert warning["code"] == "uncertain"
+    assert "has not seen enough films like this one" in warning["message"]
+
+
+def test_the_track_record_of_the_class_is_told_but_not_beside_a_warning(
+    tiny_checkpoint: Path, client: FlaskClient, tmp_path: Path
+) -> None:
+    path = write_recorded_checkpoint(tiny_checkpoint, tmp_path / "model.pth")
+    answer = post_file(client_of(path), FILM).get_json()
+    assert answer["prediction"]["track_record"] == {"called": 9, "right": 7}
+    both = write_abstaining_checkpoint(path, tmp_path / "both.pth")
+    assert post_file(client_of(both), FILM).get_json()["prediction"]["track_record"] is None
+    assert post_file(client, FILM).get_json()["prediction"]["track_record"] is None
 
 
 def test_other_films_have_no_warning(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    path = write_abstaining_checkpoint(tiny_checkpoint, tmp_path / "model.pth", abstains=False)
+    path = write_abstaining_checkpoint(tiny_checkpoint, tmp_path / "model.pth", None)
     answer = post_file(client_of(path), FILM).get_json()
     assert answer["prediction"]["abstained"] is False
     assert answer["warnings"] == []

@@ -66,7 +66,9 @@ def test_answer_holds_the_prediction_of_the_model_and_nothing_else(
             "predicted_class": film.predicted_class,
             "confidence": film.confidence,
             "abstained": False,
+            "reason": None,
             "all_probabilities": film.probabilities,
+            "track_record": None,
         },
         "model": {
             "name": "Identity-Mapping ResFormer",
@@ -224,7 +226,7 @@ def test_a_field_wins_over_the_query(client: FlaskClient) -> None:
     assert "image" not in post_file(client, FILM, query="preview=1", preview="0").get_json()
 
 
-@pytest.mark.parametrize("name", ["preview", "explain", "force"])
+@pytest.mark.parametrize("name", ["preview", "explain", "force", "invert"])
 @pytest.mark.parametrize("value", ["", "2", "yess", "-1"])
 def test_a_switch_is_0_or_1(client: FlaskClient, name: str, value: str) -> None:
     for response in (
@@ -241,6 +243,7 @@ def test_a_switch_is_0_or_1(client: FlaskClient, name: str, value: str) -> None:
     [
         ("explain", [[], {}, "x", 2, 0.5, float("nan")], "must be 0 or 1."),
         ("class", [5, ["Normal"], True], "must be the name of a class."),
+        ("rotate", [True, 45, "left", -90, [90]], "must be 0, 90, 180 or 270."),
     ],
 )
 def test_an_option_in_json_is_of_its_type(
@@ -260,7 +263,7 @@ def test_what_would_be_ignored_is_refused(client: FlaskClient) -> None:
         post_batch(client, FILM, explian="1"),
         post_json(client, document),
     ):
-        check_refusal(refused, 400, "bad_option", "There is no option “explian”. There are: “pre")
+        check_refusal(refused, 400, "bad_option", "There is no option “explian”. There are: “inv")
     twice = post_file(client, FILM, query="explain=1&explain=0")
     check_refusal(twice, 400, "bad_option", "“explain” has more than one value")
     assert post_file(client, FILM, query="preview=0&preview=0").status_code == 200
