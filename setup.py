@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent
 
 
 class BuildWithPages(build_py):
-    """Copies ``templates`` and ``static`` into ``web``, and the model into ``resformer``."""
+    """Copies ``templates``, ``static`` and ``LICENSE`` into ``web``, and the model into ``resformer``."""
 
     def run(self) -> None:
         """Build the packages, then copy."""
@@ -20,6 +20,7 @@ class BuildWithPages(build_py):
         built = Path(self.build_lib)
         for folder in ("templates", "static"):
             shutil.copytree(ROOT / folder, built / "web" / folder, dirs_exist_ok=True)
+        shutil.copy2(ROOT / "LICENSE", built / "web")
         shutil.copy2(ROOT / "best_model.pth", built / "resformer")
 
 

@@ -139,6 +139,7 @@ def test_a_training_that_is_stopped_can_be_resumed(
     assert process.returncode == (130 if how == signal.SIGINT else -how), errors
     assert not (tmp_path / "model.pth").exists()
     assert "Traceback" not in errors
+    assert ("--resume goes on" in errors) == (how == signal.SIGINT)
 
     resumed = _start_training(
         image_folder, tmp_path, "--epochs", "500", "--patience", "500", "--resume"

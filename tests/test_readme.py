@@ -15,7 +15,7 @@ from resformer.cli.report import CARD_NAME, DOCS_FOLDER, FIGURES_MARK, JSON_NAME
 from resformer.evaluation.card import render_card, render_figures, show_origin
 from resformer.evaluation.lineage import describe_model
 from resformer.evaluation.report import read_ablations, read_about
-from resformer.evaluation.tables import class_table, overall_table, replace_block
+from resformer.evaluation.tables import class_table, overall_table, replace_block, show_name
 from web.config import describe_settings
 from web.errors import CODES
 
@@ -56,7 +56,7 @@ def test_the_results_are_the_checkpoints_own(readme: str, shipped: Checkpoint) -
     _row(readme, "expected calibration error", overall["expected_calibration_error"])
     for name, scores in class_table(report).items():
         cells = (scores[key] for key in ("support", "recall", "specificity", "f1"))
-        _row(readme, name.replace("_", " "), *cells)
+        _row(readme, show_name(name), *cells)
     assert f"{report['count']:,} test films" in readme
 
 

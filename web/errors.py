@@ -84,6 +84,13 @@ CODES = {
 }
 
 
+# What a person can do, on a page.
+_ADVICE = {
+    404: "The address may be mistyped or out of date. This server’s pages are named above.",
+    500: "Try again in a moment. If it stays so, tell the operator of this server.",
+}
+
+
 def code_of_status(status: int) -> str:
     """Return the code of an error of which only the status is known."""
     return next(
@@ -175,11 +182,11 @@ def register(app: Flask, config: WebConfig) -> None:
         code = code_of_status(error.code or 500)
         message = "" if error.code == 404 else error.description or ""
         headers = {name: value for name, value in error.get_headers() if name != "Content-Type"}
-        return _answer_anyone(ApiError(code, message, headers=headers), error.name)
+        return _answer_anyone(ApiError(code, message, headers=headers))
 
     @app.errorhandler(Exception)
     def answer_unexpected(error: Exception) -> Response:
-        return _answer_anyone(as_api_error(error), "Something went wrong")
+        return _answer_anyone(as_api_error(error))
 
 
 def _answer(error: ApiError) -> Response:
@@ -187,11 +194,13 @@ def _answer(error: ApiError) -> Response:
     return Response(error.text, error.status, error.headers, mimetype="application/json")
 
 
-def _answer_anyone(error: ApiError, title: str) -> Response:
+def _answer_anyone(error: ApiError) -> Response:
     """Answer a program with JSON, and a person with a page."""
     kinds = ("text/html", "application/json")
     asked = request.accept_mimetypes.best_match(kinds, default="text/html")
     if request.path.startswith(_FOR_PROGRAMS) or asked == "application/json":
         return _answer(error)
-    page = render_template("error.html", title=title, message=error.message)
+    title, _, advice = error.message.partition(".")
+    message = _ADVICE.get(error.status, advice.strip())
+    page = render_template("error.html", title=title, message=message)
     return Response(page, error.status, error.headers)

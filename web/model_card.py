@@ -9,9 +9,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from resformer.evaluation.card import INTENDED_USE, LIMITATIONS
+from resformer.evaluation.card import INTENDED_USE, LIMITATIONS, explain_terms
 from resformer.evaluation.lineage import tell_stages
-from resformer.evaluation.tables import AREAS
+from resformer.evaluation.tables import AREAS, FEWEST_FILMS, list_findings
 from web.config import WebConfig
 from web.service import ModelService
 
@@ -30,6 +30,8 @@ _HEADLINES = {
     "expected_calibration_error": "Expected calibration error",
 }
 _HEAT_LEVELS = 5
+# Of fewer test films, a calibration error measures chance more than the model.
+_FEW_FILMS = 100
 
 
 def build_card(service: ModelService, config: WebConfig) -> dict[str, Any]:
@@ -69,11 +71,16 @@ def view_card(card: dict[str, Any]) -> dict[str, Any]:
     """Return what the model page shows of a card."""
     averaged = [training for training in card["earlier_trainings"] if training["averaged"]]
     report = card["metrics"].get("test") or card["metrics"].get("validation")
+    kept = {"external": None, "about": None, **card["metrics"].get("report", {})}
     return {
         "card": card,
         "report": report,
+        "is_small": bool(report) and report["count"] < _FEW_FILMS,
         "split": "test" if card["metrics"].get("test") else "validation",
-        "kept": card["metrics"].get("report", {}),
+        "kept": kept,
+        "sets": _group_by_size(kept["external"]) if kept["external"] else {},
+        "fewest": FEWEST_FILMS,
+        "terms": explain_terms({"model": {"class_names": card["classes"]}, **kept}),
         "areas": AREAS,
         "headlines": _HEADLINES,
         "confusion": _shade(report["confusion_matrix"]) if report else [],
@@ -95,6 +102,15 @@ def _view_training(training: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "charts": [chart for chart in drawn if chart],
         "settings": training.get("config", {}),
+    }
+
+
+def _group_by_size(external: Mapping[str, Any]) -> dict[str, list[tuple[str, str, Any]]]:
+    """Return the findings with films enough for a share, and those with fewer."""
+    found = list_findings(external)
+    return {
+        "large": [row for row in found if row[2]["count"] >= FEWEST_FILMS],
+        "small": [row for row in found if row[2]["count"] < FEWEST_FILMS],
     }
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
@@ -19,7 +20,7 @@ from web.errors import API_VERSION, CODES
 from web.requests import RAW_TYPES
 
 IMAGES = ("png", "jpeg", "bmp", "gif", "webp", "tiff")
-_HOST = "http://localhost:5000"
+README_ADDRESS = "http://localhost:5000"  # in every sample, until a server puts its own there
 _REFERENCE = "#/components/schemas/{model}"
 _TEXT = {"schema": {"type": "string"}}
 _INPUTS = (schemas.PredictForm, schemas.PredictJson, schemas.BatchForm)
@@ -65,28 +66,29 @@ _SECURITY = {
     },
 }
 _SAMPLES = {
-    "Form": f"curl -F file=@film.png {_HOST}/predict",
+    "Form": f"curl -F file=@film.png {README_ADDRESS}/v1/predict",
     "Body": "curl -H 'Content-Type: application/dicom' --data-binary @film.dcm \\\n"
-    f"  '{_HOST}/predict?preview=0'",
+    f"  '{README_ADDRESS}/v1/predict?preview=0'",
     "JSON": 'printf \'{"image": "%s", "explain": true}\' "$(base64 -w0 film.png)" |\n'
-    f"  curl --json @- {_HOST}/predict",
+    f"  curl --json @- {README_ADDRESS}/v1/predict",
 }
 _BATCH_SAMPLES = {
-    "Form": f"curl -F files=@first.png -F files=@second.dcm \\\n  '{_HOST}/predict/batch?preview=0'"
+    "Form": "curl -F files=@first.png -F files=@second.dcm \\\n"
+    f"  '{README_ADDRESS}/v1/predict/batch?preview=0'"
 }
 
 
 def build_document(
-    class_names: Sequence[str], config: WebConfig, root_path: str = ""
+    class_names: Sequence[str], config: WebConfig, address: str = README_ADDRESS
 ) -> dict[str, Any]:
     """Return the OpenAPI document as plain data.
 
     Args:
         class_names: of the model, in its order; empty while none is loaded.
         config: limits, whether a key is asked for, and whether images may be kept.
-        root_path: where a proxy serves the application, as in `/films`.
+        address: by which the server was asked, with the path that a proxy serves it under.
     """
-    paths = _paths(config)
+    paths = _paths(config, address)
     operations = [operation for methods in paths.values() for operation in methods.values()]
     used = {int(status) for operation in operations for status in operation["responses"]}
     kept = ", except the pixels of images that are sent to `/feedback` to be kept"
@@ -99,7 +101,7 @@ def build_document(
             "version": __version__,
             "license": {"name": "MIT", "identifier": "MIT"},
         },
-        "servers": [{"url": root_path or "/"}],
+        "servers": [{"url": urlsplit(address).path or "/"}],
         "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
         "paths": paths,
         "components": {
@@ -211,7 +213,7 @@ def _operation(
     return {"tags": [tag], "operationId": identifier, "summary": summary, "responses": responses}
 
 
-def _paths(config: WebConfig) -> dict[str, Any]:
+def _paths(config: WebConfig, address: str) -> dict[str, Any]:
     key: list[dict[str, list[str]]] = [{"bearer": []}, {"key": []}]
     security = {"security": key if config.api_key else [{}, *key]}
     card = _json("The model card.", schemas.ModelCard)
@@ -226,8 +228,8 @@ def _paths(config: WebConfig) -> dict[str, Any]:
     alive, ready = (_json(text, schemas.Status) for text in ("It is alive.", "It is ready."))
     root = f"/v{API_VERSION}"
     classify = {
-        f"{root}/predict": _predict(config),
-        f"{root}/predict/batch": _predict_batch(config),
+        f"{root}/predict": _predict(config, address),
+        f"{root}/predict/batch": _predict_batch(config, address),
     }
     if config.keep_feedback:
         classify[f"{root}/feedback"] = _feedback()
@@ -269,13 +271,14 @@ def _body(form: type[BaseModel], document: type[BaseModel] | None = None) -> dic
     return {"required": True, "content": content}
 
 
-def _samples(sources: Mapping[str, str]) -> list[dict[str, str]]:
+def _samples(sources: Mapping[str, str], address: str) -> list[dict[str, str]]:
     return [
-        {"lang": "Shell", "label": label, "source": source} for label, source in sources.items()
+        {"lang": "Shell", "label": label, "source": source.replace(README_ADDRESS, address)}
+        for label, source in sources.items()
     ]
 
 
-def _predict(config: WebConfig) -> dict[str, Any]:
+def _predict(config: WebConfig, address: str) -> dict[str, Any]:
     answer = _json("The model's estimate.", schemas.Answer)
     return _operation("Classify", "predict", "Classify one image", answer, *_REFUSALS, 422) | {
         "description": (
@@ -289,11 +292,11 @@ def _predict(config: WebConfig) -> dict[str, Any]:
         ),
         "parameters": _parameters(schemas.Options),
         "requestBody": _body(schemas.PredictForm, schemas.PredictJson),
-        "x-codeSamples": _samples(_SAMPLES),
+        "x-codeSamples": _samples(_SAMPLES, address),
     }
 
 
-def _predict_batch(config: WebConfig) -> dict[str, Any]:
+def _predict_batch(config: WebConfig, address: str) -> dict[str, Any]:
     answer = _json("A result or an error for each file.", schemas.BatchAnswer)
     summary = "Classify several images"
     return _operation("Classify", "predictBatch", summary, answer, *_REFUSALS) | {
@@ -306,7 +309,7 @@ def _predict_batch(config: WebConfig) -> dict[str, Any]:
         ),
         "parameters": _parameters(schemas.Options),
         "requestBody": _body(schemas.BatchForm),
-        "x-codeSamples": _samples(_BATCH_SAMPLES),
+        "x-codeSamples": _samples(_BATCH_SAMPLES, address),
     }
 
 

@@ -158,6 +158,17 @@ def read_config(options: argparse.Namespace) -> TrainingConfig:
 
 def run(options: argparse.Namespace) -> int:
     """Train; the exit status."""
+    from resformer.training.state import STATE_NAME
+
+    try:
+        return _run(options)
+    except KeyboardInterrupt:
+        if (options.run_dir / STATE_NAME).is_file():
+            logger.warning("the same command with --resume goes on after the last whole epoch")
+        raise
+
+
+def _run(options: argparse.Namespace) -> int:
     from resformer.data.find import open_datasets
     from resformer.devices import choose_device
     from resformer.training.distributed import join_processes

@@ -22,6 +22,8 @@ AREAS = {
     "covid_against_no_finding": "COVID against no finding, by P(COVID)",
 }
 NONE = "-"
+# What a publication writes for a film whose finding nobody has entered yet.
+_FINDINGS = {"todo": "finding not told"}
 # A share of fewer films says nearly nothing.
 FEWEST_FILMS = 20
 SPLITS = ("train", "validation", "test")
@@ -73,8 +75,12 @@ def replace_block(text: str, name: str, content: str) -> str:
 
 
 def show_name(name: str) -> str:
-    """Return a class name as people read it."""
-    return name.replace("_", " ")
+    """Return a class, a set or a setting as people read it: Lung_Opacity as Lung opacity.
+
+    The words after the first lose their capital, where that is all that they have: COVID keeps its.
+    """
+    first, *others = name.replace("_", " ").split() or [""]
+    return " ".join([first, *(word.lower() if word.istitle() else word for word in others)])
 
 
 def show_estimate(estimate: Mapping[str, float | None] | None) -> str:
@@ -246,7 +252,7 @@ def render_becomes(controls: Sequence[Report]) -> str:
 def list_findings(external: Report, fewest: int = 1) -> list[tuple[str, str, Report]]:
     """Return set, finding and figures of every finding of a set that has at least so many films."""
     return [
-        (set_name, finding, figures)
+        (set_name, _FINDINGS.get(finding, finding), figures)
         for set_name, found in sorted(external["sets"].items())
         for finding, figures in sorted(found.items())
         if figures["count"] >= fewest
