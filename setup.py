@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent
 
 
 class BuildWithPages(build_py):
-    """Copies ``templates``, ``static`` and ``LICENSE`` into ``web``, and the model into ``resformer``."""
+    """Copies pages, style and licence into ``web``, and the model into ``resformer``."""
 
     def run(self) -> None:
         """Build the packages, then copy."""

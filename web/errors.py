@@ -86,7 +86,7 @@ CODES = {
 
 # What a person can do, on a page.
 _ADVICE = {
-    404: "The address may be mistyped or out of date. This server’s pages are named above.",
+    404: "The address may be mistyped or out of date. The pages of this server are named above.",
     500: "Try again in a moment. If it stays so, tell the operator of this server.",
 }
 

@@ -247,6 +247,30 @@ def test_the_page_shows_other_hospitals_and_controls(measured: Path) -> None:
     assert black[-2:] == ["30.0%", "75.0%"]
 
 
+def test_few_films_are_told_with_caution_and_every_word_is_explained(measured: Path) -> None:
+    page = client_of(measured).get("/about").get_data(as_text=True)
+    text = words(page)
+    assert "4 films are few: every figure here may be far off" in text
+    assert "4 findings with fewer than 20 films" in text
+    for term in ("specificity", "expected calibration error", "abstained", "macro-F1"):
+        assert re.search(rf"<dt>[^<]*{term}[^<]*</dt><dd>\w", page), term
+
+
+def test_a_page_that_is_not_there_says_so_once_and_where_to_go(client: FlaskClient) -> None:
+    response = client.get("/no")
+    text = words(response.get_data(as_text=True))
+    assert response.status_code == 404
+    assert text.count("There is nothing at this address") == 2  # the title and the heading
+    assert "The pages of this server are named above." in text
+    assert "Not Found" not in text
+
+
+def test_every_page_leads_to_the_licence(client: FlaskClient, page: str) -> None:
+    assert '<a href="/licence">MIT licence</a>' in page
+    licence = client.get("/licence").get_data(as_text=True)
+    assert "Permission is hereby granted, free of charge" in licence
+
+
 def test_the_page_shows_no_table_that_was_not_measured(about: str) -> None:
     assert "Films from other hospitals" not in about
     assert "What it looks at" not in about

@@ -116,8 +116,8 @@ def test_a_folder_through_a_server_that_limits_its_clients(
         lines = map(json.loads, (folder / "results").read_text("utf-8").splitlines())
         answered = {line["film"]: line["success"] for line in lines}
     else:
-        lines = (line.split("\t") for line in (folder / "results.tsv").read_text().splitlines())
-        answered = {Path(name).name: json.loads(text)["success"] for name, text in lines}
+        pairs = (line.split("\t") for line in (folder / "results.tsv").read_text().splitlines())
+        answered = {Path(name).name: json.loads(text)["success"] for name, text in pairs}
     assert answered == {path.name: path.stem != "words" for path in (folder / "films").iterdir()}
 
 
