@@ -2,11 +2,11 @@
 
 A request takes a place in a bounded queue, a batch one for each file, or is turned away at once.
 The last quarter of the places is for clients that hold none, so that nobody can fill the queue
-alone. Its images are decoded by a
-few threads, since Pillow and GDCM let go of Python's lock. One thread runs the network: it takes
-every image that waits the moment it is idle, so that who is alone waits for nobody, and batches
-grow with the load by themselves. The files of one request are decoded first and then go through
-the network together.
+alone. Its images are decoded by a few threads, since Pillow and GDCM let go of Python's lock. One
+thread runs the network: it takes every image that waits the moment it is idle, so that who is
+alone waits for nobody, and batches grow with the load by themselves. The files of one request are
+decoded first and then go through the network together. Decoders and network serve one client after
+the other (round robin), so that who asks for little waits for one image of each, not for all.
 
 Memory is bounded by the number of decoders, not by the number of those who wait: `concurrency`
 images are being decoded, one more than that of the largest size may wait for the network (or many
@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from resformer.predict import Prediction
 
 LARGEST_BATCH = 32
+# While several clients are served: who comes next waits for no more than these.
+_SHARED_BATCH = 8
 
 T = TypeVar("T")
 Pixels = NDArray[np.uint8]
@@ -42,26 +44,90 @@ Predict = Callable[[Sequence[Pixels]], Sequence["Prediction"]]
 Decode = Callable[[], tuple[Pixels, T]]
 
 
+class FairQueue(Generic[T]):
+    """What waits: of each client the first that came, and one of each client in turn."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, deque[T]] = {}
+        self._lock = threading.Lock()
+
+    def put(self, client: str, items: Iterable[T]) -> None:
+        """Let items of a client wait."""
+        with self._lock:
+            self._waiting.setdefault(client, deque()).extend(items)
+
+    def take(self, most: int = 1) -> list[T]:
+        """Return those whose turn it is."""
+        taken: list[T] = []
+        with self._lock:
+            while self._waiting and len(taken) < most:
+                client, items = next(iter(self._waiting.items()))
+                taken.append(items.popleft())
+                del self._waiting[client]
+                if items:
+                    self._waiting[client] = items  # behind the others
+            return taken
+
+
+class FairThreads:
+    """A few threads that work for one client after the other.
+
+    Args:
+        count: of the threads.
+        name: of what they do.
+    """
+
+    def __init__(self, count: int, name: str) -> None:
+        self._threads = ThreadPoolExecutor(count, thread_name_prefix=name)
+        self._waiting: FairQueue[tuple[Callable[[], Any], Future[Any]]] = FairQueue()
+
+    def submit(self, client: str, work: Callable[[], T]) -> Future[T]:
+        """Let a thread do some work when it is the client's turn."""
+        future: Future[T] = Future()
+        self._waiting.put(client, [(work, future)])
+        self._threads.submit(self._run)
+        return future
+
+    def _run(self) -> None:
+        ((work, future),) = self._waiting.take()
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+
 class Batcher:
-    """One thread that runs the network on everything that waits.
+    """One thread that runs the network on what waits, as many at once as make a batch.
 
     Args:
         predict: from images to as many predictions in their order.
         max_pixels: how many may wait or be in the network; who brings more waits for room.
         observe: told the size of every batch.
+        is_shared: whether several clients are served, so that none may wait for long.
     """
 
-    def __init__(self, predict: Predict, max_pixels: int, observe: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        predict: Predict,
+        max_pixels: int,
+        observe: Callable[[int], None],
+        is_shared: Callable[[], bool],
+    ) -> None:
         self._predict = predict
         self._max_pixels = max_pixels
         self._observe = observe
+        self._is_shared = is_shared
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="network")
         self._changed = threading.Condition()
-        self._waiting: deque[tuple[Pixels, Future[Prediction]]] = deque()
+        self._waiting: FairQueue[tuple[Pixels, Future[Prediction]]] = FairQueue()
         self._pixels = 0
 
-    def submit(self, images: Sequence[Pixels], seconds: float) -> list[Future[Prediction]]:
-        """Let images run together, with all others that wait.
+    def submit(
+        self, client: str, images: Sequence[Pixels], seconds: float
+    ) -> list[Future[Prediction]]:
+        """Let images of a client run together, with those of others in turn.
 
         Raises:
             ApiError: `timeout`, if there was no room for so many seconds.
@@ -72,16 +138,15 @@ class Batcher:
             if not self._changed.wait_for(lambda: self._pixels + size <= self._max_pixels, seconds):
                 raise ApiError("timeout")
             self._pixels += size
-            self._waiting.extend(zip(images, futures, strict=True))
+        self._waiting.put(client, zip(images, futures, strict=True))
         self._thread.submit(self._run)
         return futures
 
     def _run(self) -> None:
-        with self._changed:
-            count = min(LARGEST_BATCH, len(self._waiting))
-            batch = [self._waiting.popleft() for _ in range(count)]
-            if self._waiting:
-                self._thread.submit(self._run)
+        batch = self._waiting.take(_SHARED_BATCH if self._is_shared() else LARGEST_BATCH)
+        if not batch:
+            return
+        self._thread.submit(self._run)  # for those that are left
         self._answer([item for item in batch if item[1].set_running_or_notify_cancel()])
         with self._changed:
             self._pixels -= sum(image.size for image, _ in batch)
@@ -123,12 +188,16 @@ class Places:
         """
         count = min(wanted, self._most)
         with self._lock:
-            is_modest = count == 1 and not self._held[client]
+            is_modest = count == 1 and client not in self._held
             if self._free - count < (0 if is_modest else self._reserve):
                 raise ApiError("busy")
             self._free -= count
             self._held[client] += count
         return count
+
+    def are_shared(self) -> bool:
+        """Return whether several clients hold some."""
+        return len(self._held) > 1
 
     def give_back(self, client: str, count: int) -> None:
         """Let others have them."""
@@ -150,10 +219,11 @@ class Pipeline:
 
     def __init__(self, predict: Predict, config: WebConfig, observe: Callable[[int], None]) -> None:
         self.config = config
-        self.decoders = ThreadPoolExecutor(config.concurrency, thread_name_prefix="decode")
-        self.batcher = Batcher(predict, (config.concurrency + 1) * config.max_pixels, observe)
-        self.gathering = threading.Lock()
         self._places = Places(config.concurrency + config.queue_size)
+        self.decoders = FairThreads(config.concurrency, "decode")
+        self.gatherer = FairThreads(1, "gather")
+        max_pixels = (config.concurrency + 1) * config.max_pixels
+        self.batcher = Batcher(predict, max_pixels, observe, self._places.are_shared)
 
     @contextmanager
     def enter(self, client: str, files: int = 1) -> Iterator[Turn]:
@@ -166,7 +236,7 @@ class Pipeline:
             ApiError: `busy`, at once, if there is no place for this client.
         """
         count = self._places.take(client, files)
-        turn = Turn(self)
+        turn = Turn(self, client)
         try:
             yield turn
         finally:
@@ -181,14 +251,15 @@ class Turn:
     has not begun by then never does.
     """
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline, client: str) -> None:
         self.unfinished: set[Future[Any]] = set()
         self._pipeline = pipeline
+        self._client = client
         self._end = time.monotonic() + pipeline.config.time_limit
 
     def run(self, work: Callable[[], T]) -> T:
         """Let a decoder's thread do some work."""
-        return self._wait(self._begin(work))
+        return self._wait(self._begin(work, self._pipeline.decoders))
 
     def classify(self, decode: Decode[T]) -> tuple[T, Prediction]:
         """Decode one image and let it run with all others that wait."""
@@ -210,7 +281,8 @@ class Turn:
         while remaining:
             count = len(remaining)
             try:
-                batch = self._begin_batch(remaining)
+                gather = partial(self._begin_batch, remaining)
+                batch = self._wait(self._begin(gather, self._pipeline.gatherer))
             except ApiError as error:  # it was not its turn in time
                 yield from [error] * count
                 return
@@ -225,20 +297,14 @@ class Turn:
     def _begin_batch(
         self, remaining: deque[Decode[T]]
     ) -> list[tuple[T, Future[Prediction]] | Exception]:
-        """Decode as many of the images as make a batch; one request at a time does."""
-        lock = self._pipeline.gathering
-        if not lock.acquire(timeout=self._seconds_left()):
-            raise ApiError("timeout")
-        try:
-            decoded = self._decode_batch(remaining)
-            images = [outcome[0] for outcome in decoded if not isinstance(outcome, Exception)]
-            futures = iter(self._submit(images) if images else [])
-            return [
-                outcome if isinstance(outcome, Exception) else (outcome[1], next(futures))
-                for outcome in decoded
-            ]
-        finally:
-            lock.release()
+        """Decode as many of the images as make a batch; for one request at a time."""
+        decoded = self._decode_batch(remaining)
+        images = [outcome[0] for outcome in decoded if not isinstance(outcome, Exception)]
+        futures = iter(self._submit(images) if images else [])
+        return [
+            outcome if isinstance(outcome, Exception) else (outcome[1], next(futures))
+            for outcome in decoded
+        ]
 
     def _decode_batch(self, remaining: deque[Decode[T]]) -> list[tuple[Pixels, T] | Exception]:
         config, room = self._pipeline.config, self._pipeline.config.max_pixels
@@ -251,23 +317,23 @@ class Turn:
                 and len(decoding) < config.concurrency
                 and len(outcomes) + len(decoding) < LARGEST_BATCH
             ):
-                decoding.append(self._begin(remaining.popleft()))
+                decoding.append(self._begin(remaining.popleft(), self._pipeline.decoders))
             if not decoding:
                 return outcomes
             outcome = _attempt(partial(self._wait, decoding.popleft()))
             outcomes.append(outcome)
             room -= 0 if isinstance(outcome, Exception) else outcome[0].size
 
-    def _begin(self, work: Callable[[], T]) -> Future[T]:
+    def _begin(self, work: Callable[[], T], threads: FairThreads) -> Future[T]:
         def begin() -> T:
             self._check_time()
             return work()
 
-        return self._watch(self._pipeline.decoders.submit(begin))
+        return self._watch(threads.submit(self._client, begin))
 
     def _submit(self, images: Sequence[Pixels]) -> list[Future[Prediction]]:
         self._check_time()
-        futures = self._pipeline.batcher.submit(images, self._seconds_left())
+        futures = self._pipeline.batcher.submit(self._client, images, self._seconds_left())
         return [self._watch(future) for future in futures]
 
     def _watch(self, future: Future[T]) -> Future[T]:

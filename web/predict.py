@@ -116,9 +116,10 @@ def create_blueprint(
 
     @blueprint.post("/predict")
     def predict() -> Response:
-        data, fields = read_image(config.max_bytes)
-        options = choose(fields)
+        # First, so that who is turned away does not cost the reading of a form.
         with pipeline.enter(client_of(request.remote_addr)) as turn:
+            data, fields = read_image(config.max_bytes)
+            options = choose(fields)
             kept, prediction = turn.classify(partial(decode, lambda: data, options))
             return jsonify(answer(kept, prediction, options, turn))
 

@@ -17,6 +17,7 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from resformer.images import decode_image
 from resformer.predict import Prediction
 from tests.web.conftest import SMALL
 from tests.web.posting import (
@@ -328,6 +329,40 @@ def test_one_client_cannot_fill_the_queue(
     assert sorted(statuses) == [200] * 3 + [503] * 5
 
 
+@pytest.mark.parametrize("post", [post_file, post_batch])
+def test_who_asks_for_little_does_not_wait_for_all_that_another_asks(
+    model: TestModel,
+    serve: Callable[..., FlaskClient],
+    ask: Callable[..., Future[TestResponse]],
+    monkeypatch: pytest.MonkeyPatch,
+    post: Callable[..., TestResponse],
+) -> None:
+    """Decoding and the network take one film of each client in turn."""
+    decoded: list[int] = []
+    may_decode = threading.Event()
+
+    def decode(data: bytes, **limits: int) -> Pixels:
+        assert may_decode.wait(PATIENCE)
+        pixels = decode_image(data, **limits)
+        decoded.append(pixels.shape[1])
+        return pixels
+
+    monkeypatch.setattr("web.predict.decode_image", decode)
+    client = serve(concurrency=1, queue_size=31)
+    greedy = [ask(post, client, encode(96)) for _ in range(20)]
+    time.sleep(0.3)  # until they wait
+    polite = client.application.test_client()
+    polite.environ_base["REMOTE_ADDR"] = "192.0.2.7"
+    answer = ask(lambda *_: post(polite, encode(200)), client)
+    time.sleep(0.3)
+    model.seconds = 0.1
+    may_decode.set()
+    assert answer.result(PATIENCE).status_code == 200
+    assert sum(not rival.done() for rival in greedy) > 10
+    assert {rival.result(PATIENCE).status_code for rival in greedy} == {200}
+    assert decoded.index(200) <= 2
+
+
 def test_what_takes_too_long_is_answered_in_time_and_keeps_its_place(
     model: TestModel, serve: Callable[..., FlaskClient]
 ) -> None:
@@ -336,6 +371,7 @@ def test_what_takes_too_long_is_answered_in_time_and_keeps_its_place(
     occupy(model, client)  # answered, although the model still thinks
     assert time.monotonic() - start > 0.9
     check_refusal(post_file(client, FILMS[0]), 503, "busy")
+    check_refusal(client.post("/predict"), 503, "busy")  # what it holds is not even read
     model.may_answer.set()
     deadline = time.monotonic() + PATIENCE
     while post_file(client, FILMS[0]).status_code == 503:
