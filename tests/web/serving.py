@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging.config
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -76,6 +77,60 @@ def run_command(
     finally:
         process.terminate()
         process.wait(timeout=PATIENCE)
+
+
+@contextmanager
+def run_nginx(upstream: str, folder: Path, *changes: tuple[str, str]) -> Iterator[RunningApp]:
+    """Run nginx with the shipped configuration in front of a server until the block ends.
+
+    Args:
+        upstream: address of the server.
+        folder: for its files.
+        changes: of the configuration, by what stands there.
+    """
+    port = _free_port()
+    parts = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    folders = "".join(f" {part}_temp_path {folder / part};" for part in parts)
+    text = (ROOT / "deploy" / "nginx.conf").read_text(encoding="utf-8")
+    for old, new in (
+        ("http {", f"http {{{folders}"),
+        ("listen 80;", f"listen 127.0.0.1:{port};"),
+        ("server 127.0.0.1:5000;", f"server {upstream.removeprefix('http://')};"),
+        ("/dev/stdout", str(folder / "access.log")),
+        *changes,
+    ):
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    (folder / "nginx.conf").write_text(text, encoding="utf-8")
+    command = ["nginx", "-c", str(folder / "nginx.conf"), "-p", str(folder), "-e", "stderr"]
+    command += ["-g", f"daemon off; pid {folder / 'nginx.pid'};"]
+    log = folder / "nginx.log"
+    url = f"http://127.0.0.1:{port}"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stderr=output)
+    try:
+        _wait_until_taken(process, port)
+        yield RunningApp(url, process, log)
+    finally:
+        process.terminate()
+        process.wait(timeout=PATIENCE)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def _wait_until_taken(process: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise RuntimeError("nginx does not listen")
 
 
 def wait_for_log(process: subprocess.Popen[bytes], log: Path, pattern: str) -> re.Match[str]:
