@@ -33,9 +33,35 @@ from resformer.orientation import CORRECTIONS, Correction, Orientation
 from resformer.track_record import TrackRecord, read_track_records
 from resformer.transforms import resize_pixels
 
-Film = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8] | NDArray[np.uint16]
-"""A film as :meth:`Predictor.predict` takes it: a file's path or bytes, a PIL image, or grey pixels
-``(H, W)`` of 8 or 16 bits."""
+
+@dataclass(frozen=True)
+class PreparedFilm:
+    """What an answer is made of, a few kilobytes: see :func:`prepare_film`.
+
+    Attributes:
+        pixels: resized to the network's input, ``(size, size)``.
+        size: width and height of the corrected film.
+        objection: why it cannot be a film, a sentence; empty if it can.
+        correction: what was done to the film before.
+    """
+
+    pixels: NDArray[np.uint8]
+    size: tuple[int, int]
+    objection: str
+    correction: Correction
+
+
+Film = (
+    str
+    | os.PathLike[str]
+    | bytes
+    | Image.Image
+    | NDArray[np.uint8]
+    | NDArray[np.uint16]
+    | PreparedFilm
+)
+"""A film as :meth:`Predictor.predict` takes it: a file's path or bytes, a PIL image, grey pixels
+``(H, W)`` of 8 or 16 bits, or what :func:`prepare_film` made of one of these elsewhere."""
 
 AnyFilm = TypeVar("AnyFilm", bound=Film)
 # A text is a sequence of texts, but no list of films.
@@ -114,10 +140,10 @@ class Prediction:
         if self._asked is None:
             raise ValueError("only a prediction of Predictor.predict can tell the orientation")
         asked = self._asked
-        cure = asked.predictor.choose_correction(asked.film)
+        cure = asked.predictor.choose_correction(asked.film.pixels)
         if cure is None:
             return None
-        return replace(Orientation.of(cure), correction=asked.correction.then(cure))
+        return replace(Orientation.of(cure), correction=asked.film.correction.then(cure))
 
     def explain(self, class_name: str | None = None) -> NDArray[np.float32]:
         """Return where on the film the evidence for a class lies.
@@ -136,8 +162,10 @@ class Prediction:
         if self._asked is None:
             raise ValueError("only a prediction of Predictor.predict can be explained")
         asked = self._asked
-        evidence = evidence_map(asked.predictor, asked.film, class_name or self.predicted_class)
-        return enlarge_evidence(evidence, asked.size)
+        evidence = evidence_map(
+            asked.predictor, asked.film.pixels, class_name or self.predicted_class
+        )
+        return enlarge_evidence(evidence, asked.film.size)
 
 
 def list_warnings(prediction: Prediction) -> dict[WarningCode, str]:
@@ -156,15 +184,11 @@ class _Asked:
 
     Attributes:
         predictor: that was asked.
-        film: resized to the network's input.
-        size: width and height of the corrected film.
-        correction: what was done to the film before.
+        film: that it was asked about.
     """
 
     predictor: Predictor
-    film: NDArray[np.uint8]
-    size: tuple[int, int]
-    correction: Correction
+    film: PreparedFilm
 
 
 class Predictor:
@@ -254,20 +278,18 @@ class Predictor:
         """
         correction = Correction(invert, rotate)
         if isinstance(films, Sequence) and not isinstance(films, str | bytes):
-            return self._predict([read_film(film) for film in films], correction)
-        (prediction,) = self._predict([read_film(films)], correction)
+            return self._predict([self._prepare(film, correction) for film in films])
+        (prediction,) = self._predict([self._prepare(films, correction)])
         return prediction
 
-    def _predict(
-        self, films: Sequence[NDArray[np.uint8]], correction: Correction
-    ) -> list[Prediction]:
-        """Classify decoded films ``(H, W)`` in one batch."""
+    def _prepare(self, film: Film, correction: Correction) -> PreparedFilm:
+        return prepare_film(film, self.checkpoint.input_spec.size, correction)
+
+    def _predict(self, films: Sequence[PreparedFilm]) -> list[Prediction]:
+        """Classify films in one batch."""
         if not films:
             return []
-        films = [correction.apply(film) for film in films]
-        size = self.checkpoint.input_spec.size
-        inputs = [resize_pixels(film, size) for film in films]
-        outputs = self._backend.compute(np.stack(inputs))
+        outputs = self._backend.compute(np.stack([film.pixels for film in films]))
         probabilities = torch.softmax(outputs.logits / self.checkpoint.temperature, dim=1)
         judgements = self._judge(films, outputs)
         doubts = self._doubt(probabilities, outputs)
@@ -279,10 +301,10 @@ class Predictor:
                 reason=reason,
                 distance=distance,
                 lungs=inside,
-                _asked=_Asked(self, pixels, film.shape[::-1], correction),
+                _asked=_Asked(self, film),
             )
-            for row, judgement, (reason, distance), inside, pixels, film in zip(
-                probabilities.tolist(), judgements, doubts, lungs, inputs, films, strict=True
+            for row, judgement, (reason, distance), inside, film in zip(
+                probabilities.tolist(), judgements, doubts, lungs, films, strict=True
             )
         ]
         return [
@@ -311,11 +333,11 @@ class Predictor:
 
     @torch.inference_mode()
     def _judge(
-        self, films: Sequence[NDArray[np.uint8]], outputs: NetworkOutputs
+        self, films: Sequence[PreparedFilm], outputs: NetworkOutputs
     ) -> Sequence[GateResult | None]:
         if self._gate is None:
             return [None] * len(films)
-        return self._gate.judge(outputs.blocks, [find_objection(film) for film in films])
+        return self._gate.judge(outputs.blocks, [film.objection for film in films])
 
     @torch.inference_mode()
     def _doubt(
@@ -328,8 +350,7 @@ class Predictor:
 
     def _check_answers(self) -> None:
         """Refuse finite weights, scales or thresholds whose answers are no numbers."""
-        films = list(probe_films(self.checkpoint.input_spec.size))
-        for answer in self._predict(films, Correction()):
+        for answer in self.predict(list(probe_films(self.checkpoint.input_spec.size))):
             values = [*answer.probabilities.values(), answer.distance or 0.0]
             values += [answer.gate.score] if answer.gate else []
             if not np.isfinite(values).all():
@@ -342,6 +363,34 @@ def _probable_lungs(outputs: NetworkOutputs) -> Sequence[NDArray[np.float32] | N
     if outputs.lungs is None:
         return [None] * len(outputs.logits)
     return list(torch.sigmoid(outputs.lungs[:, 0]).float().cpu().numpy())
+
+
+_AS_IT_IS = Correction()
+
+
+def prepare_film(film: Film, size: int, correction: Correction = _AS_IT_IS) -> PreparedFilm:
+    """Read a film, correct it and resize it for a network, which need not be there.
+
+    Args:
+        film: as :data:`Film`.
+        size: side of the network's input.
+        correction: what is done to it first.
+
+    Raises:
+        ImageError: if a file cannot be read as an image.
+        ValueError: if it is no film, or was prepared otherwise before.
+    """
+    if not isinstance(film, PreparedFilm):
+        pixels = correction.apply(read_film(film))
+        height, width = pixels.shape
+        small, objection = resize_pixels(pixels, size), find_objection(pixels)
+        return PreparedFilm(small, (width, height), objection, correction)
+    if film.pixels.shape != (size, size) or correction not in {_AS_IT_IS, film.correction}:
+        raise ValueError(
+            f"the film was prepared as {film.pixels.shape} with {film.correction}: prepare it anew "
+            f"as {(size, size)} with {correction}"
+        )
+    return film
 
 
 def read_film(film: Any) -> NDArray[np.uint8]:

@@ -21,6 +21,7 @@ from resformer.cli import (
     fit_gate,
     predict,
     report,
+    score,
     train,
 )
 
@@ -31,7 +32,7 @@ _INTERRUPTED = 130
 
 def _commands() -> dict[str, Any]:
     """Return the modules of the commands by the names that these have on the command line."""
-    modules = (train, evaluate, controls, external, report, predict, fit_gate, export)
+    modules = (train, evaluate, controls, external, report, predict, score, fit_gate, export)
     return {module.__name__.rsplit(".", 1)[1].replace("_", "-"): module for module in modules}
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import NamedTuple, TypeVar
 
 from resformer.images import (
     DICOM_SUFFIXES,
@@ -25,12 +25,18 @@ from resformer.images import (
 )
 from resformer.images.errors import DecoderUnavailableError
 from resformer.orientation import Correction, Orientation
-from resformer.predict import NOT_A_FILM, Prediction, Predictor
+from resformer.predict import NOT_A_FILM, Prediction, Predictor, PreparedFilm, prepare_film
 
-_BATCH_SIZE = 16
-_SUFFIXES = IMAGE_SUFFIXES | DICOM_SUFFIXES
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+BATCH_SIZE = 16
+# So many are read, or being read, while the network runs on one.
+_BATCHES_AHEAD = 3
+FILM_SUFFIXES = IMAGE_SUFFIXES | DICOM_SUFFIXES
+MAX_BYTES = 1 << 30
+"""Of a file; no film is larger."""
 _HEAD = 8192
-_MAX_BYTES = 1 << 30
 _AS_IT_IS = Correction()
 # What storage devices and systems put beside the user's own files.
 _SYSTEM_FOLDERS = frozenset(
@@ -65,10 +71,7 @@ class FolderContents:
 
 
 def find_films(folder: Path) -> FolderContents:
-    """Find the films below a folder, at any depth, whatever they are named.
-
-    A file is a film by its suffix, or else by its content: scanners name DICOM files by UIDs, or by
-    numbers alone. Links to folders are followed, and each folder is looked at once.
+    """Find the films below a folder, as :func:`walk_films` does.
 
     Raises:
         ValueError: There is no such folder.
@@ -76,31 +79,53 @@ def find_films(folder: Path) -> FolderContents:
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}: check the path")
     contents = FolderContents()
+    contents.films = sorted(walk_films(folder, contents.leave_out))
+    return contents
+
+
+def walk_films(folder: Path, leave_out: Callable[[Path, str], None]) -> Iterator[Path]:
+    """Walk over the films below a folder, at any depth, whatever they are named.
+
+    A file is a film by its suffix, or else by its content: scanners name DICOM files by UIDs, or by
+    numbers alone. Links to folders are followed, and each folder is looked at once.
+
+    Args:
+        folder: to begin with.
+        leave_out: told every other file and folder, and why it is not looked at.
+
+    Yields:
+        films, in an order that depends on the names alone; no more than a folder's are in memory.
+    """
     waiting, linked, seen = [folder], list[Path](), set[str]()
     while waiting or linked:
         # links come last, so that a film has the path that it has without them
         current = waiting.pop() if waiting else linked.pop(0)
         if (place := os.path.realpath(current)) in seen:
-            contents.leave_out(current, "links to folders that are looked at already")
+            leave_out(current, "links to folders that are looked at already")
             continue
         seen.add(place)
         try:
             entries = sorted(os.scandir(current), key=lambda entry: entry.name)
         except OSError:
-            contents.leave_out(current, "folders that cannot be opened")
+            leave_out(current, "folders that cannot be opened")
             continue
+        folders: list[Path] = []
         for entry in entries:
             path = current / entry.name
-            if entry.name.startswith(".") or entry.name.lower() in _SYSTEM_FOLDERS:
-                contents.leave_out(path, "hidden, or of the system")
+            if is_left_out(entry.name):
+                leave_out(path, "hidden, or of the system")
             elif _is_folder(entry):
-                (linked if entry.is_symlink() else waiting).append(path)
+                (linked if entry.is_symlink() else folders).append(path)
             elif reason := _objection(path):
-                contents.leave_out(path, reason)
+                leave_out(path, reason)
             else:
-                contents.films.append(path)
-    contents.films.sort()
-    return contents
+                yield path
+        waiting += reversed(folders)
+
+
+def is_left_out(name: str) -> bool:
+    """Return whether a file or folder of this name is not the user's."""
+    return name.startswith(".") or name.lower() in _SYSTEM_FOLDERS
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -114,7 +139,7 @@ def _objection(path: Path) -> str:
     """Return why a file is no film; empty if it is one, or is named like one."""
     if not os.path.isfile(path):  # False where `Path.is_file` raises
         return "broken links and other things that are no files"
-    if path.suffix.lower() in _SUFFIXES:
+    if path.suffix.lower() in FILM_SUFFIXES:
         return ""
     try:
         with path.open("rb") as file:
@@ -124,6 +149,16 @@ def _objection(path: Path) -> str:
     if _DICOM_DIRECTORY in head[:512]:
         return "tables of contents (DICOMDIR)"
     return "" if recognise_format(head) else "neither an image nor DICOM"
+
+
+class Failure(NamedTuple):
+    """Why a file cannot be read: a code as in the API, and words for people."""
+
+    code: str
+    message: str
+
+
+TOO_LARGE = Failure("image_too_large", "The file is larger than a gigabyte: no film is.")
 
 
 @dataclass(frozen=True)
@@ -165,42 +200,89 @@ def answer_files(
     Yields:
         the answers for the next few files, in order.
     """
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(paths), _BATCH_SIZE):
-            batch = paths[start : start + _BATCH_SIZE]
-            decoded = list(pool.map(_decode, batch))
-            films = [item for item in decoded if not isinstance(item, tuple)]
-            predictions = iter(predictor.predict(films, **asdict(correction)))
-            yield [
-                _answer(
-                    show_name(path.relative_to(folder) if folder else path),
-                    item if isinstance(item, tuple) else next(predictions),
-                    force=force,
-                )
-                for path, item in zip(batch, decoded, strict=True)
-            ]
+    size = predictor.checkpoint.input_spec.size
+    batches = read_ahead(lambda path: (path, _read(path, size, correction)), paths)
+    for batch in batches:
+        names = [show_name(path.relative_to(folder) if folder else path) for path, _ in batch]
+        yield answer_batch(predictor, names, [film for _, film in batch], force=force)
 
 
-def _decode(path: Path) -> NDArray[np.uint8] | tuple[str, str]:
-    """Return the film, or the code and the words for why it cannot be read.
+def read_ahead(read: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[list[Result]]:
+    """Read items in threads while the caller works on those that were read before.
 
-    Raises:
-        OSError: A decoder is missing here; the film may be sound, so it gets no answer.
+    Args:
+        read: decodes an item; Pillow and GDCM let go of Python's lock.
+        items: any number; no more than a few batches are taken ahead.
+
+    Yields:
+        the results of the next few items, in order; a batch for the network.
     """
+    remaining = iter(items)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        futures: deque[Future[Result]] = deque()
+        try:
+            while True:
+                room = _BATCHES_AHEAD * BATCH_SIZE - len(futures)
+                futures.extend(pool.submit(read, item) for item in islice(remaining, room))
+                if not futures:
+                    return
+                count = min(BATCH_SIZE, len(futures))
+                yield [futures.popleft().result() for _ in range(count)]
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+def _read(path: Path, size: int, correction: Correction) -> PreparedFilm | Failure:
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            return "image_too_large", "The file is larger than a gigabyte: no film is."
-        return decode_image(path.read_bytes())
-    except ImageError as error:
-        return error.code, str(error)
+        if path.stat().st_size > MAX_BYTES:
+            return TOO_LARGE
+        return decode_film(path.read_bytes(), size, correction)
     except DecoderUnavailableError as error:
         raise OSError(f"{show_name(path)}: {error}") from error
     except OSError as error:
-        return "unreadable_file", f"The file cannot be opened: {error.strerror or error}."
+        return explain_unreadable(error)
 
 
-def _answer(name: str, result: Prediction | tuple[str, str], *, force: bool) -> Answer:
-    if isinstance(result, tuple):
+def decode_film(
+    data: bytes, size: int, correction: Correction = _AS_IT_IS
+) -> PreparedFilm | Failure:
+    """Return a film ready for a network with this input, or why its file cannot be read.
+
+    Raises:
+        DecoderUnavailableError: A decoder is missing here; the film may be sound.
+    """
+    try:
+        return prepare_film(decode_image(data), size, correction)
+    except ImageError as error:
+        return Failure(error.code, str(error))
+
+
+def explain_unreadable(error: OSError) -> Failure:
+    """Say why a file cannot be opened."""
+    return Failure(
+        "unreadable_file", f"The file cannot be opened: {error.strerror or 'it is not there'}."
+    )
+
+
+def answer_batch(
+    predictor: Predictor,
+    names: Sequence[str],
+    films: Sequence[PreparedFilm | Failure],
+    *,
+    force: bool = False,
+) -> list[Answer]:
+    """Run the network once on all files that could be read, and answer for all, in order."""
+    readable = [film for film in films if isinstance(film, PreparedFilm)]
+    predictions = iter(predictor.predict(readable))
+    return [
+        _answer(name, film if isinstance(film, Failure) else next(predictions), force=force)
+        for name, film in zip(names, films, strict=True)
+    ]
+
+
+def _answer(name: str, result: Prediction | Failure, *, force: bool) -> Answer:
+    if isinstance(result, Failure):
         return Answer(name, None, *result)
     gate = result.gate
     orientation = result.find_orientation()
@@ -219,13 +301,13 @@ def _flags(correction: Correction) -> str:
     return " ".join([*flags, f"--rotate {correction.rotate}"] if correction.rotate else flags)
 
 
-def show_name(path: Path) -> str:
+def show_name(path: Path | str) -> str:
     r"""Return a path as text that stands in one line, and that UTF-8 can hold.
 
     Bytes that are no UTF-8 and control characters become escapes such as ``\xe9`` and ``\n``, and
     backslashes in names are doubled, so that no two files have the same text.
     """
-    raw = os.fsencode(path.as_posix()).replace(b"\\", b"\\\\")
+    raw = os.fsencode(path if isinstance(path, str) else path.as_posix()).replace(b"\\", b"\\\\")
     return escape_controls(raw.decode("utf-8", "backslashreplace"))
 
 

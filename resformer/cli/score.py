@@ -1,0 +1,123 @@
+"""``python -m resformer score``: a table of answers to a whole archive."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import logging
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resformer.cli.options import add_model_option, add_runtime_options
+
+if TYPE_CHECKING:
+    from resformer.cli.score_run import ResultsFolder, Run, Settings
+
+logger = logging.getLogger(__name__)
+
+_PART_SIZE = 1024
+
+
+def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add the command and its options."""
+    parser = commands.add_parser(
+        "score",
+        help="classify an archive into a Parquet table",
+        description="Classify all films of SOURCE into a folder of Parquet files: a row for each "
+        "film, and for each file that cannot be read a row that says why. Stopped at any moment, "
+        "the same command goes on with the films that were found at the first time. The exit "
+        "status is 0 when all rows are written, whatever they say.",
+    )
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="a folder; a text file with a path or URL on each line; or the URL of either, such as "
+        "s3://bucket/films (with s3fs installed)",
+    )
+    parser.add_argument("--out", required=True, help="folder of the table, or its URL")
+    add_model_option(parser)
+    parser.add_argument(
+        "--part-size",
+        type=_positive,
+        default=_PART_SIZE,
+        metavar="N",
+        help="films in a file of the table; of at most so many the work is lost when it is stopped "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="give probabilities even for what does not look like a chest X-ray",
+    )
+    add_runtime_options(parser)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+def run(options: argparse.Namespace) -> int:
+    """Score. Return the exit status.
+
+    Raises:
+        ValueError: if there are no films, the table is one of something else, or the model cannot
+            be used.
+        OSError: if a disk or the network fails.
+    """
+    try:
+        from resformer.cli.score_run import ResultsFolder, Settings
+    except ImportError as error:
+        raise ValueError(f"score needs {error.name}: pip install 'resformer[archive]'") from error
+
+    source = options.source if "://" in options.source else str(Path(options.source).resolve())
+    with options.model.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    results = ResultsFolder(options.out.rstrip("/"))
+    settings = Settings(source, digest, options.force, options.part_size)
+    with results.lock():
+        return _score(_list_films(results, settings), options)
+
+
+def _list_films(results: ResultsFolder, settings: Settings) -> Run:
+    from resformer.cli.score_inputs import open_source
+    from resformer.cli.score_run import begin_run, resume_run
+
+    run = resume_run(results, settings)
+    if run is None:
+        run = begin_run(results, settings, open_source(settings.source))
+        for reason, count in run.left_out.items():
+            logger.warning("left out %d files (%s)", count, reason)
+    return run
+
+
+def _score(run: Run, options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from resformer.checkpoint import library_versions, load_checkpoint
+    from resformer.cli.score_run import score_here
+    from resformer.predict import Predictor
+
+    parts = run.parts_to_do()
+    waiting = run.count_films(parts)
+    done = run.films - waiting
+    counts: Counter[str] = Counter()
+    if parts:
+        checkpoint = load_checkpoint(options.model)
+        versions = ", ".join(f"{name} {number}" for name, number in library_versions().items())
+        predictor = Predictor(checkpoint, options.device, options.backend)
+        with tqdm(total=run.films, initial=done, desc="score", unit="img") as bar:
+            for found in score_here(run, parts, predictor, versions):
+                counts += found
+                bar.update(found.total())
+    logger.info(
+        "classified %d films, refused or could not read %d, found %d done before; wrote %s",
+        counts[""],
+        counts.total() - counts[""],
+        done,
+        run.results.place,
+    )
+    return 0

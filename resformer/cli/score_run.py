@@ -1,0 +1,229 @@
+"""The folder that an archive's answers are written to, part by part, and gone on with.
+
+``_run.json`` says what is scored with what, ``_inputs`` holds the names of the films (see
+:mod:`resformer.cli.score_inputs`), and ``part-000000.parquet`` and so on are the table, which
+readers of Parquet take for one, since they leave out what begins with ``_``. A part is written at
+once or not at all: a run that was stopped at any moment goes on with the parts that are missing,
+and two workers at the same part write the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import fsspec
+from filelock import FileLock, Timeout
+
+from resformer.cli.predict_files import read_ahead
+from resformer.cli.score_inputs import Listing, Source
+from resformer.cli.score_table import Row, ScoredBy, answer_films, read_film, write_rows
+from resformer.predict import Predictor
+
+_RUN, _INPUTS, _LOCK = "_run.json", "_inputs", ".lock"
+_NUL = b"\0"
+
+
+@dataclass(frozen=True)
+class ResultsFolder:
+    """A folder on a disk, or in object storage by its URL.
+
+    Attributes:
+        place: path or URL.
+    """
+
+    place: str
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a path."""
+        return "://" not in self.place
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file whole, or not at all."""
+        if not self.is_local:  # object storage shows nothing before all of it is there
+            system, path = fsspec.url_to_fs(f"{self.place}/{name}")
+            system.pipe_file(path, content)
+            return
+        target = Path(self.place, name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        begun = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+        try:
+            with begun.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            begun.replace(target)
+        finally:
+            begun.unlink(missing_ok=True)
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a file.
+
+        Raises:
+            FileNotFoundError: if there is none.
+        """
+        system, path = fsspec.url_to_fs(f"{self.place}/{name}")
+        content: bytes = system.cat_file(path)
+        return content
+
+    def names(self) -> set[str]:
+        """Return what is in the folder."""
+        system, path = fsspec.url_to_fs(self.place)
+        if not system.isdir(path):
+            return set()
+        return {found.rsplit("/", 1)[-1] for found in system.ls(path, detail=False)}
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other runs on this disk out, and remove what a stopped one had begun to write.
+
+        Raises:
+            ValueError: if another run writes to it, or it is no folder.
+        """
+        if not self.is_local:
+            yield
+            return
+        folder = Path(self.place)
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"{folder} is no folder: name another one for the table")
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(folder / _LOCK, timeout=0):
+                for begun in folder.glob(".part-*"):
+                    begun.unlink(missing_ok=True)
+                yield
+        except Timeout:
+            raise ValueError(
+                f"another run is writing to {folder}: wait until it ends, or name another folder"
+            ) from None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the answers of a run depend on; a run goes on with the same ones alone."""
+
+    source: str
+    model_sha256: str
+    force: bool
+    part_size: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """An archive whose films are known.
+
+    Attributes:
+        results: where the table is written.
+        settings: of the run.
+        source: where the films are.
+        films: how many there are.
+        left_out: how many other files there are, by the reason why they are none.
+    """
+
+    results: ResultsFolder
+    settings: Settings
+    source: Source
+    films: int
+    left_out: dict[str, int] = field(default_factory=dict)
+
+    def parts_to_do(self) -> list[int]:
+        """Return the numbers of the parts that are not written, in order."""
+        done = self.results.names()
+        count = -(-self.films // self.settings.part_size)
+        return [part for part in range(count) if part_name(part) not in done]
+
+    def count_films(self, parts: Iterable[int]) -> int:
+        """Return how many films some parts have together."""
+        size = self.settings.part_size
+        return sum(min(size, self.films - part * size) for part in parts)
+
+    def inputs(self, part: int) -> Iterator[tuple[int, str]]:
+        """Return the keys and the names of a part's films."""
+        names = self.results.read(_inputs_name(part)).split(_NUL)[:-1]
+        return enumerate(map(os.fsdecode, names), part * self.settings.part_size)
+
+    def write(self, part: int, rows: list[Row], class_names: Iterable[str], by: str) -> None:
+        """Write a finished part; `by` are the versions of the libraries."""
+        scored_by = ScoredBy(self.settings.model_sha256, by)
+        self.results.write(part_name(part), write_rows(rows, tuple(class_names), scored_by))
+
+
+def part_name(part: int) -> str:
+    """Return the name of a part of the table."""
+    return f"part-{part:06}.parquet"
+
+
+def _inputs_name(part: int) -> str:
+    return f"{_INPUTS}/{part:06}"
+
+
+def resume_run(results: ResultsFolder, settings: Settings) -> Run | None:
+    """Go on with a run, if all its films had been listed.
+
+    Raises:
+        ValueError: if the folder holds answers to something else.
+    """
+    try:
+        found = json.loads(results.read(_RUN))
+    except FileNotFoundError:
+        if any(name.startswith("part-") for name in results.names()):
+            raise ValueError(f"{results.place} holds another table: name another folder") from None
+        return None
+    before, now = found["settings"], asdict(settings)
+    for name, value in now.items():
+        if before[name] != value:
+            raise ValueError(
+                f"{results.place} was begun with {name.replace('_', ' ')} {before[name]}, not "
+                f"{value}: name another folder"
+            )
+    return Run(results, settings, Source(found["root"]), found["films"], found["left_out"])
+
+
+def begin_run(results: ResultsFolder, settings: Settings, listing: Listing) -> Run:
+    """List the films of an archive.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    films = 0
+    while names := list(islice(listing.names, settings.part_size)):
+        content = b"".join(os.fsencode(name) + _NUL for name in names)
+        results.write(_inputs_name(films // settings.part_size), content)
+        films += len(names)
+    if not films:
+        raise ValueError(f"there is no image and no DICOM file at {settings.source}")
+    run = Run(results, settings, listing.source, films, dict(listing.left_out))
+    described = {
+        "settings": asdict(settings),
+        "root": listing.source.root,
+        "films": films,
+        "left_out": run.left_out,
+    }
+    results.write(_RUN, json.dumps(described, indent=1).encode())
+    return run
+
+
+def score_here(
+    run: Run, parts: Iterable[int], predictor: Predictor, versions: str
+) -> Iterator[Counter[str]]:
+    """Score parts on the cores of this machine.
+
+    Yields:
+        how many films of the next few had which error; none is the empty text.
+    """
+    size = predictor.checkpoint.input_spec.size
+    for part in parts:
+        rows: list[Row] = []
+        for films in read_ahead(lambda item: read_film(run.source, *item, size), run.inputs(part)):
+            answered = answer_films(predictor, films, force=run.settings.force)
+            rows += answered
+            yield Counter(row.answer.error_code for row in answered)
+        run.write(part, rows, predictor.class_names, versions)

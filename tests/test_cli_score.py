@@ -1,0 +1,222 @@
+"""`score`: an archive to a table, stopped at any moment."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from resformer.cli import main
+from resformer.phantom import draw_chest_phantom
+from resformer.predict import Predictor
+from tests.conftest import CLASS_NAMES
+from tests.web.checkpoints import write_gated_checkpoint
+
+FILMS, PART = 40, 8
+
+
+@pytest.fixture(autouse=True)
+def _log_everything(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "resformer")
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Films in two folders, among them a broken one, and a file that is none."""
+    root = tmp_path_factory.mktemp("archive")
+    (root / "b").mkdir()
+    for number in range(FILMS - 1):
+        place = root / "b" if number % 2 else root
+        Image.fromarray(draw_chest_phantom(64, seed=number)).save(place / f"{number:02}.png")
+    (root / "05 broken.jpg").write_bytes(b"\xff\xd8\xff not a film")
+    (root / "notes.txt").write_text("no film")
+    return root
+
+
+@pytest.fixture(scope="module")
+def expected(
+    archive: Path, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> pa.Table:
+    """The archive's table, written without a stop."""
+    out = tmp_path_factory.mktemp("scored") / "results.parquet"
+    assert score(tiny_checkpoint, archive, out) == 0
+    return read(out)
+
+
+def options_of(model: Path, source: object, out: object, *more: str) -> list[str]:
+    same = ["--device", "cpu", f"--part-size={PART}", "--model", str(model), "--out", str(out)]
+    return ["score", str(source), *same, *more]
+
+
+def score(model: Path, source: object, out: object, *more: str) -> int:
+    return main(options_of(model, source, out, *more))
+
+
+def start(*options: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "resformer", *options],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+    )
+
+
+def read(out: Path) -> pa.Table:
+    """The table as anybody reads it, in the order of its keys."""
+    return pq.read_table(out).sort_by("key")
+
+
+def assert_same(found: pa.Table, expected: pa.Table, but: str = "") -> None:
+    """Make sure that two tables agree, figures within what a number of threads changes."""
+    assert found.schema == expected.schema
+    for ours, theirs in zip(found.to_pylist(), expected.to_pylist(), strict=True):
+        figures = [name for name, value in theirs.items() if isinstance(value, float)]
+        assert [ours.pop(name) for name in figures] == pytest.approx(
+            [theirs.pop(name) for name in figures], abs=1e-5
+        )
+        ours.pop(but, None), theirs.pop(but, None)
+        assert ours == theirs
+
+
+def parts(out: Path) -> list[Path]:
+    return sorted(out.glob("part-*.parquet"))
+
+
+def wait_for_a_part(out: Path, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + 120
+    while not parts(out):
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_a_row_for_each_film(archive: Path, tiny_checkpoint: Path, expected: pa.Table) -> None:
+    rows = expected.to_pylist()
+    assert [row["key"] for row in rows] == list(range(FILMS))
+    assert [row["path"] for row in rows] == sorted(
+        (path.relative_to(archive).as_posix() for path in archive.rglob("*.[pj][np]g")),
+        key=lambda name: (name.startswith("b/"), name),
+    )
+    predictor = Predictor.from_file(tiny_checkpoint, "cpu")
+    for row in rows:
+        content = (archive / row["path"]).read_bytes()
+        assert row["sha256"] == hashlib.sha256(content).hexdigest()
+        assert row["model_sha256"] == hashlib.sha256(tiny_checkpoint.read_bytes()).hexdigest()
+        assert "torch " in row["versions"]
+        if row["path"] == "05 broken.jpg":
+            assert row["error_code"] == "unreadable_image"
+            assert "cannot be read" in row["error"]
+            assert row["probability_COVID"] is row["predicted_class"] is None
+        else:
+            answer = predictor.predict(content)
+            probabilities = [row[f"probability_{name}"] for name in CLASS_NAMES]
+            assert probabilities == pytest.approx(list(answer.probabilities.values()), abs=1e-5)
+            assert row["error_code"] is row["error"] is None
+
+
+def test_the_gate_and_force(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    Image.fromarray(draw_chest_phantom(64)).save(tmp_path / "films" / "film.png")
+    gated = write_gated_checkpoint(tiny_checkpoint, tmp_path / "gated.pth", accepts=False)
+    for force in (False, True):
+        out = tmp_path / f"{force}.parquet"
+        assert score(gated, tmp_path / "films", out, *(["--force"] if force else [])) == 0
+        (row,) = read(out).to_pylist()
+        assert row["gate_accepted"] is False
+        assert 0 < row["gate_score"] < 0.5
+        assert row["error_code"] == (None if force else "not_a_chest_xray")
+        assert (row["probability_Normal"] is not None) == force
+
+
+def test_lists_and_urls_give_the_same_rows(
+    archive: Path, tiny_checkpoint: Path, tmp_path: Path, expected: pa.Table
+) -> None:
+    names = expected["path"].to_pylist()
+    names[0] = str(archive / names[0])
+    listed = archive / "list.txt"
+    listed.write_text("\n".join(names) + "\n\n")
+    memory = fsspec.filesystem("memory")
+    memory.put(str(archive), "/bucket", recursive=True)
+    memory.pipe_file("/bucket/b/1.2.840.7", b"no DICOM after all")
+    sources = (str(listed), listed.as_uri(), archive.as_uri())
+    for index, source in enumerate(sources):
+        assert score(tiny_checkpoint, source, tmp_path / f"{index}.parquet") == 0
+        table = read(tmp_path / f"{index}.parquet")
+        assert_same(table, expected, but="path")
+    url = "memory://results/table.parquet"
+    assert score(tiny_checkpoint, "memory://bucket", url) == 0
+    found = pq.read_table("/results/table.parquet", filesystem=memory).sort_by("key")
+    rows = {row["path"]: row["sha256"] for row in found.to_pylist()}
+    assert rows.pop("b/1.2.840.7")
+    assert rows == {row["path"]: row["sha256"] for row in expected.to_pylist()}
+
+
+def test_what_cannot_be_opened_is_a_row(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("gone.png\n" + tmp_path.as_uri() + "/gone.dcm\n")
+    assert score(tiny_checkpoint, tmp_path / "list.txt", tmp_path / "out") == 0
+    rows = read(tmp_path / "out").to_pylist()
+    assert [row["error_code"] for row in rows] == ["unreadable_file"] * 2
+    assert [row["sha256"] for row in rows] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("absent", "there is no folder and no list"),
+        ("memory://absent", "there is nothing at"),
+        ("film.png", "is a film, no list"),
+        ("empty", "no image and no DICOM file"),
+    ],
+)
+def test_what_is_no_archive(
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    source: str,
+    message: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (tmp_path / "empty").mkdir()
+    Image.fromarray(draw_chest_phantom(64)).save(tmp_path / "film.png")
+    place = source if "://" in source else tmp_path / source
+    assert score(tiny_checkpoint, place, tmp_path / "out") == 1
+    assert message in caplog.text
+
+
+def test_a_table_is_gone_on_with_by_the_same_run_alone(
+    archive: Path, tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "out"
+    assert score(tiny_checkpoint, archive, out) == 0
+    parts(out)[1].unlink()
+    assert score(tiny_checkpoint, archive, out) == 0
+    assert f"found {FILMS - PART} done before" in caplog.text
+    assert score(tiny_checkpoint, archive, out, "--force") == 1
+    assert "was begun with force False, not True" in caplog.text
+    (out / "_run.json").unlink()
+    assert score(tiny_checkpoint, archive, out) == 1
+    assert "holds another table" in caplog.text
+
+
+def test_nothing_is_lost_when_the_driver_is_killed(
+    archive: Path, tiny_checkpoint: Path, tmp_path: Path, expected: pa.Table
+) -> None:
+    out = tmp_path / "out"
+    with start(*options_of(tiny_checkpoint, archive, out)) as process:
+        wait_for_a_part(out, process)
+        process.kill()
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    written = {path: path.stat().st_mtime_ns for path in parts(out)}
+    assert score(tiny_checkpoint, archive, out) == 0
+    assert_same(read(out), expected)
+    assert written.items() <= {path: path.stat().st_mtime_ns for path in parts(out)}.items()
