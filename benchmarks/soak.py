@@ -2,9 +2,12 @@
 
     python -m benchmarks.soak --minutes 10 --requests 20000
 
-Exits with 1 if an answer has another status than it should, which every 5xx has but a deliberate
-503, or if the server's memory still grows once it has warmed up, which takes a minute at least. For
-Linux, where memory is read from /proc.
+Half of the requests are bad, and small files that are much work are among them. Exits with 1 if an
+answer has another status than it should, which every 5xx has but a deliberate 503; if a film gets
+other shares than it got alone; if `/healthz` takes a second although a process that does nothing
+else answers at once; if the log holds anything but the app's own lines; or if the server's memory
+still grows once it has warmed up, which takes a minute at least. For Linux, where memory is read
+from /proc.
 """
 
 from __future__ import annotations
@@ -15,8 +18,10 @@ import http.client
 import itertools
 import json
 import logging
+import multiprocessing
 import os
 import random
+import socket
 import struct
 import sys
 import tempfile
@@ -25,11 +30,12 @@ import time
 import urllib.request
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -40,7 +46,9 @@ from resformer.evaluation.tables import render_table
 from resformer.phantom import draw_chest_phantom
 from tests.data_sets import encode
 from tests.dicom_files import radiograph, write, write_frame
-from tests.image_files import png_chunk, png_header
+from tests.image_files import png_chunk, png_header, tiff
+from tests.test_dicom_hostile import jpeg2000
+from tests.test_images_hostile import CHEAP_TO_MAKE
 from tests.web.posting import CONTENT_TYPE, form
 from tests.web.serving import RunningApp, run_command
 
@@ -54,6 +62,10 @@ _GROWTH = 0.05
 _FEWEST_SAMPLES = 60  # a server has not warmed up before
 _PARTS = 15
 _MEBIBYTE = 2**20
+# Of each film of an answer, in the order of the classes.
+Shares = list[list[float]]
+_SLOW = 1.0  # seconds, for /healthz
+_ROUNDING = 1e-3  # of a share, which depends on the company in a batch
 
 
 @dataclass(frozen=True)
@@ -75,6 +87,14 @@ class Message:
     path: str = "/predict"
     content_type: str = CONTENT_TYPE
     length: int | None = None
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How long `/healthz` took, and beside it a process that does nothing else, in seconds."""
+
+    seconds: float
+    beside: float
 
 
 @dataclass(frozen=True)
@@ -114,13 +134,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.model.resolve(),
             Path(folder) / "log",
             RESFORMER_PORT="0",
+            RESFORMER_LOG="json",
             OMP_NUM_THREADS=str(threads),
         ) as server,
+        watch_health(server.url) as probes,
     ):
         outcomes, memory, seconds = soak(server, options)
+        log = server.log.read_text(encoding="utf-8", errors="replace").splitlines()
     title = f"# Soak: {options.server}, {options.clients} clients"
-    publish(f"{title}\n\n{render(outcomes, memory, seconds)}", options.out)
-    faults = find_faults(outcomes, memory)
+    text = f"{render(outcomes, memory, seconds)}\n\n{render_health(probes)}"
+    publish(f"{title}\n\n{text}", options.out)
+    faults = find_faults(outcomes, memory, probes, log)
     for fault in faults:
         logger.error("FAULT: %s", fault)
     return 1 if faults else 0
@@ -135,6 +159,7 @@ def soak(server: RunningApp, options: argparse.Namespace) -> tuple[list[Outcome]
     with urllib.request.urlopen(f"{server.url}/model", timeout=_PATIENCE) as response:
         has_gate = json.load(response)["gate"] is not None
     good, bad = good_messages(), bad_messages(has_gate=has_gate)
+    alone = ask_alone(server.url, good)
     outcomes: list[Outcome] = []
     start = time.monotonic()
 
@@ -151,7 +176,7 @@ def soak(server: RunningApp, options: argparse.Namespace) -> tuple[list[Outcome]
         ThreadPoolExecutor(options.clients) as clients,
     ):
         running = [
-            clients.submit(send_all, server.url, mix(seed), outcomes.append)
+            clients.submit(send_all, server.url, mix(seed), outcomes.append, alone)
             for seed in range(options.clients)
         ]
         for client in running:
@@ -159,13 +184,30 @@ def soak(server: RunningApp, options: argparse.Namespace) -> tuple[list[Outcome]
     return outcomes, memory, time.monotonic() - start
 
 
-def send_all(url: str, messages: Iterable[Message], note: Callable[[Outcome], None]) -> None:
+def ask_alone(url: str, messages: Iterable[Message]) -> dict[Message, Shares]:
+    """Return the shares that films get while nobody else asks."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=_PATIENCE)
+    shares = {message: _read_shares(_exchange(connection, message)[1]) for message in messages}
+    connection.close()
+    return shares
+
+
+def send_all(
+    url: str,
+    messages: Iterable[Message],
+    note: Callable[[Outcome], None],
+    alone: Mapping[Message, Shares] | None = None,
+) -> None:
     """Send messages one after the other over a connection that is kept, and note each outcome."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=_PATIENCE)
     for message in messages:
         start = time.perf_counter()
         try:
-            status, code = _exchange(connection, message)
+            status, answer = _exchange(connection, message)
+            code = answer.get("code", "")
+            expected = (alone or {}).get(message, [])
+            if status == 200 and not _is_same(_read_shares(answer), expected):
+                status, code = 0, "other shares than alone"
         except (OSError, http.client.HTTPException) as error:
             status, code = 0, type(error).__name__
             connection.close()
@@ -177,8 +219,10 @@ def send_all(url: str, messages: Iterable[Message], note: Callable[[Outcome], No
     connection.close()
 
 
-def _exchange(connection: http.client.HTTPConnection, message: Message) -> tuple[int, str]:
-    """Send a message; return the status of the answer and its code, empty for a good one."""
+def _exchange(
+    connection: http.client.HTTPConnection, message: Message
+) -> tuple[int, dict[str, Any]]:
+    """Send a message; return the status of the answer and the answer."""
     connection.putrequest("POST", message.path)
     connection.putheader("Content-Type", message.content_type)
     length = len(message.body) if message.length is None else message.length
@@ -186,12 +230,75 @@ def _exchange(connection: http.client.HTTPConnection, message: Message) -> tuple
     connection.endheaders(message.body)
     if not message.statuses:
         connection.close()
-        return 0, _HUNG_UP
+        return 0, {"code": _HUNG_UP}
     response = connection.getresponse()
-    answer = json.loads(response.read())
+    answer: dict[str, Any] = json.loads(response.read())
     if length != len(message.body):
         connection.close()  # the server waits for the rest
-    return response.status, answer.get("code", "")
+    return response.status, answer
+
+
+def _read_shares(answer: dict[str, Any]) -> Shares:
+    """Return the shares of each film in an answer; of none that was refused."""
+    films = [film.get("prediction") for film in answer.get("results", [answer])]
+    return [list(film["all_probabilities"].values()) if film else [] for film in films]
+
+
+def _is_same(shares: Shares, expected: Shares) -> bool:
+    """Return whether no share differs, but for a film that was refused for want of time."""
+    pairs = zip(shares, expected, strict=False)
+    return all(not (a and b) or bool(np.allclose(a, b, atol=_ROUNDING, rtol=0)) for a, b in pairs)
+
+
+@contextmanager
+def watch_health(url: str) -> Iterator[list[Probe]]:
+    """Time `/healthz` twice a second, and beside it a process that does nothing else."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    idle = multiprocessing.get_context("fork").Process(target=_echo, args=(listener,), daemon=True)
+    idle.start()
+    probes: list[Probe] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.5):
+            before = _time_exchange(listener.getsockname(), b"ping")
+            host, port = urlsplit(url).netloc.split(":")
+            seconds = _time_exchange(
+                (host, int(port)), b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n"
+            )
+            probes.append(
+                Probe(seconds, max(before, _time_exchange(listener.getsockname(), b"ping")))
+            )
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield probes
+    finally:
+        over.set()
+        thread.join()
+        idle.terminate()
+        listener.close()
+
+
+def _echo(listener: socket.socket) -> None:
+    while True:
+        connection = listener.accept()[0]
+        with connection:
+            connection.sendall(connection.recv(100))
+
+
+def _time_exchange(address: tuple[str, int], request: bytes) -> float:
+    """Return the seconds until something comes back; the patience where nothing does."""
+    start = time.monotonic()
+    try:
+        with socket.create_connection(address, timeout=_PATIENCE) as connection:
+            connection.sendall(request)
+            if not connection.recv(100):
+                return _PATIENCE
+    except OSError:
+        return _PATIENCE
+    return time.monotonic() - start
 
 
 @contextmanager
@@ -213,14 +320,51 @@ def watch_memory(pid: int) -> Iterator[list[int]]:
         thread.join()
 
 
-def find_faults(outcomes: Sequence[Outcome], memory: Sequence[int]) -> list[str]:
+def find_faults(
+    outcomes: Sequence[Outcome],
+    memory: Sequence[int],
+    probes: Sequence[Probe] = (),
+    log: Sequence[str] = (),
+) -> list[str]:
     """Return what must not have happened."""
     wrong = Counter(f"{o.kind}: {o.status}" for o in outcomes if not o.is_right)
     faults = [f"{count} x wrong answer to {what}" for what, count in wrong.most_common()]
     warm, end = _phases(memory)[1:3]
     if len(memory) >= _FEWEST_SAMPLES and end > warm * (1 + _GROWTH):
         faults.append(f"memory grew from {warm:.0f} to {end:.0f} MiB after warm-up")
+    if slow := [probe for probe in probes if _is_slow(probe)]:
+        worst = max(probe.seconds for probe in slow)
+        faults.append(f"{len(slow)} x /healthz was slow, at most {worst:.1f} s")
+    if strange := [line for line in log if not _is_ours(line)]:
+        faults.append(f"{len(strange)} lines in the log that should not be there: {strange[0]}")
     return faults
+
+
+def _is_slow(probe: Probe) -> bool:
+    """Return whether a slow answer is the server's doing and not the machine's."""
+    return probe.seconds >= _SLOW and probe.beside < _SLOW / 4
+
+
+def _is_ours(line: str) -> bool:
+    """Return whether a line of the log is one of the application's, and no error."""
+    try:
+        return str(json.loads(line)["level"]) in ("INFO", "WARNING")
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def render_health(probes: Sequence[Probe]) -> str:
+    """Return how long `/healthz` took, in a sentence."""
+    seconds = [probe.seconds for probe in probes] or [float("nan")]
+    beside = [probe.beside for probe in probes] or [float("nan")]
+    late = [probe for probe in probes if probe.seconds >= _SLOW]
+    machine = len(late) - sum(map(_is_slow, late))
+    return (
+        f"`/healthz` was asked {len(probes)} times: median {np.median(seconds):.3f} s, at most "
+        f"{max(seconds):.2f} s; a process that does nothing else took {np.median(beside):.3f} s "
+        f"and at most {max(beside):.2f} s. {len(late)} took over a second, {machine} of them "
+        "while that one was slow too."
+    )
 
 
 def render(outcomes: Sequence[Outcome], memory: Sequence[int], seconds: float) -> str:
@@ -294,8 +438,8 @@ def good_messages() -> list[Message]:
     return messages
 
 
-def bad_messages(*, has_gate: bool) -> list[Message]:
-    """Return requests that deserve no answer about a film."""
+def bad_messages(*, has_gate: bool, largest: int = 40 * _MEBIBYTE) -> list[Message]:
+    """Return requests that deserve no answer about a film, of files up to so many bytes."""
     rng = np.random.default_rng(0)
     film = draw_chest_phantom(400, _VARIANTS)
     png, dicom = encode(film), write(radiograph(film.astype("u2") * 16, bits_stored=12))
@@ -307,7 +451,7 @@ def bad_messages(*, has_gate: bool) -> list[Message]:
         ("wrong type", (415,), [b"%PDF-1.7 film", b"<html>film</html>", b"PK\3\4film"]),
         ("empty", (400,), [b""]),
         ("noise", (422,) if has_gate else (200,), noise),
-        ("bomb", any_answer, _bombs()),
+        ("bomb", any_answer, [data for data in _bombs() if len(data) <= largest]),
     ]
     documents = (b'{"image": "not base64!"}', b'{"image":' * 5000, b"[" * 50_000)
     spoilt = form([("files", "film", data) for data in (png, png[:999], b"", b"text")])
@@ -346,7 +490,13 @@ def _bombs() -> list[bytes]:
     runs = b"\x81\x00" * 200_000
     frame = struct.pack("<16I", 2, 64, 64 + len(runs), *[0] * 13) + runs + runs
     values = np.arange(4096, dtype="u2").reshape(64, 64)
+    junk = np.random.default_rng(0).integers(0, 256, (1, 200), dtype=np.uint8)
+    fax = {256: 64, 257: 700_000, 258: 1, 259: 2, 278: 700_000}
+    j2k = radiograph(values, Rows=2200, Columns=2200)
     return [
+        *(make() for make, _ in CHEAP_TO_MAKE.values()),
+        tiff(junk, extra=fax),
+        write_frame(j2k, JPEG2000Lossless, jpeg2000(2200, layers=65_535, tile=110)),
         png_header(60_000, 60_000),
         png[:33] + text + png[33:],
         b"II*\0" + struct.pack("<I", 8 + len(packed)) + packed + directory,
