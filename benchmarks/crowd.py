@@ -128,7 +128,7 @@ def run_server(
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         model, log = options.model.resolve(), Path(folder) / "log.txt"
         server = stack.enter_context(run_command(command, model, log, **variables))
-        pids = (server.process.pid,)
+        pids: tuple[int, ...] = (server.process.pid,)
         if name == NGINX:
             server = stack.enter_context(run_nginx(server.url, Path(folder)))
             pids = (*pids, server.process.pid)
@@ -150,7 +150,10 @@ def meet(
     process.start()
     there.wait()
     time.sleep(1.0)  # until it is at work
-    statuses, seconds, health, most = [], [], [], 0
+    statuses: list[str] = []
+    seconds: list[float] = []
+    health: list[float] = []
+    most = 0
     end = time.monotonic() + options.seconds
     while time.monotonic() < end or len(statuses) < 3:
         status, taken = ask(server.url, "POST", "/predict", body, options.patience)

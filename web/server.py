@@ -45,7 +45,7 @@ _RECEIVE_BYTES = 64 * 1024
 _MAX_CHUNK_LINE = 8192
 # Requests of the largest size that may be in memory at the same time.
 _LARGEST_REQUESTS = 16
-_LINGER_SECONDS = 5
+_LINGER_SECONDS = 30
 
 _logger = logging.getLogger(__name__)
 
