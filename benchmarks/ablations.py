@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from benchmarks.common import describe_machine
 from benchmarks.network import build_baseline
 from resformer.backends import PyTorchBackend
+from resformer.checkpoint import Checkpoint
 from resformer.data.dataset import FilmDataset
 from resformer.data.find import open_datasets
 from resformer.data.manifest import read_manifest
@@ -45,7 +46,6 @@ from resformer.evaluation.report import write_json
 from resformer.layers import EMPT, IMTM
 from resformer.layers.simam import SimAM
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
-from resformer.training.baselines import ModuleBackend
 from resformer.training.config import TrainingConfig
 from resformer.training.data import TrainingData, build_loader, build_training_films
 from resformer.training.distributed import ProcessGroup
@@ -255,10 +255,8 @@ def prepare(data: TrainingData, recipe: TrainingConfig, network: ResFormerConfig
     stage = learn_lungs(with_heads, data, recipe, masks, device, progress=False)
     if stage.outlines is None:
         raise ValueError("the recipe needs a lung head, whose outlines all variants share")
-    model = IdentityMappingResFormer(with_heads)
-    model.load_state_dict(stage.weights)
-    backend = PyTorchBackend.from_model(place_model(model, device), data.spec)
-    lungs = predict_lungs(backend, films.films, data.spec.size)
+    outliner = Checkpoint(with_heads, data.manifest.class_names, data.spec, stage.weights)
+    lungs = predict_lungs(PyTorchBackend(outliner, device), films.films, data.spec.size)
     nobody = np.zeros(len(films), dtype=np.int64)  # blacking out needs no donor
     black = np.stack(list(change_films(CONTROLS[LUNGS_BLACK], films.films, lungs, nobody)))
     blacked = FilmDataset(black, films.labels, films.spec)
@@ -294,9 +292,9 @@ def measure(bench: Bench, variant: Variant) -> dict[str, Any]:
     model, history = train(bench, variant, config)
     films = bench.data.evaluation_films("validation")
     device = choose_device(config.device)
-    backend, size = ModuleBackend(model, bench.data.spec, device), bench.data.spec.size
+    model = place_model(model, device).eval()
     whole, black = (
-        softmax(compute_logits(backend, dataset.films, size), axis=1)
+        softmax(compute_logits(model, dataset.films, bench.data.spec), axis=1)
         for dataset in (films, bench.black)
     )
     report = evaluate_predictions(films.labels, black, names, bootstrap=0)

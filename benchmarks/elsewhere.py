@@ -70,7 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ):
         manifest = read_manifest(options.manifest, root)
         films = TrainingData(root, manifest, Path(cache), spec).evaluation_films("validation")
-        lungs = predict_lungs(PyTorchBackend.from_model(first.model, spec), films.films, spec.size)
+        backend = PyTorchBackend(first.checkpoint, first.device)
+        lungs = predict_lungs(backend, films.films, spec.size)
         outlines = [resize_pixels(np.rint(255 * one).astype(np.uint8), spec.size) for one in lungs]
         rows = [
             (name, change, *measure(predictor, films, make, f"{name}, {change}"))

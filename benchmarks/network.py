@@ -45,10 +45,11 @@ from benchmarks.common import (
     save_bars,
     time_together,
 )
-from resformer.backends import fold_batch_norm, open_session
+from resformer.backends import open_session
 from resformer.checkpoint import load_checkpoint
 from resformer.evaluation.tables import render_table
 from resformer.export import quiet_exporter
+from resformer.inference import fold_batch_norm
 from resformer.transforms import InputSpec, to_input
 
 logger = logging.getLogger(__name__)

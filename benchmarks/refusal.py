@@ -65,8 +65,9 @@ class Measured:
 
     def refused(self, gate: Gate) -> tuple[int, int]:
         """Return how many are refused, and of how many."""
-        results = gate.judge(self.blocks, self.objections)
-        return sum(not result.accepted for result in results), len(results)
+        scores = gate.scores(self.blocks).tolist()
+        results = map(gate.judge, scores, self.objections)
+        return sum(not result.accepted for result in results), len(scores)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -34,7 +34,6 @@ from resformer.backends import Backend, choose_backend
 from resformer.checkpoint import Checkpoint
 from resformer.evaluation.plots import COLOURS, new_figure
 from resformer.evaluation.tables import render_table
-from resformer.gate.gate import find_objection
 from resformer.images import decode_image, encode_preview
 from resformer.transforms import resize_pixels
 from tests.web.posting import CONTENT_TYPE
@@ -92,22 +91,16 @@ def build_parts(
     """
     pixels = decode_image(data)
     resized = resize_pixels(pixels, checkpoint.input_spec.size)[np.newaxis]
-    outputs = backend.compute(resized)
     preview = encode_preview(pixels, max_side=preview_side)
     client, body = app.test_client(), fill_form(data)
     response = client.post("/predict", data=body, content_type=CONTENT_TYPE)
     if response.status_code != 200:
         raise RuntimeError(f"the app answered {response.status_code}: {response.text[:200]}")
     answer = response.get_json()
-    gate = checkpoint.gate
-    judge: Parts = (
-        {"gate": lambda: gate.judge(outputs.blocks, [find_objection(pixels)])} if gate else {}
-    )
     return {
         "decode": lambda: decode_image(data),
         "resize": lambda: resize_pixels(pixels, checkpoint.input_spec.size),
         "network": lambda: backend.compute(resized),
-        **judge,
         "preview": lambda: encode_preview(pixels, max_side=preview_side),
         "JSON": lambda: app.json.response(
             {**answer, "image": base64.b64encode(preview).decode("ascii")}

@@ -33,19 +33,6 @@ class AbstentionError(ValueError):
 
 
 @dataclass(frozen=True)
-class Doubt:
-    """What is said of one film.
-
-    Attributes:
-        reason: why the answer of the network is not to be relied on; nothing where it may be.
-        distance: from the features of the film to those of the nearest class.
-    """
-
-    reason: Reason | None
-    distance: float
-
-
-@dataclass(frozen=True)
 class Abstention:
     """Abstains from films that the network is not sure of, or has seen too few of.
 
@@ -116,20 +103,13 @@ class Abstention:
         distances: Tensor = offsets.square().sum(2).min(dim=1).values.sqrt()
         return distances
 
-    def judge(self, confidence: Tensor, features: Tensor) -> list[Doubt]:
-        """Abstain from some films of a batch, or from none.
+    def find_reason(self, confidence: float, distance: float) -> Reason | None:
+        """Return why the answer of the network is not to be relied on; nothing where it may be.
 
         Args:
-            confidence: probabilities of the predicted classes, ``(B,)``.
-            features: pooled features, ``(B, D)``.
+            confidence: probability of the predicted class.
+            distance: of :meth:`distance`.
         """
-        distances = self.distance(features).tolist()
-        return [
-            Doubt(self._find_reason(share, distance), distance)
-            for share, distance in zip(confidence.tolist(), distances, strict=True)
-        ]
-
-    def _find_reason(self, confidence: float, distance: float) -> Reason | None:
         # What is no number is not enough.
         if not distance <= self.greatest_distance:
             return "unfamiliar"

@@ -1,9 +1,10 @@
 """The one way to run the network: decoded films in, everything that is said of them out.
 
-A backend runs a checkpoint's network on a batch of films, whichever library does it. There are two:
-:class:`PyTorchBackend`, on every device and the reference for the other, and
-:class:`OnnxRuntimeBackend`, which runs the checkpoint's own graph on the processor and is faster
-there. OpenVINO was measured beside them and left out: see ``benchmarks/README.md``.
+A backend runs a checkpoint's :class:`resformer.inference.InferenceNetwork` on a batch of films,
+whichever library does it. There are two: :class:`PyTorchBackend`, on every device and the reference
+for the other, and :class:`OnnxRuntimeBackend`, which runs the checkpoint's own graph on the
+processor and is faster there. OpenVINO was measured beside them and left out: see
+``benchmarks/README.md``.
 
 :func:`choose_backend` chooses between them, and does not trust the graph: it must compute what the
 weights do.
@@ -11,25 +12,19 @@ weights do.
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch import Tensor
 
 from resformer.checkpoint import Checkpoint, CheckpointError
-from resformer.devices import place_model
-from resformer.gate.gate import describe
-from resformer.layers import ConvNormAct
-from resformer.model import NUM_STAGES, IdentityMappingResFormer
-from resformer.transforms import InputSpec, to_input
+from resformer.inference import FILMS, PROBABILITIES, InferenceNetwork
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -37,10 +32,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BACKENDS = ("auto", "torch", "onnxruntime")
-
-# Names of the graph's outputs.
-LOGITS, POOLED, LUNGS = "logits", "pooled", "lungs"
-GRIDS = ("input_grid", *(f"stage{i}_grid" for i in range(1, NUM_STAGES + 1)))
 
 # Of an output, between the two backends, as a share of its largest value; they differ in nothing
 # but the order of additions.
@@ -50,37 +41,33 @@ _ONNX_ERROR_LEVEL = 3
 
 @dataclass(frozen=True)
 class NetworkOutputs:
-    """What the network says of a batch.
+    """What is said of a batch, as :meth:`resformer.inference.InferenceNetwork.forward` names it.
 
     Attributes:
-        logits: ``(B, num_classes)`` float64; float64 lets the probabilities of the softmax sum to
-            1 within rounding of a double.
-        blocks: averages over coarse grids ``(B, D_b)``, as :func:`resformer.gate.gate.describe`
-            gives them.
-        pooled: features that the class is read off, ``(B, D)``; none from a graph that was
-            exported before it gave them.
-        lungs: logits of being lung, ``(B, 1, h, w)``; none without a lung head, or from such a
-            graph.
+        probabilities: ``(B, K)`` float64; each row sums to 1 within rounding of a double.
+        features: that the class is read off, ``(B, D)``.
+        gate_score: ``(B,)``; none without a gate.
+        distance: to the nearest class, ``(B,)``; none without an abstention.
+        lungs: probabilities of being lung, ``(B, h, w)``; none without a lung head.
     """
 
-    logits: Tensor
-    blocks: list[Tensor]
-    pooled: Tensor | None = None
-    lungs: Tensor | None = None
+    probabilities: NDArray[np.float64]
+    features: NDArray[np.float32]
+    gate_score: NDArray[np.float32] | None = None
+    distance: NDArray[np.float32] | None = None
+    lungs: NDArray[np.float32] | None = None
 
     @classmethod
-    def from_named(cls, tensors: Mapping[str, Tensor]) -> NetworkOutputs:
-        """Put together what :func:`run_network` or a graph gave.
+    def from_named(cls, arrays: Mapping[str, NDArray[np.float32]]) -> NetworkOutputs:
+        """Put together what a network gave.
 
         Raises:
-            KeyError: if the logits or a grid is missing.
+            TypeError: if an output is missing or unknown.
         """
-        return cls(
-            logits=tensors[LOGITS].double(),
-            blocks=[tensors[name] for name in GRIDS],
-            pooled=tensors.get(POOLED),
-            lungs=tensors.get(LUNGS),
-        )
+        named: dict[str, Any] = dict(arrays)
+        probabilities = named[PROBABILITIES].astype(np.float64)
+        named[PROBABILITIES] = probabilities / probabilities.sum(axis=1, keepdims=True)
+        return cls(**named)
 
 
 class Backend(Protocol):
@@ -96,29 +83,8 @@ class Backend(Protocol):
         ...
 
 
-def run_network(model: IdentityMappingResFormer, images: Tensor) -> dict[str, Tensor]:
-    """Run a network in evaluation mode once, for everything that is asked of it.
-
-    Args:
-        model: the network.
-        images: its input ``(B, C, H, W)``.
-
-    Returns:
-        by name, what :class:`NetworkOutputs` holds.
-    """
-    features = model.forward_features(images)
-    lungs = None if model.lung_head is None else model.lungs(features)
-    pooled = model.pool(features, lungs)
-    tensors = {
-        LOGITS: model.head(pooled),
-        **dict(zip(GRIDS, describe(images, features), strict=True)),
-        POOLED: pooled,
-    }
-    return tensors if lungs is None else tensors | {LUNGS: lungs[:, :1]}
-
-
 class PyTorchBackend:
-    """The network as PyTorch runs it, batch normalisation folded into the convolutions.
+    """The network as PyTorch runs it.
 
     Args:
         checkpoint: a loaded checkpoint.
@@ -131,46 +97,20 @@ class PyTorchBackend:
     name = "torch"
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
-        self._take(checkpoint.build_model(), checkpoint.input_spec, device)
-
-    @classmethod
-    def from_model(cls, model: IdentityMappingResFormer, spec: InputSpec) -> PyTorchBackend:
-        """Run a copy of a network as it is now, in evaluation mode on its own device."""
-        backend = cls.__new__(cls)
-        backend._take(copy.deepcopy(model).eval(), spec, next(model.parameters()).device)
-        return backend
-
-    def _take(self, model: IdentityMappingResFormer, spec: InputSpec, device: torch.device) -> None:
-        self._spec = spec
+        self._network = InferenceNetwork(checkpoint, device)
         self._device = device
-        self._model = place_model(fold_batch_norm(model), device)
 
     @torch.inference_mode()
     def compute(self, pixels: NDArray[np.uint8]) -> NetworkOutputs:
         """Run films ``(B, size, size)``, resized to the checkpoint's input size."""
-        images = torch.stack([to_input(film, self._spec) for film in pixels]).to(self._device)
-        images = images.contiguous(memory_format=torch.channels_last)
-        return NetworkOutputs.from_named(run_network(self._model, images))
+        found = self._network(torch.tensor(pixels, device=self._device))
+        return NetworkOutputs.from_named({n: tensor.cpu().numpy() for n, tensor in found.items()})
 
-
-Network = TypeVar("Network", bound=nn.Module)
-
-
-def fold_batch_norm(model: Network) -> Network:
-    """Fold every :class:`ConvNormAct` of a network in evaluation mode, in place.
-
-    The network's function stays the same within rounding; it can no longer be trained.
-
-    Raises:
-        ValueError: if the network is in training mode, where the statistics are the batch's.
-    """
-    if model.training:
-        raise ValueError("only a network in evaluation mode can be folded: call eval() first")
-    for unit in model.modules():
-        if isinstance(unit, ConvNormAct) and isinstance(unit.norm, nn.BatchNorm2d):
-            unit.conv = fuse_conv_bn_eval(unit.conv, unit.norm)
-            unit.norm = nn.Identity()
-    return model
+    @torch.inference_mode()
+    def describe(self, pixels: NDArray[np.uint8]) -> list[Tensor]:
+        """Return what a gate looks at of such films, as :func:`resformer.gate.gate.describe`."""
+        blocks = self._network.describe(torch.tensor(pixels, device=self._device))
+        return [block.cpu() for block in blocks]
 
 
 class OnnxRuntimeBackend:
@@ -183,8 +123,8 @@ class OnnxRuntimeBackend:
         checkpoint: a checkpoint with a graph.
 
     Raises:
-        ValueError: if the graph cannot be read by the installed version, or lacks what the
-            checkpoint's abstention looks at.
+        ValueError: if there is none, if it was made from another checkpoint, or if the installed
+            version cannot read it.
     """
 
     name = "onnxruntime"
@@ -192,20 +132,18 @@ class OnnxRuntimeBackend:
     def __init__(self, checkpoint: Checkpoint) -> None:
         if checkpoint.graph is None:
             raise ValueError("the checkpoint holds no graph (python -m resformer export adds one)")
-        self._session = open_session(checkpoint.graph.content, torch.get_num_threads())
-        self._input = self._session.get_inputs()[0].name
-        self._outputs = [output.name for output in self._session.get_outputs()]
-        if checkpoint.abstention and POOLED not in self._outputs:
+        if checkpoint.graph.source != checkpoint.graph_source:
             raise ValueError(
-                "the checkpoint's graph gives no pooled features, which the abstention looks at: "
-                "run python -m resformer export"
+                "the graph was not exported from what the checkpoint holds now "
+                "(python -m resformer export makes it anew)"
             )
+        self._session = open_session(checkpoint.graph.content, torch.get_num_threads())
+        self._outputs = [output.name for output in self._session.get_outputs()]
 
     def compute(self, pixels: NDArray[np.uint8]) -> NetworkOutputs:
         """Run films ``(B, size, size)``, resized to the checkpoint's input size."""
-        arrays = self._session.run(self._outputs, {self._input: pixels})
-        tensors = map(torch.from_numpy, arrays)
-        return NetworkOutputs.from_named(dict(zip(self._outputs, tensors, strict=True)))
+        arrays = self._session.run(self._outputs, {FILMS: pixels})
+        return NetworkOutputs.from_named(dict(zip(self._outputs, arrays, strict=True)))
 
 
 def open_session(graph: bytes, threads: int) -> onnxruntime.InferenceSession:
@@ -254,7 +192,9 @@ def choose_backend(checkpoint: Checkpoint, device: torch.device, name: str = "au
     except ValueError as error:
         if name == "onnxruntime":
             raise ValueError(f"the backend onnxruntime cannot run: {error}") from error
-        logger.info("PyTorch runs the network: %s", error)
+        wasted = checkpoint.graph is not None and device.type == "cpu"
+        level = logging.WARNING if wasted else logging.INFO
+        logger.log(level, "PyTorch runs the network: %s", error)
         return PyTorchBackend(checkpoint, device)
     reference = PyTorchBackend(checkpoint, device)
     difference = compare_backends(graph, reference, checkpoint.input_spec.size)
@@ -291,18 +231,13 @@ def compare_backends(backend: Backend, reference: Backend, size: int) -> str:
         found = backend.compute(pixels)
     except Exception as error:  # ONNX Runtime's errors have no base class but this
         return f"it cannot be run: {' '.join(str(error).split()):.200}"
-    pairs = {LOGITS: (found.logits, expected.logits)}
-    pairs |= dict(zip(GRIDS, zip(found.blocks, expected.blocks, strict=True), strict=True))
-    for name in (POOLED, LUNGS):
-        # A graph of a time before lacks them, and so does a network without a lung head.
-        ours, wanted = getattr(found, name), getattr(expected, name)
-        if ours is not None and wanted is not None:
-            pairs[name] = ours, wanted
-    for name, (ours, wanted) in pairs.items():
-        wanted = wanted.cpu()
-        if ours.shape != wanted.shape:
-            return f"its {name} are {tuple(ours.shape)}, not {tuple(wanted.shape)}"
-        difference = (ours - wanted).abs().max().item()
-        if not difference <= _TOLERANCE * (1 + wanted.abs().max().item()):
-            return f"its {name} differ by {difference:.2g}"
+    for field in fields(NetworkOutputs):
+        ours, wanted = getattr(found, field.name), getattr(expected, field.name)
+        if np.shape(ours) != np.shape(wanted):
+            return f"its {field.name} are {np.shape(ours)}, not {np.shape(wanted)}"
+        if wanted is None:
+            continue
+        difference = np.abs(ours - wanted).max()
+        if not difference <= _TOLERANCE * (1 + np.abs(wanted).max()):
+            return f"its {field.name} differ by {difference:.2g}"
     return ""

@@ -61,7 +61,7 @@ def library_versions() -> dict[str, str]:
 
 
 def fingerprint(input_spec: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of the numbers in a graph: those of the preprocessing and the weights."""
+    """Return the SHA-256 of a network's numbers: those of the preprocessing and the weights."""
     digest = hashlib.sha256(json.dumps(input_spec, sort_keys=True).encode())
     for name in sorted(state_dict):
         tensor = state_dict[name].detach().cpu().contiguous()
@@ -76,7 +76,7 @@ class NetworkGraph:
 
     Attributes:
         content: the bytes of the file, weights included.
-        source: fingerprint of what it was exported from, of :func:`fingerprint`.
+        source: fingerprint of what it was exported from, :attr:`Checkpoint.graph_source`.
     """
 
     content: bytes
@@ -119,7 +119,8 @@ class Checkpoint:
         training: configuration, split seed and history of the training.
         versions: versions of Python and of the packages that wrote it.
         gate: refuses what is no chest X-ray; without one nothing is refused.
-        graph: the same network for ONNX Runtime; without one PyTorch runs it.
+        graph: the same for ONNX Runtime; without one, or with one of another checkpoint, PyTorch
+            runs the network.
         abstention: says which films the model has seen too few of; without one it says of none.
 
     Raises:
@@ -161,16 +162,23 @@ class Checkpoint:
                 self.abstention.check_fits(network.num_classes, network.pooled_width)
         except (ValueError, GateError, AbstentionError) as error:
             raise CheckpointError(str(error)) from error
-        if self.graph and self.graph.source != self.source:
-            raise CheckpointError(
-                "the graph was exported from other weights or another input than the checkpoint "
-                "holds: leave it out and run python -m resformer export"
-            )
 
     @property
     def source(self) -> str:
-        """Fingerprint of what a graph of the network is made from."""
+        """Fingerprint of the network: its preprocessing and its weights."""
         return fingerprint(self.input_spec.to_dict(), self.state_dict)
+
+    @property
+    def graph_source(self) -> str:
+        """Fingerprint of all that a graph is made from."""
+        parts = {
+            "network": self.source,
+            "class_names": self.class_names,
+            "temperature": self.temperature,
+            "gate": self.gate.to_dict() if self.gate else None,
+            "abstention": self.abstention.to_dict() if self.abstention else None,
+        }
+        return content_digest(parts)
 
     def build_model(self) -> IdentityMappingResFormer:
         """Build the network with the weights loaded, in evaluation mode.

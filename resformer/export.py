@@ -1,46 +1,42 @@
-"""Write a trained network as an ONNX graph, from grey pixels to logits.
+"""Write a checkpoint's :class:`resformer.inference.InferenceNetwork` as an ONNX graph.
 
-The preprocessing is inside, so that whoever runs the graph cannot normalise otherwise: its input
-are films resized to the checkpoint's size. Resizing stays outside, because films come in all sizes
-and no ONNX operator resamples exactly as Pillow does. The graph is made once, by the training or
-by ``python -m resformer export``, and travels in the checkpoint: to make it takes seconds, and to
-load it a fraction of one.
+The graph is made once, by the training or by ``python -m resformer export``, and travels in the
+checkpoint: to make it takes seconds, and to load it a fraction of one. What a program needs to know
+of it besides its outputs, as thresholds and class names, is in its metadata, as one JSON text.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import onnx
 import torch
-from torch import Tensor, nn
 
 from resformer import __version__
-from resformer.backends import (
-    GRIDS,
-    LOGITS,
-    LUNGS,
-    POOLED,
-    OnnxRuntimeBackend,
-    PyTorchBackend,
-    compare_backends,
-    fold_batch_norm,
-    run_network,
-)
-from resformer.checkpoint import Checkpoint, NetworkGraph
+from resformer.backends import OnnxRuntimeBackend, PyTorchBackend, choose_backend, compare_backends
+from resformer.checkpoint import Checkpoint, CheckpointError, NetworkGraph
 from resformer.devices import choose_device
-from resformer.model import IdentityMappingResFormer
-from resformer.transforms import InputSpec
+from resformer.inference import FILMS, InferenceNetwork
 
 logger = logging.getLogger(__name__)
 
-INPUT_NAME = "pixels"
+# The metadata's key.
+METADATA = "resformer"
+_LICENCE = (
+    "The code is under the MIT licence. The weights were trained on data sets that have terms of "
+    "their own, see the model card. For research and teaching: no medical device."
+)
+_INPUT = (
+    "grey films (N, size, size), one byte a pixel, resized with an antialiased bilinear filter "
+    "(Pillow's BILINEAR) whatever their aspect ratio"
+)
 _MAX_BATCH = 4096
-_GREY_LEVELS = 256
 
 
 class ExportError(ValueError):
@@ -54,7 +50,8 @@ def add_graph(checkpoint: Checkpoint) -> Checkpoint:
         CheckpointError: if the weights do not fit.
         ExportError: if ONNX Runtime does not compute what PyTorch does.
     """
-    exported = replace(checkpoint, graph=NetworkGraph(_export(checkpoint), checkpoint.source))
+    graph = NetworkGraph(_export(checkpoint), checkpoint.graph_source)
+    exported = replace(checkpoint, graph=graph)
     reference = PyTorchBackend(checkpoint, choose_device("cpu"))
     size = checkpoint.input_spec.size
     difference = compare_backends(OnnxRuntimeBackend(exported), reference, size)
@@ -76,18 +73,36 @@ def add_graph_if_possible(checkpoint: Checkpoint) -> Checkpoint:
         return replace(checkpoint, graph=None)
 
 
+def find_graph(checkpoint: Checkpoint) -> NetworkGraph | None:
+    """Return the graph that a checkpoint holds, if it computes what the rest of it says.
+
+    Raises:
+        CheckpointError: if it does not, though it says so.
+    """
+    try:
+        choose_backend(checkpoint, choose_device("cpu"), "onnxruntime")
+    except CheckpointError:
+        raise
+    except ValueError:
+        return None
+    return checkpoint.graph
+
+
 def _export(checkpoint: Checkpoint) -> bytes:
-    network = fold_batch_norm(checkpoint.build_model())
     size = checkpoint.input_spec.size
+    network = InferenceNetwork(checkpoint, choose_device("cpu"))
+    films = torch.zeros(2, size, size, dtype=torch.uint8)
+    with torch.inference_mode():
+        output_names = list(network(films))
     with quiet_exporter():
         program = torch.onnx.export(
-            _ExportedNetwork(network, checkpoint.input_spec).eval(),
-            (torch.zeros(2, size, size, dtype=torch.uint8),),
+            network,
+            (films,),
             dynamo=True,
             verbose=False,
-            input_names=[INPUT_NAME],
-            output_names=_output_names(network),
-            dynamic_shapes={INPUT_NAME: {0: torch.export.Dim("batch", min=1, max=_MAX_BATCH)}},
+            input_names=[FILMS],
+            output_names=output_names,
+            dynamic_shapes={FILMS: {0: torch.export.Dim("batch", min=1, max=_MAX_BATCH)}},
         )
     if program is None:
         raise ExportError("torch.onnx wrote no graph")
@@ -96,14 +111,25 @@ def _export(checkpoint: Checkpoint) -> bytes:
     for node in model.graph.node:
         node.ClearField("doc_string")
         node.ClearField("metadata_props")  # where in our source each came from
-    described = {
-        "class_names": "\n".join(checkpoint.class_names),
-        "temperature": str(checkpoint.temperature),
-        **{name: str(value) for name, value in checkpoint.input_spec.to_dict().items()},
-    }
-    onnx.helper.set_model_props(model, described)
+    onnx.helper.set_model_props(model, {METADATA: json.dumps(describe_graph(checkpoint))})
     content: bytes = model.SerializeToString()
     return content
+
+
+def describe_graph(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what a graph's metadata say, as plain data; a threshold that it lacks is ``None``."""
+    gate, abstention = checkpoint.gate, checkpoint.abstention
+    return {
+        "version": __version__,
+        "class_names": list(checkpoint.class_names),
+        "input": {"name": FILMS, "size": checkpoint.input_spec.size, "description": _INPUT},
+        "thresholds": {
+            "gate": gate.threshold if gate else None,
+            "confidence": abstention.least_confidence if abstention else None,
+            "distance": abstention.greatest_distance if abstention else None,
+        },
+        "licence": _LICENCE,
+    }
 
 
 @contextmanager
@@ -120,66 +146,3 @@ def quiet_exporter() -> Iterator[None]:
     finally:
         for name, logger in loggers.items():
             logger.setLevel(levels[name])
-
-
-class _ExportedNetwork(nn.Module):
-    """What the graph holds: preprocessing, and all that one pass of the network gives."""
-
-    def __init__(self, network: IdentityMappingResFormer, spec: InputSpec) -> None:
-        super().__init__()
-        self.preprocess = StretchAndNormalise(spec)
-        self.network = network
-
-    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        tensors = run_network(self.network, self.preprocess(pixels))
-        return tuple(tensors[name] for name in _output_names(self.network))
-
-
-def _output_names(network: IdentityMappingResFormer) -> list[str]:
-    lungs = [] if network.lung_head is None else [LUNGS]
-    return [LOGITS, *GRIDS, POOLED, *lungs]
-
-
-class StretchAndNormalise(nn.Module):
-    """:func:`resformer.transforms.normalise_pixels` as a network runs it.
-
-    Args:
-        spec: size, percentiles, mean and standard deviation.
-    """
-
-    def __init__(self, spec: InputSpec) -> None:
-        super().__init__()
-        self.spec = spec
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Map grey pixels ``(B, size, size)`` uint8 to ``(B, 1, size, size)`` float32."""
-        values = pixels.flatten(1)
-        low, high = self._percentiles(values).split(1, dim=1)
-        mean, std = self.spec.mean, self.spec.std
-        slope = 1 / (std * (high - low).clamp(min=1))
-        normalised = values.float() * slope - (low * slope + mean / std)
-        normalised = normalised.clamp(-mean / std, (1 - mean) / std)
-        images: Tensor = normalised.reshape(-1, 1, self.spec.size, self.spec.size)
-        return images
-
-    def _percentiles(self, values: Tensor) -> Tensor:
-        """Return the two percentiles of films ``(B, N)``, ``(B, 2)``, as numpy interpolates them.
-
-        The value at a rank is the number of grey levels up to which no more pixels lie than it.
-        """
-        ones = torch.ones_like(values, dtype=torch.int32)
-        counts = ones.new_zeros(values.shape[0], _GREY_LEVELS).scatter_add(1, values.long(), ones)
-        up_to = counts.cumsum(dim=1, dtype=torch.int32)
-        ranks, weights = self._ranks_and_weights(values.shape[1] - 1)
-        at_ranks = (up_to[:, None] <= ranks[:, None]).float().sum(dim=-1)
-        percentiles: Tensor = at_ranks @ weights
-        return percentiles
-
-    def _ranks_and_weights(self, last: int) -> tuple[Tensor, Tensor]:
-        """Return the ranks next to both percentiles, ``(4,)``, and what each weighs, ``(4, 2)``."""
-        exact = [p / 100 * last for p in (self.spec.low_percentile, self.spec.high_percentile)]
-        below = [min(int(rank), last - 1) for rank in exact]
-        shares = [rank - whole for rank, whole in zip(exact, below, strict=True)]
-        ranks = torch.tensor([[whole, whole + 1] for whole in below], dtype=torch.int32)
-        pairs = torch.tensor([[1 - share, share] for share in shares])
-        return ranks.flatten(), torch.block_diag(*pairs.unsqueeze(-1))

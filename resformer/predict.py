@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from torch import Tensor
 
 from resformer.abstention import Reason
 from resformer.backends import NetworkOutputs, choose_backend, probe_films
@@ -97,7 +96,7 @@ class Prediction:
         track_record: how often this class was right on the test films that the model named it for;
             nothing beside a warning, or if the checkpoint does not tell.
         lungs: probabilities of being lung, ``(h, w)``, evenly spread over the film; nothing if the
-            network has no lung head, or its graph does not give them.
+            network has no lung head.
     """
 
     probabilities: dict[str, float]
@@ -209,9 +208,6 @@ class Predictor:
         self.checkpoint = checkpoint
         self.device = choose_device(device)
         self._backend = choose_backend(checkpoint, self.device, backend)
-        self._gate = checkpoint.gate.to(self.device) if checkpoint.gate else None
-        abstention = checkpoint.abstention
-        self._abstention = abstention.to(self.device) if abstention else None
         self._track_records = read_track_records(checkpoint.metrics)
         self._check_answers()
 
@@ -290,23 +286,7 @@ class Predictor:
         if not films:
             return []
         outputs = self._backend.compute(np.stack([film.pixels for film in films]))
-        probabilities = torch.softmax(outputs.logits / self.checkpoint.temperature, dim=1)
-        judgements = self._judge(films, outputs)
-        doubts = self._doubt(probabilities, outputs)
-        lungs = _probable_lungs(outputs)
-        predictions = [
-            Prediction(
-                dict(zip(self.class_names, row, strict=True)),
-                gate=judgement,
-                reason=reason,
-                distance=distance,
-                lungs=inside,
-                _asked=_Asked(self, film),
-            )
-            for row, judgement, (reason, distance), inside, film in zip(
-                probabilities.tolist(), judgements, doubts, lungs, films, strict=True
-            )
-        ]
+        predictions = [self._answer(outputs, index, film) for index, film in enumerate(films)]
         return [
             found
             if list_warnings(found)
@@ -314,7 +294,6 @@ class Predictor:
             for found in predictions
         ]
 
-    @torch.inference_mode()
     def choose_correction(self, film: NDArray[np.uint8]) -> Correction | None:
         """Choose the orientation in which a refused film is most like an upright film.
 
@@ -324,29 +303,30 @@ class Predictor:
         Returns:
             what has to be done to it; nothing if the gate accepts it in no other orientation.
         """
-        if self._gate is None:
+        scores = self._backend.compute(np.stack([c.apply(film) for c in CORRECTIONS])).gate_score
+        if self.checkpoint.gate is None or scores is None:
             return None
-        outputs = self._backend.compute(np.stack([c.apply(film) for c in CORRECTIONS]))
-        scores = self._gate.scores(outputs.blocks)
         best = int(scores.argmax())
-        return CORRECTIONS[best] if scores[best] >= self._gate.threshold else None
+        return CORRECTIONS[best] if scores[best] >= self.checkpoint.gate.threshold else None
 
-    @torch.inference_mode()
-    def _judge(
-        self, films: Sequence[PreparedFilm], outputs: NetworkOutputs
-    ) -> Sequence[GateResult | None]:
-        if self._gate is None:
-            return [None] * len(films)
-        return self._gate.judge(outputs.blocks, [film.objection for film in films])
-
-    @torch.inference_mode()
-    def _doubt(
-        self, probabilities: Tensor, outputs: NetworkOutputs
-    ) -> Sequence[tuple[Reason | None, float | None]]:
-        if self._abstention is None or outputs.pooled is None:
-            return [(None, None)] * len(probabilities)
-        doubts = self._abstention.judge(probabilities.max(dim=1).values, outputs.pooled)
-        return [(doubt.reason, doubt.distance) for doubt in doubts]
+    def _answer(self, outputs: NetworkOutputs, index: int, film: PreparedFilm) -> Prediction:
+        """Put together the answer to one film of a batch."""
+        probabilities = outputs.probabilities[index].tolist()
+        gate, abstention = self.checkpoint.gate, self.checkpoint.abstention
+        judgement, reason, distance = None, None, None
+        if gate and outputs.gate_score is not None:
+            judgement = gate.judge(float(outputs.gate_score[index]), film.objection)
+        if abstention and outputs.distance is not None:
+            distance = float(outputs.distance[index])
+            reason = abstention.find_reason(max(probabilities), distance)
+        return Prediction(
+            dict(zip(self.class_names, probabilities, strict=True)),
+            gate=judgement,
+            reason=reason,
+            distance=distance,
+            lungs=None if outputs.lungs is None else outputs.lungs[index],
+            _asked=_Asked(self, film),
+        )
 
     def _check_answers(self) -> None:
         """Refuse finite weights, scales or thresholds whose answers are no numbers."""
@@ -357,12 +337,6 @@ class Predictor:
                 raise CheckpointError(
                     "the checkpoint's answers are not finite numbers: do not trust it"
                 )
-
-
-def _probable_lungs(outputs: NetworkOutputs) -> Sequence[NDArray[np.float32] | None]:
-    if outputs.lungs is None:
-        return [None] * len(outputs.logits)
-    return list(torch.sigmoid(outputs.lungs[:, 0]).float().cpu().numpy())
 
 
 _AS_IT_IS = Correction()

@@ -14,7 +14,6 @@ from resformer.abstention import (
     Abstention,
     AbstentionConfig,
     AbstentionError,
-    Doubt,
     FilmFeatures,
     choose_thresholds,
     fit_abstention,
@@ -51,21 +50,14 @@ def test_the_distance_is_that_to_the_nearest_class_in_the_whitened_space() -> No
 
 
 def test_a_film_is_undecided_by_its_confidence_and_unfamiliar_by_its_distance() -> None:
-    features = torch.tensor([[1.0, 0.0, 0.0], [4.0, 8.0, 0.0], [4.0, 8.1, 0.0], [1.0, 0.0, 0.0]])
-    confidence = torch.tensor([0.6, 0.9, 0.9, 0.59], dtype=torch.float64)
-    doubts = KNOWN.judge(confidence, features)
-    assert [doubt.reason for doubt in doubts] == [None, None, "unfamiliar", "undecided"]
-    assert doubts[1] == Doubt(reason=None, distance=5.0)
+    films = ((0.6, 0.0), (0.9, 5.0), (0.9, 5.1), (0.59, 0.0), (0.3, 5.1))
+    reasons = [KNOWN.find_reason(*film) for film in films]
+    assert reasons == [None, None, "unfamiliar", "undecided", "unfamiliar"]
 
 
-def test_a_film_that_is_both_is_unfamiliar() -> None:
-    (doubt,) = KNOWN.judge(torch.tensor([0.3]), torch.tensor([[4.0, 8.1, 0.0]]))
-    assert doubt.reason == "unfamiliar"
-
-
-def test_features_that_are_no_numbers_are_abstained_on() -> None:
-    (doubt,) = KNOWN.judge(torch.tensor([1.0]), torch.full((1, 3), torch.nan))
-    assert doubt.reason == "unfamiliar"
+def test_what_is_no_number_is_abstained_on() -> None:
+    distance = KNOWN.distance(torch.full((1, 3), torch.nan)).item()
+    assert KNOWN.find_reason(1.0, distance) == "unfamiliar"
 
 
 def test_an_abstention_survives_the_checkpoint(checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -212,12 +204,12 @@ def test_a_fit_makes_the_covariance_within_the_classes_the_identity() -> None:
 def test_a_fit_tells_films_unlike_all_others_by_their_distance() -> None:
     validation = _films(200, seed=1)
     fitted = fit_abstention(_films(2000, seed=0), validation, 2, AbstentionConfig())
-    among = fitted.judge(validation.confidence, validation.pooled)
-    assert 1 <= sum(doubt.reason is not None for doubt in among) <= 10
-    foreign = _films(200, seed=2, shift=4.0)
-    sure = torch.ones(200, dtype=torch.float64)
-    far = fitted.judge(sure, foreign.pooled)
-    assert sum(doubt.reason == "unfamiliar" for doubt in far) >= 190
+    distances = fitted.distance(validation.pooled).tolist()
+    among = map(fitted.find_reason, validation.confidence.tolist(), distances)
+    assert 1 <= sum(reason is not None for reason in among) <= 10
+    foreign = fitted.distance(_films(200, seed=2, shift=4.0).pooled).tolist()
+    far = [fitted.find_reason(1.0, distance) for distance in foreign]
+    assert far.count("unfamiliar") >= 190
 
 
 def test_a_fit_takes_no_more_directions_than_it_is_told() -> None:

@@ -88,7 +88,7 @@ def test_the_parts_of_a_request_are_shares_of_the_whole(
         "request, DICOM, 16 bits, 625 x 500, ms",
     ]
     text = out.read_text()
-    assert "| decode | resize | network | gate | preview | JSON | rest | whole request |" in text
+    assert "| decode | resize | network | preview | JSON | rest | whole request |" in text
     *parts, total = cells(text, "DICOM, 16 bits, 625 x 500")
     taken = [float(part.split()[0]) for part in parts]
     assert all(0 <= part < float(total) for part in taken)

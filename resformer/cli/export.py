@@ -18,9 +18,10 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     parser = commands.add_parser(
         "export",
         help="write the network as an ONNX graph",
-        description="Put the network's ONNX graph into the checkpoint, as train does at its end, "
-        "so that ONNX Runtime can run it. With --onnx, write it to a file of its own too: from "
-        "grey films, resized to the checkpoint's size, to logits.",
+        description="Make the network's ONNX graph and put it into the checkpoint, as train does "
+        "at its end, so that ONNX Runtime can run it. With --onnx, write the graph to a file of "
+        "its own instead: from grey films, resized to the checkpoint's size, to probabilities, "
+        "gate score, distance, features and lungs; class names and thresholds are in its metadata.",
     )
     add_model_option(parser)
     parser.add_argument(
@@ -32,16 +33,20 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
 def run(options: argparse.Namespace) -> int:
     """Export. Return the exit status."""
     from resformer.checkpoint import load_checkpoint, save_checkpoint
-    from resformer.export import add_graph
+    from resformer.export import add_graph, find_graph
 
-    checkpoint = add_graph(load_checkpoint(options.model))
-    out = options.out or options.model
-    save_checkpoint(checkpoint, out)
-    logger.info("wrote %s", out)
-    if options.onnx and checkpoint.graph:
+    checkpoint = load_checkpoint(options.model)
+    graph = find_graph(checkpoint) if options.onnx else None
+    if graph is None:
+        checkpoint = add_graph(checkpoint)
+        graph = checkpoint.graph
+    if options.out or not options.onnx:
+        save_checkpoint(checkpoint, options.out or options.model)
+        logger.info("wrote %s", options.out or options.model)
+    if options.onnx and graph:
         options.onnx.parent.mkdir(parents=True, exist_ok=True)
-        options.onnx.write_bytes(checkpoint.graph.content)
+        options.onnx.write_bytes(graph.content)
         # No checkpoint guards this file: whoever serves it can compare.
-        digest = hashlib.sha256(checkpoint.graph.content).hexdigest()
+        digest = hashlib.sha256(graph.content).hexdigest()
         logger.info("wrote %s, SHA-256 %s", options.onnx, digest)
     return 0

@@ -222,19 +222,10 @@ def pool_features(backend: Backend, films: Iterable[Pixels], size: int) -> NDArr
         backend: of the network.
         films: ``(H, W)`` each, one or more.
         size: side of the network's input.
-
-    Raises:
-        ValueError: if the checkpoint's graph does not give them.
     """
-    pooled = []
-    for batch in _batches(films):
-        features = backend.compute(_stack(batch, size)).pooled
-        if features is None:
-            raise ValueError(
-                "the checkpoint's graph gives no pooled features: run python -m resformer export"
-            )
-        pooled.append(features.double().cpu().numpy())
-    return np.concatenate(pooled)
+    return np.concatenate(
+        [backend.compute(_stack(batch, size)).features for batch in _batches(films)]
+    ).astype(np.float64)
 
 
 def predict_lungs(backend: Backend, films: Iterable[Pixels], size: int) -> NDArray[np.float32]:
@@ -261,10 +252,9 @@ def predict_lungs(backend: Backend, films: Iterable[Pixels], size: int) -> NDArr
 
 
 def _lungs(backend: Backend, pixels: Pixels) -> NDArray[np.float32]:
-    logits = backend.compute(pixels).lungs
-    if logits is None:
+    lungs = backend.compute(pixels).lungs
+    if lungs is None:
         raise ValueError("the network has no lung head: train one with --lung-head")
-    lungs: NDArray[np.float32] = torch.sigmoid(logits[:, 0].float()).cpu().numpy()
     return lungs
 
 

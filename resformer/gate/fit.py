@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from resformer.backends import Backend
+from resformer.backends import PyTorchBackend
 from resformer.data.find import is_hidden, is_image
 from resformer.gate.alterations import ALTERATIONS, FilmVariation
 from resformer.gate.drawings import DRAWINGS, Pixels
@@ -134,7 +134,7 @@ class Describer:
         size: side of its input.
     """
 
-    def __init__(self, backend: Backend, size: int) -> None:
+    def __init__(self, backend: PyTorchBackend, size: int) -> None:
         self.size = size
         self._backend = backend
 
@@ -144,8 +144,7 @@ class Describer:
         remaining = iter(pictures)
         while films := list(islice(remaining, _BATCH_SIZE)):
             pixels = np.stack([resize_pixels(np.asarray(film), self.size) for film in films])
-            outputs = self._backend.compute(pixels)
-            described.append([block.float().cpu() for block in outputs.blocks])
+            described.append(self._backend.describe(pixels))
         return join_blocks(described)
 
 

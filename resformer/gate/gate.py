@@ -230,30 +230,25 @@ class Gate:
             raise GateError(f"the gate is for features {lengths}, the network gives {expected}")
 
     def scores(self, blocks: Sequence[Tensor]) -> Tensor:
-        """Map the blocks of :func:`describe` to scores ``(B,)``, float64."""
-        return torch.sigmoid(self.evidence(blocks).double() @ self.weights.double() + self.bias)
+        """Map the blocks of :func:`describe` to scores ``(B,)``."""
+        return torch.sigmoid(self.evidence(blocks) @ self.weights + self.bias)
 
     def evidence(self, blocks: Sequence[Tensor]) -> Tensor:
         """Map the blocks of :func:`describe` to ``(B, E)``."""
         pairs = zip(self.subspaces, blocks, strict=True)
         return torch.cat([subspace.evidence(block) for subspace, block in pairs], dim=1)
 
-    def judge(self, blocks: Sequence[Tensor], objections: Sequence[str]) -> list[GateResult]:
-        """Accept or refuse a batch.
+    def judge(self, score: float, objection: str = "") -> GateResult:
+        """Accept or refuse a picture.
 
         Args:
-            blocks: of :func:`describe`, for B pictures.
-            objections: B sentences of :func:`find_objection`, or empty.
+            score: of :meth:`scores`.
+            objection: of :func:`find_objection`.
         """
-        return [
-            GateResult(
-                0.0 if objection else score, self.threshold, objection or self._reason(score)
-            )
-            for score, objection in zip(self.scores(blocks).tolist(), objections, strict=True)
-        ]
-
-    def _reason(self, score: float) -> str:
-        return "" if score >= self.threshold else UNLIKE_FILMS
+        if objection:
+            return GateResult(0.0, self.threshold, objection)
+        reason = "" if score >= self.threshold else UNLIKE_FILMS
+        return GateResult(score, self.threshold, reason)
 
     def to(self, device: torch.device) -> Gate:
         """Return the gate with its tensors on a device."""

@@ -6,7 +6,7 @@ record then, which counts what they let through.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,50 +18,44 @@ from torch import nn
 from tqdm import tqdm
 
 from resformer.abstention import AbstentionConfig, FilmFeatures, fit_abstention
-from resformer.backends import Backend, NetworkOutputs, PyTorchBackend
+from resformer.backends import PyTorchBackend
 from resformer.checkpoint import Checkpoint
+from resformer.devices import place_model
 from resformer.evaluation.metrics import evaluate_predictions
 from resformer.evaluation.predictions import predict_films
 from resformer.gate.fit import Describer, GateConfig, collect_samples, fit_gate, read_outliers
+from resformer.inference import fold_batch_norm
 from resformer.predict import Predictor
 from resformer.track_record import KEY as TRACK_RECORD
 from resformer.track_record import count_track_records
-from resformer.training.baselines import ModuleBackend
 from resformer.training.calibration import fit_calibration
 from resformer.training.config import TrainingConfig
 from resformer.training.data import TrainingData
 from resformer.training.state import Progress
-from resformer.transforms import resize_pixels
+from resformer.transforms import InputSpec, resize_pixels, to_input
 
 _BATCH_SIZE = 64
 
 
-def run_on_films(
-    backend: Backend,
-    films: NDArray[np.uint8],
-    size: int,
-    *,
-    label: str = "",
-    progress: bool = False,
-) -> Iterator[NetworkOutputs]:
-    """Run a network on films ``(N, H, W)``, a batch at a time, in order.
+def compute_logits(
+    model: nn.Module, films: NDArray[np.uint8], spec: InputSpec
+) -> NDArray[np.float64]:
+    """Return the logits of films ``(N, H, W)``, ``(N, num_classes)``.
 
     Args:
-        backend: what runs it.
+        model: any network of images ``(B, 1, H, W)``, in evaluation mode, with channels last.
         films: decoded.
-        size: side of the network's input.
-        label: what the progress bar is called.
-        progress: whether to draw it; where the output is no terminal none is drawn.
+        spec: what it expects of an image.
     """
-    starts = range(0, len(films), _BATCH_SIZE)
-    for start in tqdm(starts, desc=label, unit="batch", disable=None if progress else True):
-        batch = films[start : start + _BATCH_SIZE]
-        yield backend.compute(np.stack([resize_pixels(np.asarray(f), size) for f in batch]))
-
-
-def compute_logits(backend: Backend, films: NDArray[np.uint8], size: int) -> NDArray[np.float64]:
-    """Return the logits of films ``(N, H, W)``, ``(N, num_classes)``."""
-    found = [outputs.logits.cpu() for outputs in run_on_films(backend, films, size)]
+    device = next(model.parameters()).device
+    found = []
+    with torch.inference_mode():
+        for start in range(0, len(films), _BATCH_SIZE):
+            batch = [
+                to_input(film, spec) for film in np.asarray(films[start : start + _BATCH_SIZE])
+            ]
+            images = torch.stack(batch).to(device, memory_format=torch.channels_last)
+            found.append(model(images).cpu().double())
     logits: NDArray[np.float64] = torch.cat(found).numpy()
     return logits
 
@@ -69,8 +63,8 @@ def compute_logits(backend: Backend, films: NDArray[np.uint8], size: int) -> NDA
 def calibrate(checkpoint: Checkpoint, data: TrainingData, device: torch.device) -> Checkpoint:
     """Fit temperature and class offsets of an uncalibrated checkpoint on the validation films."""
     films = data.evaluation_films("validation")
-    backend = PyTorchBackend(checkpoint, device)
-    logits = compute_logits(backend, films.films, data.spec.size)
+    model = place_model(fold_batch_norm(checkpoint.build_model()), device)
+    logits = compute_logits(model, films.films, data.spec)
     return fit_calibration(logits, films.labels).apply(checkpoint)
 
 
@@ -144,8 +138,7 @@ def add_abstention(
         progress: whether to draw progress bars.
 
     Returns:
-        the checkpoint with its new abstention. A graph that was exported before graphs gave the
-        pooled features has to be exported again.
+        the checkpoint with its new abstention; a graph has to be exported again.
 
     Raises:
         ValueError: if there are no validation films, or a class has no training film.
@@ -155,17 +148,15 @@ def add_abstention(
     def find_features(split: str) -> FilmFeatures:
         train = split == "train"
         films = data.training_films() if train else data.evaluation_films(split)
-        pooled, confidence = [], []
-        for outputs in run_on_films(
-            backend, films.films, size, label=f"abstention, {split}", progress=progress
-        ):
-            if outputs.pooled is None:
-                raise ValueError("the network gives no pooled features")
-            probabilities = torch.softmax(outputs.logits / checkpoint.temperature, dim=1)
-            pooled.append(outputs.pooled.float().cpu())
-            confidence.append(probabilities.max(dim=1).values.cpu())
+        features, confidence = [], []
+        starts, label = range(0, len(films.films), _BATCH_SIZE), f"abstention, {split}"
+        for start in tqdm(starts, desc=label, unit="batch", disable=None if progress else True):
+            batch = np.asarray(films.films[start : start + _BATCH_SIZE])
+            outputs = backend.compute(np.stack([resize_pixels(film, size) for film in batch]))
+            features.append(torch.from_numpy(outputs.features))
+            confidence.append(torch.from_numpy(outputs.probabilities).max(dim=1).values)
         labels = torch.from_numpy(films.labels)
-        return FilmFeatures(torch.cat(pooled), torch.cat(confidence), labels)
+        return FilmFeatures(torch.cat(features), torch.cat(confidence), labels)
 
     training, validation = find_features("train"), find_features("validation")
     num_classes = len(checkpoint.class_names)
@@ -214,12 +205,10 @@ def finish_baseline(
         data.
     """
     model.load_state_dict(reached.best_weights)
-    backend, names = ModuleBackend(model, data.spec, device), data.manifest.class_names
+    network, names = place_model(model, device).eval(), data.manifest.class_names
     splits = ("validation",) if trial else ("validation", "test")
     films = {split: data.evaluation_films(split) for split in splits}
-    logits = {
-        split: compute_logits(backend, films[split].films, data.spec.size) for split in splits
-    }
+    logits = {split: compute_logits(network, films[split].films, data.spec) for split in splits}
     fitted = fit_calibration(logits["validation"], films["validation"].labels)
     return {
         "metrics": {

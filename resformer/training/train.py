@@ -14,6 +14,7 @@ The best epoch is chosen on the validation films, within one source at a time
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,16 +26,16 @@ import numpy as np
 from scipy.special import log_softmax
 from torch import nn
 
-from resformer.backends import Backend, PyTorchBackend
 from resformer.checkpoint import Checkpoint
 from resformer.data.find import DataRoot
 from resformer.data.manifest import Manifest
 from resformer.data.masks import RegionMasks
 from resformer.data.split import SPLITS
-from resformer.devices import choose_device
+from resformer.devices import choose_device, place_model
 from resformer.gate.fit import GateConfig, find_outliers
+from resformer.inference import fold_batch_norm
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
-from resformer.training.baselines import ModuleBackend, build_baseline
+from resformer.training.baselines import build_baseline
 from resformer.training.config import OURS, TrainingConfig
 from resformer.training.data import (
     FilmLoader,
@@ -112,12 +113,10 @@ class Run:
     digest: str
     progress: bool
 
-    def backend(self, learner: Learner) -> Backend:
-        """Return what runs the averaged network of a learner on films."""
-        model = learner.average.module
-        if isinstance(model, IdentityMappingResFormer):
-            return PyTorchBackend.from_model(model, self.data.spec)
-        return ModuleBackend(model, self.data.spec, self.group.device)
+    def averaged_model(self, learner: Learner) -> nn.Module:
+        """Return a copy of the averaged network of a learner, ready to run on films."""
+        model = copy.deepcopy(learner.average.module).eval()
+        return place_model(fold_batch_norm(model), self.group.device)
 
 
 def train(
@@ -400,7 +399,7 @@ def _run_epochs(
             learner, loader, group, label=label, progress=run.progress
         )
         if group.is_main:
-            figures |= validate(run.backend(learner), data)
+            figures |= validate(run.averaged_model(learner), data)
             figures |= {"input_size": size, "total_seconds": time.perf_counter() - start}
             reached.record(figures, learner.averaged_weights(), config)
             logger.info("%s: %s", label, describe_epoch(reached, config))
@@ -414,7 +413,7 @@ def _run_epochs(
         writer.close()
 
 
-def validate(backend: Backend, data: TrainingData) -> dict[str, Any]:
+def validate(model: nn.Module, data: TrainingData) -> dict[str, Any]:
     """Return the figures of a network on the validation films.
 
     Returns:
@@ -424,7 +423,7 @@ def validate(backend: Backend, data: TrainingData) -> dict[str, Any]:
     """
     films = data.evaluation_films("validation")
     labels, names = films.labels, data.manifest.class_names
-    logits = compute_logits(backend, films.films, data.spec.size)
+    logits = compute_logits(model, films.films, data.spec)
     by_source = compare_within_sources(labels, logits, data.sources("validation"), names)
     macro_f1 = macro_f1_of(labels, logits)
     score, value = score_epoch(macro_f1, by_source)

@@ -49,7 +49,7 @@ def write_upright_checkpoint(source: Path, target: Path, film: NDArray[np.uint8]
     assert checkpoint.gate
     size = checkpoint.input_spec.size
     shown = [resize_pixels(c.apply(film), size) for c in (Correction(), *CORRECTIONS)]
-    grids = PyTorchBackend(checkpoint, torch.device("cpu")).compute(np.stack(shown)).blocks[0]
+    grids = PyTorchBackend(checkpoint, torch.device("cpu")).describe(np.stack(shown))[0]
     template = grids[0] - grids.mean(0)
     likeness = grids @ template
     # Positions are pulled in beyond three deviations: the films stay within these.
