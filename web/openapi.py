@@ -141,7 +141,9 @@ def _schemas(class_names: Sequence[str], config: WebConfig, statuses: set[int]) 
     codes = [code for code, entry in CODES.items() if entry.status in statuses]
     found["Code"]["enum"] = codes
     found["BatchForm"]["properties"]["files"]["maxItems"] = config.max_files
-    preview = f"The decoded image, at most {config.preview_side} pixels a side."
+    preview = (
+        f"The decoded image, at most {config.preview_side} pixels a side, or as `preview` says."
+    )
     for name in ("Answer", "FileAnswer"):
         found[name]["properties"]["image"]["description"] = preview
     if class_names:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import io
+
 import numpy as np
 from flask import Blueprint, Response, jsonify, render_template, request
+from PIL import Image
 
 from resformer import __version__
 from resformer.evaluation.tables import show_name
 from resformer.images import IMAGE_SUFFIXES
+from resformer.phantom import draw_chest_phantom
 from web.config import PAGES, WebConfig
 from web.docs import list_samples, view_document
 from web.model_card import build_card, view_card
@@ -16,6 +21,7 @@ from web.service import ModelService
 
 # A browser offers only these; files of other names can be dropped.
 _DICOM_SUFFIXES = (".dcm", ".dicom", "application/dicom")
+_SAMPLE_SIDE, _SAMPLE_SEED = 640, 2
 
 
 def percent(share: float | None) -> str:
@@ -43,9 +49,15 @@ def create_blueprint(config: WebConfig, service: ModelService) -> Blueprint:
             can_abstain=bool(service.class_names and service.checkpoint.abstention),
             accept=",".join([*sorted(IMAGE_SUFFIXES), *_DICOM_SUFFIXES]),
             max_bytes=config.max_bytes,
+            max_files=config.max_files,
             keeps_images=config.keep_feedback,
             scale=_colour_scale(),
         )
+
+    @blueprint.get("/sample.png")
+    def sample() -> Response:
+        headers = {"Cache-Control": "public, max-age=86400"}
+        return Response(_draw_sample(), headers=headers, mimetype="image/png")
 
     @blueprint.get("/about")
     def about() -> Response | str:
@@ -90,6 +102,14 @@ def create_description(config: WebConfig, service: ModelService) -> Blueprint:
         return jsonify(build_document(service.class_names, config, request.root_url.rstrip("/")))
 
     return blueprint
+
+
+@functools.cache
+def _draw_sample() -> bytes:
+    """Return a drawn film as a file, to try the page and the API with."""
+    buffer = io.BytesIO()
+    Image.fromarray(draw_chest_phantom(_SAMPLE_SIDE, _SAMPLE_SEED)).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _colour_scale() -> list[str]:

@@ -68,7 +68,7 @@ def create_blueprint(
 
     def decode(read: Callable[[], bytes], options: Options) -> tuple[Pixels, _Kept]:
         pixels = options.correction.apply(decode_image(read(), max_pixels=config.max_pixels))
-        side = config.preview_side
+        side = config.preview_side if isinstance(options.preview, bool) else options.preview
         kept = _Kept(
             _as_text(encode_preview(pixels, max_side=side)) if options.preview else None,
             service.shrink(pixels) if options.explain else None,

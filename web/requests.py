@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 from werkzeug.datastructures import FileStorage, MultiDict
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from resformer.images import MAX_PREVIEW_SIDE
 from web.errors import ApiError, upload_too_large
 
 Choices = TypeVar("Choices", bound=BaseModel)
@@ -31,7 +32,11 @@ RAW_TYPES = ("application/dicom", "application/octet-stream")
 MAX_FORM_PARTS = 16
 _MAX_JSON_PARTS = 100
 _DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
-_POSSIBLE = {"class": "the name of a class", "rotate": "0, 90, 180 or 270"}
+_POSSIBLE = {
+    "class": "the name of a class",
+    "preview": f"0, 1 or a number of pixels up to {MAX_PREVIEW_SIDE}",
+    "rotate": "0, 90, 180 or 270",
+}
 # What scripts escape in a data URL, as bytes of base64.
 _ESCAPED = {b"%2B": b"+", b"%2F": b"/", b"%3D": b"=", b"%0D": b"", b"%0A": b"", b"%20": b""}
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")

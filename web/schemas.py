@@ -9,6 +9,7 @@ from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticUseDefault
 from typing_extensions import TypeAliasType
 
+from resformer.images import MAX_PREVIEW_SIDE
 from resformer.orientation import ROTATIONS, Correction
 
 _FLAGS: dict[object, bool] = {
@@ -43,6 +44,14 @@ def _read_rotation(value: object) -> int:
     if rotation is None:
         raise ValueError("no quarter turn")
     return rotation
+
+
+def _read_preview(value: object) -> bool | int:
+    text = str(value) if isinstance(value, str | int) else ""
+    is_number = text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_PREVIEW_SIDE))
+    if is_number and 1 < int(text) <= MAX_PREVIEW_SIDE:
+        return int(text)
+    return _read_flag(value)
 
 
 ClassName = TypeAliasType(
@@ -92,6 +101,29 @@ Rotation = TypeAliasType(
 ApiVersion = Annotated[
     str, Field(description="Of this interface, as in `/v1`; it changes where an answer would.")
 ]
+Preview = TypeAliasType(
+    "Preview",
+    Annotated[
+        bool | int,
+        BeforeValidator(_read_preview),
+        WithJsonSchema(
+            {
+                "title": f"0, 1 or up to {MAX_PREVIEW_SIDE}",
+                "description": "False or true, as 0 or 1; or the longer side in pixels. Null is "
+                "the default.",
+                "anyOf": [
+                    {"type": "boolean"},
+                    {"type": "integer", "minimum": 0, "maximum": MAX_PREVIEW_SIDE},
+                    {
+                        "type": "string",
+                        "enum": [str(flag) for flag in _FLAGS if isinstance(flag, str)] + ["null"],
+                    },
+                    {"type": "null"},
+                ],
+            }
+        ),
+    ],
+)
 Probability = Annotated[float, Field(ge=0, le=1)]
 Score = Annotated[
     Probability, Field(description="How much the image is like an upright frontal chest X-ray.")
@@ -137,8 +169,9 @@ class Turning(_Choices):
 class Options(Turning):
     """What a client may choose about its answer, as query parameters or as fields of the body."""
 
-    preview: Flag = True
-    """0 leaves the picture of the decoded image out."""
+    preview: Preview = True
+    """0 leaves the picture of the decoded image out; a number from 2 is its longer side in pixels,
+    where the image is as large."""
     explain: Flag = False
     """1 adds a picture of where the evidence for a class lies."""
     class_name: ClassName | SkipJsonSchema[None] = Field(None, validation_alias="class")

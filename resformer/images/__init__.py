@@ -14,11 +14,12 @@ from resformer.images.decode import (
     recognise_format,
 )
 from resformer.images.errors import ImageError
-from resformer.images.preview import encode_preview, preview_size
+from resformer.images.preview import MAX_PREVIEW_SIDE, encode_preview, preview_size
 
 __all__ = [
     "DICOM_SUFFIXES",
     "IMAGE_SUFFIXES",
+    "MAX_PREVIEW_SIDE",
     "MIN_SIDE",
     "ImageError",
     "decode_image",

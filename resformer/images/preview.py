@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 PREVIEW_SIDE = 512
+MAX_PREVIEW_SIDE = 4096
 
 
 def preview_size(shape: tuple[int, ...], *, max_side: int = PREVIEW_SIDE) -> tuple[int, int]:

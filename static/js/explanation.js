@@ -1,27 +1,36 @@
 /* Why the model says so: a map of the evidence for one class, laid over the film. */
 
 import { RequestError } from "./api.js";
-import { displayName } from "./view.js";
+import { displayName, ranked } from "./names.js";
 
 const element = (id) => document.getElementById(id);
-const nothing = { ask: null, maps: new Map(), controller: new AbortController() };
 
-let current = nothing;
+let current = { film: null, ask: null, controller: new AbortController() };
 
-/** Let the person ask for reasons; `ask(options, signal)` repeats the request with more options. */
-export function offerReasons(prediction, ask) {
-  current = { ask, maps: new Map(), controller: new AbortController() };
-  const names = Object.entries(prediction.all_probabilities)
-    .sort((a, b) => b[1] - a[1])
-    .map(([name]) => new Option(displayName(name), name));
-  element("why-class").replaceChildren(...names);
+/**
+ * Let the person ask for the reasons of a film; `ask(options, signal)` repeats the request with
+ * more options, and is missing where the film itself is gone.
+ */
+export function offerReasons(film, ask) {
+  forgetReasons();
+  current = { film, ask, controller: new AbortController() };
+  const names = ranked(film.answer.prediction);
+  element("why-class").replaceChildren(...names.map(([key]) => new Option(displayName(key), key)));
+  element("show-why").hidden = !ask;
 }
 
-/** The film changes: its map and everything that is on its way goes. */
+/** Another film is shown: its map and everything that is on its way goes. */
 export function forgetReasons() {
   current.controller.abort();
-  current = nothing;
+  current = { film: null, ask: null, controller: new AbortController() };
   close();
+}
+
+/** The map that lies on the film, with the outlines of the lungs; null where none does. */
+export function shownMap() {
+  const map = current.film?.maps.get(element("why-class").value);
+  const opacity = Number(element("why-opacity").value) / 100;
+  return element("overlay").hidden ? null : { ...map, opacity };
 }
 
 async function open() {
@@ -36,8 +45,7 @@ async function open() {
 function close() {
   current.controller.abort();
   element("why").hidden = true;
-  element("overlay").hidden = true;
-  hideLungs();
+  hideMap();
   element("show-why").setAttribute("aria-expanded", "false");
   element("show-why").textContent = "Show why";
 }
@@ -49,16 +57,15 @@ async function showMap() {
   current.controller.abort();
   mine.controller = new AbortController();
   const { signal } = mine.controller;
-  element("overlay").hidden = true;
-  hideLungs();
+  hideMap();
   try {
-    if (!mine.maps.has(name)) {
+    if (!mine.film.maps.has(name)) {
       say("Looking…", true);
       const answer = await mine.ask({ explain: 1, class: name, preview: 0 }, signal);
-      mine.maps.set(name, answer.explanation);
+      mine.film.maps.set(name, answer.explanation);
     }
     if (!signal.aborted) {
-      layOver(mine.maps.get(name), displayName(name));
+      layOver(mine.film.maps.get(name), displayName(name));
     }
   } catch (error) {
     if (signal.aborted) {
@@ -81,21 +88,14 @@ function layOver({ image, lungs = [] }, name) {
       "went by, not where a disease is." +
       (lungs.length ? " The dashed lines are the lungs that it found." : ""),
   );
-  outlineLungs(lungs);
-}
-
-/** Draw closed polygons of points in shares of the film's sides, fitted as the film itself is. */
-function outlineLungs(polygons) {
-  const { naturalWidth: width, naturalHeight: height } = element("film-image");
-  const lines = polygons.map(
-    (points) => `M${points.map(([x, y]) => `${x * width} ${y * height}`).join("L")}Z`,
-  );
-  element("lungs").setAttribute("viewBox", `0 0 ${width} ${height}`);
+  // points are in shares of the film's sides, as is the drawing
+  const lines = lungs.map((points) => `M${points.map((point) => point.join(" ")).join("L")}Z`);
   element("lungs").firstElementChild.setAttribute("d", lines.join(""));
-  element("lungs").toggleAttribute("hidden", !polygons.length);
+  element("lungs").toggleAttribute("hidden", !lungs.length);
 }
 
-function hideLungs() {
+function hideMap() {
+  element("overlay").hidden = true;
   element("lungs").toggleAttribute("hidden", true);
 }
 
@@ -110,10 +110,17 @@ function showOpacity() {
   element("why-opacity-value").textContent = `${share}%`;
 }
 
-element("show-why").addEventListener("click", () => (element("why").hidden ? open() : close()));
-element("why-close").addEventListener("click", () => {
+function closeAndReturn() {
   close();
   element("show-why").focus();
+}
+
+element("show-why").addEventListener("click", () => (element("why").hidden ? open() : close()));
+element("why-close").addEventListener("click", closeAndReturn);
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && !element("why").hidden && !element("keys").open) {
+    closeAndReturn();
+  }
 });
 element("why-class").addEventListener("change", showMap);
 element("why-opacity").addEventListener("input", showOpacity);

@@ -1,7 +1,7 @@
 /* Was the answer right? The image goes to the server once more, to be kept with its class. */
 
 import { RequestError, sendImage } from "./api.js";
-import { displayName } from "./view.js";
+import { displayName } from "./names.js";
 
 const element = (id) => document.getElementById(id);
 const form = element("feedback"); // there only where the server keeps images
@@ -9,10 +9,10 @@ const explanation = element("feedback-text")?.textContent;
 
 let current = null;
 
-/** Let the person confirm or correct the class of a file. */
-export function offerFeedback(prediction, file) {
-  if (form) {
-    current = { file };
+/** Let the person confirm or correct the class of a film. */
+export function offerFeedback({ file, options, answer: { prediction } }) {
+  if (form && file) {
+    current = { file, options };
     element("feedback-class").value = prediction.predicted_class;
     say(explanation);
     form.hidden = false;
@@ -34,7 +34,8 @@ async function keep() {
   let text = `Kept as ${displayName(name)}. To correct it, choose another class and press again.`;
   try {
     const { signal } = new AbortController();
-    await sendImage(form.dataset.endpoint, mine.file, { class: name }, signal);
+    const { force, ...correction } = mine.options;
+    await sendImage(form.dataset.endpoint, mine.file, { ...correction, class: name }, signal);
   } catch (error) {
     const isExpected = error instanceof RequestError;
     text = `Not kept. ${isExpected ? error.message : "This page ran into a problem."}`;

@@ -1,82 +1,133 @@
-/* One image at a time: a newer one replaces the one that is on its way. */
+/* Puts the parts of the page together. */
 
-import { RequestError, sendImage } from "./api.js";
+import { RequestError, fetchFile, sendImage } from "./api.js";
 import { forgetReasons, offerReasons } from "./explanation.js";
 import { forgetFeedback, offerFeedback } from "./feedback.js";
-import { watchIntake } from "./intake.js";
-import { showAnswer, showBusy, showError, showFile, showNoFile, showRefusal } from "./view.js";
+import { nameOf, watchIntake } from "./intake.js";
+import { watchKeys } from "./keys.js";
+import { Queue } from "./queue.js";
+import { announce, showError, showResult } from "./result.js";
+import { MOST_FILMS, Session, pictureOf } from "./session.js";
+import { watchStrip } from "./strip.js";
+import { offerTakeaway, watchTakeaway } from "./takeaway.js";
+import { Viewer } from "./viewer.js";
 
-const viewer = document.getElementById("viewer");
-const result = document.getElementById("result");
-const maxBytes = Number(viewer.dataset.maxBytes);
+const element = (id) => document.getElementById(id);
+const { endpoint, batchEndpoint, sample, maxBytes, maxFiles } = element("workbench").dataset;
 
-let current = { file: null, options: {}, controller: new AbortController() };
+const session = new Session();
+const limits = { maxBytes: Number(maxBytes), maxFiles: Number(maxFiles) };
+const queue = new Queue(session, { one: endpoint, batch: batchEndpoint }, limits);
+const viewer = new Viewer(async (film, side, signal) => {
+  const options = { ...film.options, force: 1, preview: side };
+  return pictureOf((await sendImage(endpoint, film.file, options, signal)).image);
+});
 
-function take(file) {
-  if (file.size > maxBytes) {
-    refuse(`The file is too large: up to ${Math.floor(maxBytes / 1024 ** 2)} MB are possible.`);
-  } else {
-    showFile(file);
-    analyse(file);
-  }
+function take(files, leftOut) {
+  const fitting = files.filter((file) => file.size <= limits.maxBytes);
+  const tooLarge = files.length - fitting.length;
+  const noRoom = fitting.length ? session.add(fitting, nameOf) : 0;
+  const megabytes = Math.floor(limits.maxBytes / 1024 ** 2);
+  const complaints = [
+    tooLarge && `${several(tooLarge, "file is", "files are")} too large: up to ${megabytes} MB are possible.`,
+    noRoom && `Up to ${MOST_FILMS} films are possible at once: ${noRoom} found no room.`,
+    leftOut && `${several(leftOut, "file", "files")} in the folder did not look like films.`,
+    !files.length && !leftOut && "That was not an image file.",
+  ].filter(Boolean);
+  element("intake-text").textContent = complaints.join(" ");
+  element("intake-text").hidden = !complaints.length;
+  queue.start();
 }
 
-async function analyse(file, options = {}) {
-  const mine = replaceCurrent(file, options);
-  const ask = (further, signal) =>
-    sendImage(viewer.dataset.endpoint, file, { ...options, ...further }, signal);
-  showBusy();
-  try {
-    const answer = await ask({}, mine.controller.signal);
-    if (mine === current) {
-      showAnswer(answer);
-      offerReasons(answer.prediction, ask);
-      offerFeedback(answer.prediction, file);
-    }
-  } catch (error) {
-    if (mine === current) {
-      report(error);
-    }
-  }
+function several(count, one, many) {
+  return `${count} ${count === 1 ? one : many}`;
 }
 
-function replaceCurrent(file, options = {}) {
-  current.controller.abort();
+/** Show the film that is picked, and what is known of it. */
+function show() {
+  const film = session.current;
+  document.body.toggleAttribute("data-session", Boolean(film));
+  viewer.show(film);
   forgetReasons();
   forgetFeedback();
-  current = { file, options, controller: new AbortController() };
-  return current;
-}
-
-function refuse(message) {
-  replaceCurrent(null);
-  showNoFile();
-  showError(message);
-}
-
-function report(error) {
-  if (!(error instanceof RequestError)) {
-    showError("This page ran into a problem. Reload it and try again.");
-    throw error;
-  }
-  if (error.answer?.code === "not_a_chest_xray") {
-    showRefusal(error.answer);
-  } else {
-    showError(error.message, { canRetry: error.canRetry });
+  showResult(film);
+  offerTakeaway(film);
+  if (film?.answer?.prediction) {
+    const ask = (options, signal) =>
+      sendImage(endpoint, film.file, { ...film.options, ...options }, signal);
+    offerReasons(film, film.file && ask);
+    offerFeedback(film);
   }
 }
 
 function repeat(options) {
-  result.focus({ preventScroll: true }); // the button goes away
-  analyse(current.file, options);
+  element("result").focus({ preventScroll: true }); // the button goes away
+  session.ask(session.current, options);
+  queue.start();
 }
 
-viewer.addEventListener("submit", (event) => event.preventDefault());
-document.getElementById("retry").addEventListener("click", () => repeat(current.options));
-document.getElementById("force").addEventListener("click", () => repeat({ force: 1 }));
-watchIntake({
-  viewer,
-  input: document.getElementById("file"),
-  onImage: take,
-  onRefusal: refuse,
+async function takeSample() {
+  try {
+    take([await fetchFile(sample, "drawn sample.png")], 0);
+  } catch (error) {
+    showError(error instanceof RequestError ? error.message : undefined);
+  }
+}
+
+/** On a phone the result is below the film. */
+function scrollToResult() {
+  if (element("result").getBoundingClientRect().top < 0.7 * innerHeight) {
+    return;
+  }
+  const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  element("result").scrollIntoView({ block: "nearest", behavior: calm ? "auto" : "smooth" });
+}
+
+session.addEventListener("select", show);
+session.addEventListener("change", ({ detail: film }) => {
+  if (film === session.current) {
+    show();
+    if (film.answer) {
+      scrollToResult();
+    }
+  }
+  if (film.answer && session.films.length > 1 && !session.in("waiting", "running").length) {
+    announce(`${element("announcer").textContent} All films are read.`);
+  }
 });
+watchStrip(session, queue);
+watchTakeaway(session, viewer);
+watchKeys(session, viewer);
+watchIntake({ viewer: element("viewer"), file: element("file"), folder: element("folder"), onFiles: take });
+
+const actions = {
+  "zoom-in": () => viewer.zoom(1),
+  "zoom-out": () => viewer.zoom(-1),
+  "tool-move": () => viewer.use("move"),
+  "tool-window": () => viewer.use("window"),
+  invert: () => viewer.invert(),
+  rotate: () => viewer.rotate(90),
+  reset: () => viewer.reset(),
+  compare: () => viewer.compare(),
+  "full-screen": () => viewer.fill(),
+  sample: takeSample,
+  retry: () => repeat(session.current.options),
+  force: () => repeat({ ...session.current.options, force: 1 }),
+  correct: () => {
+    const { invert, rotate } = session.current.answer.correction;
+    repeat({ invert: Number(invert), rotate });
+  },
+  "choose-another": () => element("file").click(),
+  "choose-folder": () => element("folder").click(),
+  clear: () => {
+    queue.stop();
+    session.clear();
+    element("file").focus();
+  },
+};
+for (const [id, act] of Object.entries(actions)) {
+  element(id).addEventListener("click", act);
+}
+element("viewer").addEventListener("submit", (event) => event.preventDefault());
+window.addEventListener("pagehide", () => session.save());
+session.restore();

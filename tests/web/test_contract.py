@@ -37,7 +37,7 @@ from web.requests import RAW_TYPES
 from web.service import ModelService
 
 METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE"}
-PAGES = {"/", "/about", "/docs", "/licence"}
+PAGES = {"/", "/about", "/docs", "/licence", "/sample.png"}
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from tests.web.checkpoints import (
     client_of,
     write_telling_checkpoint,
 )
-from tests.web.posting import words
+from tests.web.posting import post_file, words
 from tests.web.serving import ROOT
 from web.model_card import CHART_HEIGHT, CHART_WIDTH, draw_history
 
@@ -263,6 +263,12 @@ def test_a_page_that_is_not_there_says_so_once_and_where_to_go(client: FlaskClie
     assert text.count("There is nothing at this address") == 2  # the title and the heading
     assert "The pages of this server are named above." in text
     assert "Not Found" not in text
+
+
+def test_the_drawn_sample_is_a_film(client: FlaskClient) -> None:
+    sample = client.get("/sample.png")
+    assert sample.mimetype == "image/png"
+    assert post_file(client, sample.data).get_json()["success"] is True
 
 
 def test_every_page_leads_to_the_licence(client: FlaskClient, page: str) -> None:

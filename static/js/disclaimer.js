@@ -1,0 +1,3 @@
+/* What goes with everything that leaves this page. */
+
+export const DISCLAIMER = "Research tool, not a medical device. Not a diagnosis.";

@@ -1,0 +1,21 @@
+/* How classes and shares are written for people. */
+
+const names = JSON.parse(document.getElementById("workbench").dataset.names);
+
+/** A class as people read it; the server says how, and a class that it does not know stays. */
+export function displayName(key) {
+  return names[key] ?? key;
+}
+
+/** A model is never quite certain: its extremes are shown as bounds. */
+export function percent(share) {
+  if (share > 0.99) {
+    return ">99%";
+  }
+  return share < 0.01 ? "<1%" : `${Math.round(100 * share)}%`;
+}
+
+/** Classes and their shares, best first. */
+export function ranked(prediction) {
+  return Object.entries(prediction.all_probabilities).sort((a, b) => b[1] - a[1]);
+}

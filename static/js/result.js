@@ -1,0 +1,150 @@
+/* What the server said of the film that is shown. */
+
+import { displayName, percent, ranked } from "./names.js";
+
+const element = (id) => document.getElementById(id);
+const FAILED = "This page ran into a problem. Reload it and try again.";
+
+/** Show what is known of a film, or that there is none. */
+export function showResult(film) {
+  if (!film) {
+    fillBars([]);
+    setState("idle");
+    announce("");
+    return;
+  }
+  const show = { done: showAnswer, uncertain: showAnswer, refused: showRefusal, failed: showFailure };
+  (show[film.state] ?? showBusy)(film);
+}
+
+/** Say something to people who do not see the page change. */
+export function announce(text) {
+  element("announcer").textContent = text;
+}
+
+/** A failure that belongs to no film. */
+export function showError(message = FAILED) {
+  showFailure({ answer: { error: message } });
+}
+
+function showBusy({ state }) {
+  const isHere = state === "running";
+  element("busy-text").textContent = { waiting: "Waiting…", stopped: "Not read yet" }[state] ?? "Looking…";
+  element("busy-hint").textContent =
+    state === "stopped"
+      ? "The queue was stopped before this film was read. Press “Go on”, or choose the film again."
+      : "This takes a moment.";
+  setState("busy", "", state !== "stopped");
+  element("result").toggleAttribute("data-stopped", state === "stopped");
+  fillBars([]);
+  announce(isHere ? "The model is looking at the image." : "");
+}
+
+function showAnswer({ answer, state }) {
+  const { prediction, warnings = [] } = answer;
+  element("warning").textContent = warnings.map((warning) => warning.message).join(" ");
+  element("warning").hidden = !warnings.length;
+  const said = state === "uncertain" ? showNoVerdict(prediction) : showVerdict(prediction);
+  fillBars(ranked(prediction));
+  announce(`${element("warning").textContent} ${said} Not a diagnosis.`);
+}
+
+/** Name the most probable class; what to announce of it. */
+function showVerdict({ predicted_class: key, confidence, track_record: record }) {
+  const name = displayName(key);
+  element("verdict-name").textContent = name;
+  element("verdict-share").textContent = percent(confidence);
+  element("verdict-text").textContent =
+    "Of the classes it knows, this one fits best by the model’s own estimate.";
+  element("record-text").textContent = record
+    ? `Of ${record.called} test films that the model called ${name} without a warning, ` +
+      `${record.right} were labelled so.`
+    : "How often such an answer is right was not counted for this model.";
+  element("record").hidden = false;
+  setState("done", "high");
+  return `Model’s estimate: ${name}, ${percent(confidence)}. ${element("record-text").textContent}`;
+}
+
+/** Name no class, because the model abstains; the warning says why. What to announce. */
+function showNoVerdict({ reason }) {
+  element("verdict-name").textContent = "Uncertain";
+  element("verdict-share").textContent = "";
+  element("record").hidden = true;
+  const reasons = {
+    undecided: "The model names no class: none of them stands out.",
+    unfamiliar: "The model names no class: it has learned from few films like this one.",
+  };
+  const said = reasons[reason] ?? "The model names no class.";
+  element("verdict-text").textContent = `${said} The shares below are what it computed all the same.`;
+  setState("done", "none");
+  return said;
+}
+
+/** The image does not look like a chest X-ray; what would cure that, or how to go on. */
+function showRefusal({ answer }) {
+  const { reason = "", correction = null } = answer;
+  element("refusal-reason").textContent = reason;
+  element("refusal").toggleAttribute("data-curable", Boolean(correction));
+  element("correct").textContent = correction?.rotate
+    ? "Turn it over and read it"
+    : "Invert it and read it";
+  element("correct").hidden = !correction;
+  element("choose-another").hidden = Boolean(correction);
+  fillBars([]);
+  setState("refused");
+  announce(`This image was not analysed. ${reason} You can have it analysed anyway.`);
+}
+
+function showFailure({ answer, canRetry = false }) {
+  announce("");
+  fillBars([]);
+  element("error-text").textContent = answer.error;
+  element("retry").hidden = !canRetry;
+  setState("error");
+}
+
+function setState(state, certainty = "", isBusy = state === "busy") {
+  const result = element("result");
+  result.dataset.state = state;
+  result.dataset.certainty = certainty;
+  result.setAttribute("aria-busy", String(isBusy));
+}
+
+/** Fill the bars from `[class, probability]` pairs, best first; none empties those there are. */
+function fillBars(pairs) {
+  const list = element("bars");
+  if (!pairs.length) {
+    for (const row of list.children) {
+      row.removeAttribute("data-first");
+      row.querySelector(".bar-share").textContent = "–";
+      row.querySelector(".bar-fill").style.width = "0";
+    }
+    return;
+  }
+  list.replaceChildren(...pairs.map(([name, share]) => barRow(name, share)));
+  list.firstElementChild.toggleAttribute("data-first", true);
+  list.getBoundingClientRect(); // lay out at zero first, so that the bars grow
+  pairs.forEach(([, share], index) => {
+    list.children[index].querySelector(".bar-fill").style.width = `${100 * share}%`;
+  });
+}
+
+function barRow(name, share) {
+  const row = part("li", "bar-row");
+  const bar = part("span", "bar");
+  bar.setAttribute("aria-hidden", "true");
+  bar.append(part("span", "bar-fill"));
+  row.append(
+    part("span", "bar-name", displayName(name)),
+    part("span", "bar-share", percent(share)),
+    bar,
+  );
+  return row;
+}
+
+function part(tag, className, text = "") {
+  const made = document.createElement(tag);
+  made.className = className;
+  made.textContent = text;
+  return made;
+}

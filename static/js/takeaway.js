@@ -1,0 +1,85 @@
+/* Take the results along: a table, a text, a picture, a page on paper. */
+
+import { DISCLAIMER } from "./disclaimer.js";
+import { shownMap } from "./explanation.js";
+import { displayName, percent, ranked } from "./names.js";
+import { drawPicture } from "./picture.js";
+import { announce } from "./result.js";
+import { writeTable } from "./table.js";
+
+const element = (id) => document.getElementById(id);
+
+/** Offer it for the session and for the film that `viewer` shows. */
+export function watchTakeaway(session, viewer) {
+  element("save-table").addEventListener("click", () => {
+    const table = new Blob(["\ufeff", writeTable(session.films)], { type: "text/csv" });
+    save(table, "resformer-results.csv");
+  });
+  element("copy-text").addEventListener("click", async () => {
+    const text = describe(session.current).join("\n");
+    try {
+      await navigator.clipboard.writeText(text);
+      say("Copied.");
+    } catch {
+      say("This browser does not let the page copy. Save the table instead.");
+    }
+  });
+  element("save-picture").addEventListener("click", async () => {
+    const film = session.current;
+    const picture = await drawPicture(viewer.main, shownMap(), describe(film));
+    save(picture, `${film.name.replace(/.*\//, "").replace(/\.\w+$/, "")}-resformer.png`);
+  });
+  element("print").addEventListener("click", () => window.print());
+  window.addEventListener("beforeprint", () => {
+    element("print-head").replaceChildren(
+      ...describe(session.current ?? {}).map((line) => {
+        const paragraph = document.createElement("p");
+        paragraph.textContent = line;
+        return paragraph;
+      }),
+    );
+  });
+}
+
+/** What there is to take of a film, or nothing. */
+export function offerTakeaway(film) {
+  element("takeaway").hidden = !film?.answer;
+  element("save-picture").disabled = !film?.file;
+  say("");
+}
+
+/** What the model made of a film, in lines. */
+function describe({ name, answer, date }) {
+  if (!answer?.prediction) {
+    return [name ?? "", answer?.error ?? "", DISCLAIMER].filter(Boolean);
+  }
+  const { prediction, warnings, model } = answer;
+  const { predicted_class: key, confidence, abstained } = prediction;
+  const verdict = abstained ? "Uncertain" : `${displayName(key)}, ${percent(confidence)}`;
+  const shares = ranked(prediction).map(([one, share]) => `${displayName(one)} ${percent(share)}`);
+  return [
+    `Film: ${name}`,
+    `Model’s estimate: ${verdict}`,
+    `Shares: ${shares.join(", ")}`,
+    ...(warnings ?? []).map((warning) => `Warning: ${warning.message}`),
+    ...(model ? [`Model: ${model.name} ${model.version}, SHA-256 ${model.sha256}`] : []),
+    `Date: ${new Date(date).toLocaleString()}`,
+    DISCLAIMER,
+  ];
+}
+
+function save(content, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(content);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  say(`Saved as ${name}.`);
+}
+
+function say(text) {
+  element("takeaway-text").textContent = text;
+  if (text) {
+    announce(text);
+  }
+}

@@ -1,0 +1,212 @@
+"""Many films in a real browser: the queue, the list, what a reload keeps, what is taken away."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import FilePayload, Page, Route, expect
+
+from resformer.cli.results_table import ResultsTable
+from resformer.phantom import draw_chest_phantom
+from tests.conftest import CLASS_NAMES
+from tests.dicom_files import radiograph, write
+from tests.web.browser import choose, expect_result, fits_phone, image
+from tests.web.posting import encode
+
+SMALL_FILM = encode(64)
+
+
+def films(count: int, *more: FilePayload) -> list[FilePayload]:
+    """Files as a person chooses them together."""
+    return [*(image(f"film {number:02}.png", SMALL_FILM) for number in range(count)), *more]
+
+
+def read_all(page: Page, files: list[FilePayload]) -> None:
+    """Choose files and wait until every one has its answer."""
+    page.set_input_files("#file", files)
+    expect(page.locator("#strip-count")).to_have_text(f"{len(files)} of {len(files)} read")
+
+
+def table(page: Page, folder: Path) -> list[dict[str, str]]:
+    """The session as the page saves it."""
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Table of all films").click()
+    path = folder / saved.value.suggested_filename
+    saved.value.save_as(path)
+    return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline="")))
+
+
+def test_a_list_of_films_is_read_in_batches_and_walked_by_arrows(page: Page) -> None:
+    asked: list[str] = []
+    page.on("request", lambda r: asked.append(r.url) if r.method == "POST" else None)
+    read_all(page, films(20, image("broken.png", b"no image")))
+    assert sum(url.endswith("/predict/batch") for url in asked) in (2, 3)
+    assert len(asked) <= 5
+    rows = page.get_by_role("option")
+    expect(rows).to_have_count(21)
+    expect(rows.last).to_contain_text("Failed")
+    expect(rows.first).to_contain_text("%")
+    listing = page.get_by_role("listbox", name="Films")
+    listing.press("ArrowDown")
+    expect(rows.nth(1)).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#film .film-name")).to_have_text("film 01.png")
+    listing.press("End")
+    expect(page.get_by_role("alert")).to_contain_text("not an image of a supported format")
+    listing.press("Home")
+    expect_result(page)
+    assert fits_phone(page)
+
+
+def test_the_queue_is_stopped_and_goes_on(page: Page) -> None:
+    page.route("**/predict/batch", lambda route: None)
+    page.set_input_files("#file", films(12))
+    expect(page.locator("#strip-count")).to_have_text("1 of 12 read")
+    page.get_by_role("button", name="Stop", exact=True).press("Enter")
+    expect(page.get_by_role("option").last).to_contain_text("Not read")
+    page.unroute("**/predict/batch")
+    page.get_by_role("button", name="Go on").press("Enter")
+    expect(page.locator("#strip-count")).to_have_text("12 of 12 read")
+
+
+def test_a_busy_server_is_asked_again(page: Page) -> None:
+    turned_away: list[Route] = []
+
+    def turn_away_once(route: Route) -> None:
+        if turned_away:
+            route.continue_()
+        else:
+            turned_away.append(route)
+            busy = {"success": False, "error": "Busy.", "code": "busy"}
+            route.fulfill(status=503, json=busy, headers={"Retry-After": "1"})
+
+    page.route("**/predict/batch", turn_away_once)
+    read_all(page, films(6))
+    assert turned_away
+    expect(page.locator(".strip-row[data-state=failed]")).to_have_count(0)
+
+
+def test_a_visit_elsewhere_and_a_reload_keep_the_answers(page: Page, tmp_path: Path) -> None:
+    paths = [tmp_path / f"film {number}.png" for number in range(3)]
+    for path in paths:
+        path.write_bytes(SMALL_FILM)
+    page.set_input_files("#file", paths)
+    expect(page.locator("#strip-count")).to_have_text("3 of 3 read")
+    page.get_by_role("option").nth(1).click()
+    verdict = page.locator("#verdict-name").inner_text()
+    page.get_by_role("navigation").get_by_role("link", name="The model").click()
+    page.go_back()
+    page.reload()
+    expect(page.get_by_role("option")).to_have_count(3)
+    expect(page.locator("#verdict-name")).to_have_text(verdict)
+    expect(page.get_by_text("Choose this film again to see it.")).to_be_visible()
+    expect(page.locator("#show-why")).to_be_hidden()
+    kept = page.evaluate("sessionStorage.getItem('resformer.session')")
+    assert "iVBOR" not in kept
+    assert len(kept) < 5000
+    page.set_input_files("#file", paths[1:2])
+    expect(page.locator("#film-image")).to_be_visible()
+    expect(page.get_by_role("option")).to_have_count(3)
+    page.get_by_role("button", name="Clear").click()
+    page.reload()
+    expect(page.get_by_text("No image yet")).to_be_visible()
+    assert page.evaluate("sessionStorage.getItem('resformer.session')") is None
+
+
+def test_a_folder_is_read_without_what_is_no_film(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "ward" / "a").mkdir(parents=True)
+    for name in ("film.png", "a/1.2.840.113"):
+        (tmp_path / "ward" / name).write_bytes(SMALL_FILM)
+    for name in ("notes.txt", ".hidden"):
+        (tmp_path / "ward" / name).write_text("no film")
+    page.set_input_files("#folder", tmp_path / "ward")
+    expect(page.locator("#strip-count")).to_have_text("2 of 2 read")
+    expect(page.get_by_role("option").first).to_contain_text("ward/a/1.2.840.113")
+    expect(page.locator("#intake-text")).to_contain_text("did not look like films")
+
+
+def test_the_table_is_that_of_the_command_line(page: Page, tmp_path: Path) -> None:
+    read_all(page, films(2, image("=cmd, film.png", SMALL_FILM), image("bad.png", b"bad")))
+    rows = table(page, tmp_path)
+    out = tmp_path / "cli.csv"
+    out.touch()
+    ResultsTable(out, CLASS_NAMES).start(force=False)
+    columns = out.read_text().strip().split(",")
+    assert list(rows[0]) == [*columns, "model_sha256", "note"]
+    assert [row["file"] for row in rows] == [
+        "film 00.png",
+        "film 01.png",
+        "./=cmd, film.png",
+        "bad.png",
+    ]
+    assert rows[0]["predicted_class"] in CLASS_NAMES
+    shares = [float(rows[0][f"probability_{name}"]) for name in CLASS_NAMES]
+    assert sum(shares) == pytest.approx(1, abs=1e-5)
+    assert max(shares) == float(rows[0]["confidence"])
+    assert (rows[3]["error_code"], rows[3]["predicted_class"]) == ("unsupported_format", "")
+    assert all("not a medical device" in row["note"] for row in rows)
+
+
+def test_the_picture_has_the_film_and_what_was_said_below_it(page: Page, tmp_path: Path) -> None:
+    choose(page, image("film.png"))
+    expect_result(page)
+    page.get_by_role("button", name="Show why").click()
+    expect(page.locator("#overlay")).to_be_visible()
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Save the picture").click()
+    assert saved.value.suggested_filename == "film-resformer.png"
+    path = tmp_path / "picture.png"
+    saved.value.save_as(path)
+    with Image.open(path) as picture:
+        assert picture.width == 900
+        assert picture.height > 300 + 100
+        colours = picture.convert("RGB").getcolors(2**24)
+    assert colours
+    assert any(max(c) - min(c) > 60 for _, c in colours if isinstance(c, tuple))  # the map
+
+
+def test_the_text_that_is_copied_says_what_and_by_which_model(page: Page) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    choose(page, image("film.png"))
+    expect_result(page)
+    page.get_by_role("button", name="Copy as text").click()
+    expect(page.locator("#takeaway-text")).to_have_text("Copied.")
+    text = page.evaluate("navigator.clipboard.readText()")
+    for words in ("Film: film.png", "Shares: ", "SHA-256 ", "not a medical device"):
+        assert words in text
+
+
+def test_paper_has_one_page_with_bars_and_without_controls(page: Page) -> None:
+    choose(page, image("film.png"))
+    expect_result(page)
+    pages = page.pdf(format="A4").count(b"/Type /Page\n")
+    assert pages == 1
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print")
+    for hidden in ("#takeaway", ".tools", ".intake", ".facts", "nav"):
+        expect(page.locator(hidden)).to_be_hidden()
+    expect(page.locator("#print-head")).to_contain_text("not a medical device")
+    fill = page.locator("[data-first] .bar-fill")
+    expect(fill).to_be_visible()
+    assert fill.evaluate("e => getComputedStyle(e).printColorAdjust") == "exact"
+
+
+def test_a_drawn_sample_is_one_click_away(page: Page) -> None:
+    page.get_by_role("button", name="Try a drawn sample").press("Enter")
+    expect_result(page)
+    expect(page.locator("#film .film-name")).to_have_text("drawn sample.png")
+
+
+def test_a_film_that_no_browser_shows_is_drawn_by_the_server(page: Page) -> None:
+    pixels = draw_chest_phantom(128).repeat(12, axis=0).repeat(12, axis=1)
+    choose(page, image("film.dcm", write(radiograph(pixels))))
+    expect_result(page)
+    film = page.locator("#film-image")
+    expect(film).to_be_visible()
+    page.wait_for_function("() => document.querySelector('#film-image').naturalWidth === 1024")
+    for _ in range(5):
+        page.keyboard.press("+")
+    page.wait_for_function("() => document.querySelector('#film-image').naturalWidth === 1536")
