@@ -214,6 +214,15 @@ def test_what_is_cheap_to_make_is_cheap_to_refuse_or_to_read(name: str) -> None:
     assert time.thread_time() - start < 3
 
 
+def test_markers_are_found_wherever_they_lie() -> None:
+    """A long search goes piece by piece, and a marker may lie across two of them."""
+    expected = decode_image(JPEG)
+    scan = len(JPEG) - 2 - JPEG.rindex(b"\xff\xda")
+    for filling in range(2**18 - scan, 2**18 - scan + 16):
+        data = JPEG[:-2] + b"\xff" * filling + JPEG[-2:] + b"appended"
+        assert (decode_image(data) == expected).all()
+
+
 @pytest.mark.parametrize("compression", [2, 3, 4, 5, 6, 7, 8, 32773, 34676, 50000, 50001])
 @pytest.mark.parametrize("width", [64, 7_000])
 def test_decoders_of_tiff_print_nothing(

@@ -105,6 +105,15 @@ _JPEG_SEGMENTS = frozenset({*range(0xC0, 0xC8), *range(0xC9, 0xD0), *range(0xDA,
 _MAX_SCANS = 64
 # Tables may come anew before each scan; each takes Pillow microseconds.
 _MAX_TABLE_BYTES = 1 << 20
+_PIECE = 1 << 18
+
+
+def _find(marker: re.Pattern[bytes], data: bytes, start: int) -> re.Match[bytes] | None:
+    """Look for two bytes in pieces: a search of a whole file would stop all other threads."""
+    for begin in range(start, len(data), _PIECE):
+        if found := marker.search(data, begin, begin + _PIECE + 1):
+            return found
+    return None
 
 
 def _strip_jpeg(data: bytes) -> bytes:
@@ -115,7 +124,7 @@ def _strip_jpeg(data: bytes) -> bytes:
     kept, seen = [b"\xff\xd8"], set()
     position, scans, table_bytes = 2, 0, 0
     for _ in range(_MAX_PARTS):
-        found = _MARKER.search(data, position)
+        found = _find(_MARKER, data, position)
         if found is None:
             break
         code, position = found[1][0], found.end()
@@ -134,7 +143,7 @@ def _strip_jpeg(data: bytes) -> bytes:
         position += length
         if code == _SCAN:
             scans += 1
-            following = _MARKER_AFTER_SCAN.search(data, position)
+            following = _find(_MARKER_AFTER_SCAN, data, position)
             end = following.start() if following else len(data)
             kept.append(data[position:end].rstrip(b"\xff"))
             position = end
