@@ -1,10 +1,12 @@
-"""Measure what the gate refuses, on pictures that it was not fitted on.
+"""Measure what the gate refuses, on pictures that it was not fitted on, and what it puts right.
 
     python -m benchmarks.refusal --data FOLDER
 
 Gates are fitted anew as ``fit-gate`` does it: on half of each kind of outliers, measured on the
 other half, and without one kind at a time, measured on that kind. Near-duplicates stay in one half.
-The checkpoint's own gate is measured on films that it was not fitted on, as they are and spoilt.
+The checkpoint's own gate is measured on films that it was not fitted on, as they are and spoilt. Of
+films that are inverted or not upright it is counted how often the right correction is named, and of
+pictures that are no films, how often one is.
 """
 
 from __future__ import annotations
@@ -40,6 +42,8 @@ from resformer.gate.fit import (
     read_outliers,
 )
 from resformer.gate.gate import Gate, find_objection
+from resformer.orientation import CORRECTIONS, Correction, Orientation
+from resformer.predict import Predictor
 from resformer.training.data import TrainingData
 
 Pixels = NDArray[np.uint8]
@@ -49,6 +53,10 @@ Tables = dict[str, dict[str, tuple[int, int]]]
 HALVES = ("first", "second")
 # Too unlike each other for a sum to mean anything.
 NOT_SUMMED = "spoilt films and drawings, shipped gate"
+PUT_RIGHT = "test films that are not upright, shipped gate"
+OFFERED = "pictures that no correction makes a film, shipped gate"
+# What is counted, where it is no refusal.
+COUNTED = {PUT_RIGHT: "right correction named", OFFERED: "correction named"}
 
 
 @dataclass(frozen=True)
@@ -120,9 +128,10 @@ def measure(
         training = np.array(films_of.training_films(progress=True).films)
         validation = np.array(films_of.evaluation_films("validation").films)
         test = list(np.array(films_of.evaluation_films("test").films))
+    outliers = find_outliers(data / "not-chest-xray")
     halves = {
         (kind, half): half_of_kind
-        for kind, pictures in read_outliers(find_outliers(data / "not-chest-xray")).items()
+        for kind, pictures in read_outliers(outliers).items()
         for half, half_of_kind in split_halves(pictures).items()
     }
     given = {"/".join(name): pictures for name, pictures in halves.items()}
@@ -133,10 +142,12 @@ def measure(
 
     films = {"test split": test, **read_outliers(find_outliers(data / "external"))}
     spoilt = spoil_films(test, checkpoint.input_spec.size, altered, drawn)
+    chosen = choose_films(test, altered)
     return {
         **measure_outliers(samples, {name: look(p) for name, p in halves.items()}, config),
         "real films, shipped gate": {name: look(p).refused(gate) for name, p in films.items()},
         NOT_SUMMED: {name: look(p).refused(gate) for name, p in spoilt.items()},
+        **count_corrections(Predictor(checkpoint, "cpu"), chosen, read_outliers(outliers)),
     }
 
 
@@ -155,7 +166,7 @@ def spoil_films(
 ) -> dict[str, list[Pixels]]:
     """Spoil films, and draw, with other random numbers than those of a fit."""
     rng = np.random.default_rng(20_000)
-    chosen = [films[i] for i in rng.permutation(len(films))[:altered].tolist()]
+    chosen = choose_films(films, altered)
     made = {"blank": [np.full((size, size), level, np.uint8) for level in range(0, 256, 16)]}
     for name, alter in ALTERATIONS.items():
         made[name.replace("_", " ")] = [np.ascontiguousarray(alter(film, rng)) for film in chosen]
@@ -163,6 +174,33 @@ def spoil_films(
     for name, draw in DRAWINGS.items():
         made[f"drawn {name}"] = [draw(size, rng) for _ in range(drawn)]
     return made
+
+
+def choose_films(films: Sequence[Pixels], most: int) -> list[Pixels]:
+    """Return some films, the same ones each time."""
+    order = np.random.default_rng(10_000).permutation(len(films))
+    return [films[i] for i in order[:most].tolist()]
+
+
+def count_corrections(
+    predictor: Predictor, films: Sequence[Pixels], pictures: Mapping[str, Sequence[Pixels]]
+) -> Tables:
+    """Count the right corrections that are named for films, and those that are for no films."""
+    right: dict[str, tuple[int, int]] = {}
+    for cure in CORRECTIONS:
+        done = Correction(cure.invert, -cure.rotate % 360)
+        found = [predictor.predict(done.apply(film)).find_orientation() for film in films]
+        hits = sum(one is not None and one.correction == cure for one in found)
+        row = f"{Orientation.of(cure).name}, {cure.rotate} degrees"
+        right[row] = (hits, len(films))
+    offered = {
+        kind: (
+            sum(predictor.predict(picture).find_orientation() is not None for picture in of_kind),
+            len(of_kind),
+        )
+        for kind, of_kind in pictures.items()
+    }
+    return {PUT_RIGHT: right, OFFERED: offered}
 
 
 def photograph_screen(film: Pixels, rng: np.random.Generator) -> Pixels:
@@ -236,7 +274,11 @@ def render(tables: Tables) -> str:
             low, high = binomtest(refused, count).proportion_ci(method="exact")
             share = f"{refused / count:.1%} ({low:.1%} to {high:.1%})"
             cells.append((name.replace("_", " "), str(refused), str(count), share))
-        parts.append(render_table((title, "refused", "of", "share (95 % interval)"), cells))
+        parts.append(
+            render_table(
+                (title, COUNTED.get(title, "refused"), "of", "share (95 % interval)"), cells
+            )
+        )
     return "\n\n".join(parts)
 
 

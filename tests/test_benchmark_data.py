@@ -13,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks import elsewhere, evidence, refusal
+from benchmarks import elsewhere, evidence, familiarity, refusal
 from resformer.checkpoint import load_checkpoint, save_checkpoint
 from resformer.data.dataset import FilmDataset
 from resformer.data.manifest import write_manifest
 from resformer.evaluation.faithfulness import share_inside
+from resformer.evaluation.predictions import Predictions
 from resformer.explanation import evidence_map
 from resformer.gate.drawings import DRAWINGS
 from resformer.gate.fit import Blocks, GateConfig, GateSamples, fit_gate
@@ -28,7 +29,7 @@ from resformer.predict import Predictor
 from resformer.transforms import InputSpec, to_input
 from tests.conftest import CLASS_NAMES
 from tests.training_setup import split_by_number
-from tests.web.checkpoints import write_gated_checkpoint
+from tests.web.checkpoints import write_gated_checkpoint, write_upright_checkpoint
 
 Pixels = NDArray[np.uint8]
 
@@ -63,7 +64,7 @@ def predictor(tiny_checkpoint: Path) -> Predictor:
     return Predictor(replace(load_checkpoint(tiny_checkpoint), temperature=0.4), "cpu")
 
 
-@pytest.mark.parametrize("benchmark", [elsewhere, evidence, refusal])
+@pytest.mark.parametrize("benchmark", [elsewhere, evidence, familiarity, refusal])
 def test_the_data_must_be_named(
     benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -165,6 +166,42 @@ def test_refusals_are_counted_and_printed(
     for row in ("sideways | 2 | 2", "photographed screen | 2 | 2", "drawn noise | 1 | 1"):
         assert f"| {row} |" in written
     assert "| blank | 16 | 16 |" in written
+    # This gate accepts nothing, in no orientation.
+    assert "| upside down, 180 degrees | 0 | 2 |" in written
+    assert "| drawings | 0 | 4 |" in written
+
+
+def test_corrections_are_counted_for_films_and_for_what_is_none(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    film = draw_chest_phantom(64)
+    model = write_upright_checkpoint(tiny_checkpoint, tmp_path / "model.pth", film)
+    predictor = Predictor.from_file(model, "cpu")
+    tables = refusal.count_corrections(predictor, [film], {"noise": draw(1, seed=5)})
+    assert list(tables[refusal.PUT_RIGHT].values()) == [(1, 1)] * 7
+    assert tables[refusal.OFFERED] == {"noise": (0, 1)}
+
+
+def test_what_is_left_out_of_the_distance_is_told_by_it(
+    tiny_checkpoint: Path, places: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = "set,file,finding\nclinic,0.png,Tuberculosis\n"
+    (tmp_path / "data" / "external" / "labels.csv").write_text(labels)
+    familiarity.main([*places, "--model", str(tiny_checkpoint)])
+    written = (tmp_path / "table.md").read_text()
+    assert written in capsys.readouterr().out
+    for name in CLASS_NAMES:
+        assert f"| {name.replace('_', ' ')} | 2 | " in written
+    # Random weights are sure of nothing.
+    assert "| clinic, tuberculosis | 1 | 0 | 0 | 0.0%" in written
+
+
+def test_whoever_is_sure_and_wrong_without_a_warning_is_counted() -> None:
+    probabilities = np.array([[0.95, 0.05], [0.95, 0.05], [0.95, 0.05], [0.8, 0.2], [0.04, 0.96]])
+    abstained = np.array([False, True, False, False, False])
+    found = Predictions(probabilities, np.zeros(5, dtype=np.bool_), abstained)
+    counted = familiarity.count_sure(found, np.array([1, 1, 0, 1, -1]))
+    assert counted[:3] == ["5", "3", "2"]
 
 
 def test_what_is_measured_was_left_out_of_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:

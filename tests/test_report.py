@@ -110,6 +110,8 @@ def test_the_checkpoint_holds_the_same_report(written: Path, report: dict[str, A
     assert metrics["test"] == report["test"]
     for name in ("sources", "within_sources", "abstention", "controls", "external", "seeds"):
         assert metrics["report"][name] == report[name]
+    assert metrics["track_record"] == report["track_record"]
+    assert sum(record["called"] for record in report["track_record"].values()) == 8
     assert "ablations" not in metrics["report"]
 
 

@@ -96,6 +96,9 @@ def test_the_checkpoint_tells_what_it_was_trained_on_and_how(
     assert checkpoint.training["config"]["seed"] == 0
     assert checkpoint.gate is not None
     assert checkpoint.abstention is not None
+    record = checkpoint.metrics["track_record"]
+    assert list(record) == list(checkpoint.class_names)
+    assert sum(of_class["called"] for of_class in record.values()) <= 8
     history = checkpoint.training["history"]
     assert json.loads((folder / "history.json").read_text()) == history
     assert (folder / "history.png").read_bytes().startswith(b"\x89PNG")

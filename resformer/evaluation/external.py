@@ -122,9 +122,7 @@ def evaluate_external(
     if len(films) != len(predictions):
         raise ValueError(f"give one prediction for each film: {len(predictions)} for {len(films)}")
     names = list(class_names)
-    class_of = {name.lower().replace("_", " "): name for name in names}
-    class_of |= {NO_FINDING: healthy_class, COVID_FINDING: COVID_CLASS}
-    expected = [class_of.get(film.finding.replace("_", " ")) for film in films]
+    expected = expected_classes(films, names, healthy_class)
     keys = [(film.set_name, film.finding) for film in films]
     sets: dict[str, Any] = {}
     for key in sorted(set(keys)):
@@ -158,6 +156,15 @@ def evaluate_external(
         },
         "healthy_class": healthy_class,
     }
+
+
+def expected_classes(
+    films: Sequence[ExternalFilm], class_names: Sequence[str], healthy_class: str = HEALTHY_CLASS
+) -> list[str | None]:
+    """Return the class that each film's finding has; none where it is no class of any network."""
+    class_of = {name.lower().replace("_", " "): name for name in class_names}
+    class_of |= {NO_FINDING: healthy_class, COVID_FINDING: COVID_CLASS}
+    return [class_of.get(film.finding.replace("_", " ")) for film in films]
 
 
 def _count(predictions: Predictions, names: list[str], expected: str | None) -> dict[str, Any]:

@@ -143,25 +143,35 @@ def add_abstention(
     Raises:
         ValueError: if there are no validation films, or a class has no training film.
     """
-    backend, size = PyTorchBackend(checkpoint, device), checkpoint.input_spec.size
-
-    def find_features(split: str) -> FilmFeatures:
-        train = split == "train"
-        films = data.training_films() if train else data.evaluation_films(split)
-        features, confidence = [], []
-        starts, label = range(0, len(films.films), _BATCH_SIZE), f"abstention, {split}"
-        for start in tqdm(starts, desc=label, unit="batch", disable=None if progress else True):
-            batch = np.asarray(films.films[start : start + _BATCH_SIZE])
-            outputs = backend.compute(np.stack([resize_pixels(film, size) for film in batch]))
-            features.append(torch.from_numpy(outputs.features))
-            confidence.append(torch.from_numpy(outputs.probabilities).max(dim=1).values)
-        labels = torch.from_numpy(films.labels)
-        return FilmFeatures(torch.cat(features), torch.cat(confidence), labels)
-
-    training, validation = find_features("train"), find_features("validation")
+    training, validation = (
+        find_features(checkpoint, data, split, device, progress=progress)
+        for split in ("train", "validation")
+    )
     num_classes = len(checkpoint.class_names)
     fitted = fit_abstention(training, validation, num_classes, config or AbstentionConfig())
     return replace(checkpoint, abstention=fitted)
+
+
+def find_features(
+    checkpoint: Checkpoint,
+    data: TrainingData,
+    split: str,
+    device: torch.device,
+    *,
+    progress: bool = False,
+) -> FilmFeatures:
+    """Return what a checkpoint's network makes of the films of a split."""
+    backend, size = PyTorchBackend(checkpoint, device), checkpoint.input_spec.size
+    films = data.training_films() if split == "train" else data.evaluation_films(split)
+    features, confidence = [], []
+    starts, label = range(0, len(films.films), _BATCH_SIZE), f"abstention, {split}"
+    for start in tqdm(starts, desc=label, unit="batch", disable=None if progress else True):
+        batch = np.asarray(films.films[start : start + _BATCH_SIZE])
+        outputs = backend.compute(np.stack([resize_pixels(film, size) for film in batch]))
+        features.append(torch.from_numpy(outputs.features))
+        confidence.append(torch.from_numpy(outputs.probabilities).max(dim=1).values)
+    labels = torch.from_numpy(films.labels)
+    return FilmFeatures(torch.cat(features), torch.cat(confidence), labels)
 
 
 def add_track_record(
