@@ -42,10 +42,10 @@ class TrainingConfig:
         LENGTH,
         "side of the input in the first half of the epochs, which saves time; 0: as input_size",
     )
-    epochs: int = _option(32, LENGTH, "most passes over the training films")
+    epochs: int = _option(56, LENGTH, "most passes over the training films")
     batch_size: int = _option(64, LENGTH, "films a step, over all processes together")
     patience: int = _option(
-        32, LENGTH, "epochs without a better validation score before the training stops"
+        56, LENGTH, "epochs without a better validation score before the training stops"
     )
 
     lung_head: bool = _option(True, LUNGS, "predict the lungs too, and read the class off them")
