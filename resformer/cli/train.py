@@ -304,7 +304,9 @@ def _find_split(root: DataRoot, config: TrainingConfig, options: argparse.Namesp
 
 def _summarise(metrics: Mapping[str, Any]) -> None:
     """Log the headline figures of each split."""
-    for split, report in metrics.items():
+    from resformer.evaluation.report import split_reports
+
+    for split, report in split_reports(metrics).items():
         for name in ("accuracy", "macro_f1"):
             figure = report[name]
             logger.info(

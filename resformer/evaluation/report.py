@@ -25,6 +25,7 @@ from resformer.data.dataset import class_indices
 from resformer.data.find import DataRoot
 from resformer.data.manifest import Manifest, describe_manifest
 from resformer.data.masks import cache_films
+from resformer.data.split import SPLITS
 from resformer.evaluation.controls import outline_lungs, run_controls
 from resformer.evaluation.lineage import describe_model
 from resformer.evaluation.metrics import evaluate_predictions
@@ -319,13 +320,18 @@ def write_evaluation(
     return [write_json(report, folder / "metrics.json"), *save_figures(pictures, folder)]
 
 
+def split_reports(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the reports of splits among a checkpoint's metrics; its track record is none."""
+    return {split: metrics[split] for split in SPLITS if split in metrics}
+
+
 def write_training_report(
     metrics: Mapping[str, Any], history: Sequence[Mapping[str, float]], folder: Path
 ) -> list[Path]:
     """Write what a checkpoint tells of its training, and return the files written.
 
     Args:
-        metrics: reports of `evaluate_predictions` by split.
+        metrics: of a checkpoint: reports of `evaluate_predictions` by split, and its track record.
         history: one entry for each epoch.
         folder: is made where it does not exist; files of the same names are replaced.
 
@@ -338,7 +344,10 @@ def write_training_report(
         write_json(metrics, folder / "metrics.json"),
         write_json(history, folder / "history.json"),
     ]
-    pictures = {f"confusion_matrix_{s}": plot_confusion_matrix(r) for s, r in metrics.items()}
+    pictures = {
+        f"confusion_matrix_{split}": plot_confusion_matrix(report)
+        for split, report in split_reports(metrics).items()
+    }
     return [*files, *save_figures({"history": plot_history(history), **pictures}, folder)]
 
 
