@@ -155,7 +155,7 @@ export class Pane {
     if (!this.film?.file) {
       return "lost";
     }
-    return this.film.state === "failed" ? "none" : "coming";
+    return ["waiting", "running"].includes(this.film.state) ? "coming" : "none";
   }
 }
 

@@ -44,7 +44,7 @@ function showAnswer({ answer, state }) {
   const { prediction, warnings = [] } = answer;
   element("warning").textContent = warnings.map((warning) => warning.message).join(" ");
   element("warning").hidden = !warnings.length;
-  const said = state === "uncertain" ? showNoVerdict(prediction) : showVerdict(prediction);
+  const said = state === "uncertain" ? showNoVerdict() : showVerdict(prediction);
   fillBars(ranked(prediction));
   announce(`${element("warning").textContent} ${said} Not a diagnosis.`);
 }
@@ -66,18 +66,14 @@ function showVerdict({ predicted_class: key, confidence, track_record: record })
 }
 
 /** Name no class, because the model abstains; the warning says why. What to announce. */
-function showNoVerdict({ reason }) {
+function showNoVerdict() {
   element("verdict-name").textContent = "Uncertain";
   element("verdict-share").textContent = "";
+  element("verdict-text").textContent =
+    "The model names no class. The shares below are what it computed all the same.";
   element("record").hidden = true;
-  const reasons = {
-    undecided: "The model names no class: none of them stands out.",
-    unfamiliar: "The model names no class: it has learned from few films like this one.",
-  };
-  const said = reasons[reason] ?? "The model names no class.";
-  element("verdict-text").textContent = `${said} The shares below are what it computed all the same.`;
   setState("done", "none");
-  return said;
+  return "The model names no class.";
 }
 
 /** The image does not look like a chest X-ray; what would cure that, or how to go on. */

@@ -238,7 +238,7 @@ PAGES = [
 
 def test_the_pages_lead_to_each_other(page: Page) -> None:
     for link, heading in PAGES:
-        page.get_by_role("navigation").get_by_role("link", name=link).click()
+        page.get_by_role("navigation", name="Pages").get_by_role("link", name=link).click()
         expect(page.get_by_role("heading", level=1)).to_have_text(heading)
         current = page.locator("nav [aria-current=page]")
         assert current.all_inner_texts() == [link]
@@ -248,13 +248,13 @@ def test_the_pages_lead_to_each_other(page: Page) -> None:
 
 @pytest.mark.parametrize("link", ["The model", "API"])
 def test_a_document_fits_a_phone(page: Page, link: str) -> None:
-    page.get_by_role("navigation").get_by_role("link", name=link).click()
+    page.get_by_role("navigation", name="Pages").get_by_role("link", name=link).click()
     expect(page.locator("h2").first).to_be_visible()
     assert fits_phone(page)
 
 
 def test_a_refusal_in_the_api_leads_to_its_codes(page: Page) -> None:
-    page.get_by_role("navigation").get_by_role("link", name="API").click()
+    page.get_by_role("navigation", name="Pages").get_by_role("link", name="API").click()
     page.locator("#predict").get_by_role("link", name="422").click()
     expect(page.locator("#status-422")).to_be_in_viewport()
     expect(page.locator("#status-422")).to_contain_text("not_a_chest_xray")

@@ -97,7 +97,7 @@ def test_a_visit_elsewhere_and_a_reload_keep_the_answers(page: Page, tmp_path: P
     expect(page.locator("#strip-count")).to_have_text("3 of 3 read")
     page.get_by_role("option").nth(1).click()
     verdict = page.locator("#verdict-name").inner_text()
-    page.get_by_role("navigation").get_by_role("link", name="The model").click()
+    page.get_by_role("navigation", name="Pages").get_by_role("link", name="The model").click()
     page.go_back()
     page.reload()
     expect(page.get_by_role("option")).to_have_count(3)
