@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -80,6 +81,11 @@ def _make_folder(cfg: Any) -> str:
             cfg.set("worker_tmp_dir", parent)
         return folder
     sys.exit("resformer: no folder can be written to: set TMPDIR to one that can")
+
+
+def when_ready(server: Any) -> None:
+    """Let SIGHUP make each worker look for another model, where gunicorn would replace all."""
+    server.handle_hup = lambda: server.kill_workers(signal.SIGHUP)
 
 
 def child_exit(server: Any, worker: Any) -> None:

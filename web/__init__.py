@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Flask
 from flask.json.provider import DefaultJSONProvider
 
-from web import errors, feedback, monitoring, pages, predict, proxies, security
+from web import errors, feedback, monitoring, pages, predict, proxies, reload, security
 from web.batching import Pipeline
 from web.config import PAGES, WebConfig
 from web.requests import MAX_FORM_PARTS, InMemoryRequest
@@ -30,15 +30,14 @@ def create_app(config: WebConfig | None = None, service: ModelService | None = N
 
     Args:
         config: what to serve and accept; by default read from the environment.
-        service: a model service to use as it is; by default one is made and loaded here.
+        service: the model that is served until its file changes; by default one is loaded here.
 
     Raises:
         StartError: if the model cannot be loaded or a setting cannot be read.
     """
     config = config or WebConfig.from_environment()
-    if service is None:
-        service = ModelService(config.model_path, config.device, config.backend)
-        service.load()
+    metrics = monitoring.Metrics()
+    served = reload.ServedModel(config, metrics, service)
     app = _Application(
         "web",
         template_folder=str(PAGES / "templates"),
@@ -48,22 +47,22 @@ def create_app(config: WebConfig | None = None, service: ModelService | None = N
         MAX_CONTENT_LENGTH=config.max_request_bytes,
         MAX_FORM_PARTS=MAX_FORM_PARTS,
     )
-    metrics = monitoring.Metrics()
-    pipeline = Pipeline(service.predict, config, metrics.batch_size.observe)
+    reload.attach(app, served)
+    pipeline = Pipeline(config, metrics.batch_size.observe)
     monitoring.observe_requests(app, metrics)
     proxies.register(app, config)
     security.register(app, config)
     errors.register(app, config)
-    app.register_blueprint(pages.create_blueprint(config, service))
+    app.register_blueprint(pages.create_blueprint(config, served))
     api = [
-        pages.create_description(config, service),
-        predict.create_blueprint(config, service, pipeline, metrics),
+        pages.create_description(config, served),
+        predict.create_blueprint(config, served, pipeline, metrics),
     ]
     if config.keep_feedback:
-        api.append(feedback.create_blueprint(config, service, pipeline))
+        api.append(feedback.create_blueprint(config, served, pipeline))
     for root in errors.API_ROOTS:
         for blueprint in api:
             name = f"{root.strip('/')}_{blueprint.name}".strip("_")
             app.register_blueprint(blueprint, url_prefix=root, name=name)
-    app.register_blueprint(monitoring.create_blueprint(service, metrics))
+    app.register_blueprint(monitoring.create_blueprint(served, metrics))
     return app

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,7 @@ _SHARED_BATCH = 8
 
 T = TypeVar("T")
 Pixels = NDArray[np.uint8]
+# A model: from images to as many predictions in their order.
 Predict = Callable[[Sequence[Pixels]], Sequence["Prediction"]]
 # Reads an image: its pixels, and what else the request keeps of it.
 Decode = Callable[[], tuple[Pixels, T]]
@@ -98,11 +99,16 @@ class FairThreads:
             future.set_exception(error)
 
 
+class _Waiting(NamedTuple):
+    pixels: Pixels
+    predict: Predict
+    future: Future[Prediction]
+
+
 class Batcher:
     """One thread that runs the network on what waits, as many at once as make a batch.
 
     Args:
-        predict: from images to as many predictions in their order.
         max_pixels: how many may wait or be in the network; who brings more waits for room.
         observe: told the size of every batch.
         is_shared: whether several clients are served, so that none may wait for long.
@@ -110,22 +116,20 @@ class Batcher:
 
     def __init__(
         self,
-        predict: Predict,
         max_pixels: int,
         observe: Callable[[int], None],
         is_shared: Callable[[], bool],
     ) -> None:
-        self._predict = predict
         self._max_pixels = max_pixels
         self._observe = observe
         self._is_shared = is_shared
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="network")
         self._changed = threading.Condition()
-        self._waiting: FairQueue[tuple[Pixels, Future[Prediction]]] = FairQueue()
+        self._waiting: FairQueue[_Waiting] = FairQueue()
         self._pixels = 0
 
     def submit(
-        self, client: str, images: Sequence[Pixels], seconds: float
+        self, client: str, predict: Predict, images: Sequence[Pixels], seconds: float
     ) -> list[Future[Prediction]]:
         """Let images of a client run together, with those of others in turn.
 
@@ -138,7 +142,8 @@ class Batcher:
             if not self._changed.wait_for(lambda: self._pixels + size <= self._max_pixels, seconds):
                 raise ApiError("timeout")
             self._pixels += size
-        self._waiting.put(client, zip(images, futures, strict=True))
+        pairs = zip(images, futures, strict=True)
+        self._waiting.put(client, [_Waiting(image, predict, future) for image, future in pairs])
         self._thread.submit(self._run)
         return futures
 
@@ -147,27 +152,28 @@ class Batcher:
         if not batch:
             return
         self._thread.submit(self._run)  # for those that are left
-        self._answer([item for item in batch if item[1].set_running_or_notify_cancel()])
+        begun = [item for item in batch if item.future.set_running_or_notify_cancel()]
+        # More than one only in the moment after another model came to be served.
+        for predict in dict.fromkeys(item.predict for item in begun):
+            self._answer([item for item in begun if item.predict == predict])
         with self._changed:
-            self._pixels -= sum(image.size for image, _ in batch)
+            self._pixels -= sum(item.pixels.size for item in batch)
             self._changed.notify_all()
 
-    def _answer(self, batch: Sequence[tuple[Pixels, Future[Prediction]]]) -> None:
+    def _answer(self, batch: Sequence[_Waiting]) -> None:
         """Answer all; if that fails, each alone, so that none spoils the others."""
-        if not batch:
-            return
         try:
-            predictions = self._predict([image for image, _ in batch])
+            predictions = batch[0].predict([item.pixels for item in batch])
         except Exception as error:
             if len(batch) == 1:
-                batch[0][1].set_exception(error)
+                batch[0].future.set_exception(error)
             else:
                 for item in batch:
                     self._answer([item])
             return
         self._observe(len(batch))
-        for (_, future), prediction in zip(batch, predictions, strict=True):
-            future.set_result(prediction)
+        for item, prediction in zip(batch, predictions, strict=True):
+            item.future.set_result(prediction)
 
 
 class Places:
@@ -212,31 +218,35 @@ class Pipeline:
     """The bounded way of every request through decoders and network.
 
     Args:
-        predict: as for `Batcher`.
         config: how many may decode and wait, for how long, and how large images are.
         observe: as for `Batcher`.
     """
 
-    def __init__(self, predict: Predict, config: WebConfig, observe: Callable[[int], None]) -> None:
+    def __init__(self, config: WebConfig, observe: Callable[[int], None]) -> None:
         self.config = config
         self._places = Places(config.concurrency + config.queue_size)
         self.decoders = FairThreads(config.concurrency, "decode")
         self.gatherer = FairThreads(1, "gather")
         max_pixels = (config.concurrency + 1) * config.max_pixels
-        self.batcher = Batcher(predict, max_pixels, observe, self._places.are_shared)
+        self.batcher = Batcher(max_pixels, observe, self._places.are_shared)
 
     @contextmanager
-    def enter(self, client: str, files: int = 1) -> Iterator[Turn]:
+    def enter(self, client: str, predict: Predict, files: int = 1) -> Iterator[Turn]:
         """Take a place in the queue for each file until the block ends.
 
         Work that exceeds the time limit cannot be interrupted: it keeps the place until it ends,
         so that the load stays bounded, but nobody waits for it any longer.
 
+        Args:
+            client: who asks.
+            predict: the model that answers all of the request.
+            files: how many.
+
         Raises:
             ApiError: `busy`, at once, if there is no place for this client.
         """
         count = self._places.take(client, files)
-        turn = Turn(self, client)
+        turn = Turn(self, client, predict)
         try:
             yield turn
         finally:
@@ -251,10 +261,11 @@ class Turn:
     has not begun by then never does.
     """
 
-    def __init__(self, pipeline: Pipeline, client: str) -> None:
+    def __init__(self, pipeline: Pipeline, client: str, predict: Predict) -> None:
         self.unfinished: set[Future[Any]] = set()
         self._pipeline = pipeline
         self._client = client
+        self._predict = predict
         self._end = time.monotonic() + pipeline.config.time_limit
 
     def run(self, work: Callable[[], T]) -> T:
@@ -333,7 +344,9 @@ class Turn:
 
     def _submit(self, images: Sequence[Pixels]) -> list[Future[Prediction]]:
         self._check_time()
-        futures = self._pipeline.batcher.submit(self._client, images, self._seconds_left())
+        futures = self._pipeline.batcher.submit(
+            self._client, self._predict, images, self._seconds_left()
+        )
         return [self._watch(future) for future in futures]
 
     def _watch(self, future: Future[T]) -> Future[T]:

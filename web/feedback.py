@@ -30,10 +30,10 @@ from web.batching import Pipeline, Pixels
 from web.config import StartError, WebConfig
 from web.errors import ApiError
 from web.predict import find_orientation, refuse_picture
+from web.reload import ServedModel
 from web.requests import read_image, read_options
 from web.schemas import FeedbackAnswer, FeedbackClass
 from web.security import client_of
-from web.service import ModelService
 
 # What some file system reads as more than a character of a name.
 _SPECIAL = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f\ud800-\udfff]|[. ]$')
@@ -46,7 +46,7 @@ _SIZES = ".sizes"
 _Sizes = dict[str, tuple[int, int]]
 
 
-def create_blueprint(config: WebConfig, service: ModelService, pipeline: Pipeline) -> Blueprint:
+def create_blueprint(config: WebConfig, served: ServedModel, pipeline: Pipeline) -> Blueprint:
     """Return the route that keeps an image.
 
     Raises:
@@ -58,6 +58,7 @@ def create_blueprint(config: WebConfig, service: ModelService, pipeline: Pipelin
     @blueprint.post("/feedback")
     def feedback() -> Response:
         _refuse_other_sites()
+        service = served.current
         if not service.class_names:
             raise ApiError("model_not_ready")
         data, fields = read_image(config.max_bytes)
@@ -70,7 +71,7 @@ def create_blueprint(config: WebConfig, service: ModelService, pipeline: Pipelin
             pixels = options.correction.apply(decoded)
             return pixels, pixels
 
-        with pipeline.enter(client_of(request.remote_addr)) as turn:
+        with pipeline.enter(client_of(request.remote_addr), service.predict) as turn:
             pixels, prediction = turn.classify(decode)
             if prediction.gate and not prediction.gate.accepted:
                 orientation = find_orientation(prediction, options.correction, turn)

@@ -9,6 +9,7 @@ loop. So both ways to start the application have the same limits, refusals and w
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +21,7 @@ from gunicorn.workers.base import Worker
 
 from web.config import StartError, WebConfig
 from web.monitoring import SHARED_FOLDER
+from web.reload import watch
 from web.server import Server
 
 if TYPE_CHECKING:
@@ -31,6 +33,11 @@ class WaitressWorker(Worker):  # type: ignore[misc]
 
     alive: bool
     _server: Server | None = None
+
+    def init_signals(self) -> None:
+        """Set what signals do; SIGHUP nothing, until there is a model to replace."""
+        super().init_signals()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def load_wsgi(self) -> None:
         """Load the application; where it cannot start, say why in one line and end the parent."""
@@ -52,7 +59,9 @@ class WaitressWorker(Worker):  # type: ignore[misc]
             sockets=[listener.sock for listener in self.sockets],
             threads=self.cfg.threads,
         )
-        self._server.run(self._is_stopping)
+        with watch(self.wsgi) as look_at_once:
+            signal.signal(signal.SIGHUP, lambda *_: look_at_once())
+            self._server.run(self._is_stopping)
         self._server.finish(self.cfg.graceful_timeout)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -14,12 +14,15 @@ import re
 import time
 import uuid
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Flask, Response, g, has_request_context, jsonify, request
 
 from web.errors import ApiError
-from web.service import ModelService
+
+if TYPE_CHECKING:
+    from resformer.predict import Prediction
+    from web.reload import ServedModel
 
 # Several processes of gunicorn add up their figures through files in this folder.
 SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -28,6 +31,7 @@ _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _PROBES = ("/healthz", "/readyz", "/metrics")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _BATCH_SIZES = (1, 2, 4, 8, 16, 32)
+_DISTANCES = (2, 4, 6, 8, 10, 12, 14, 17, 20, 25, 30, 40, 60, 100)  # in standard deviations
 
 _logger = logging.getLogger(__name__)
 
@@ -38,7 +42,7 @@ class Metrics:
     def __init__(self) -> None:
         # prometheus_client chooses when it is imported whether to share: not before the server
         # has named the folder.
-        from prometheus_client import CollectorRegistry, Counter, Histogram
+        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
         self._registry = registry = CollectorRegistry()
         self.requests = Counter(
@@ -60,6 +64,18 @@ class Metrics:
             ["class_name"],
             registry=registry,
         )
+        self.abstentions = Counter(
+            "resformer_abstentions",
+            "Answered images that the model should not be relied on for, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.distance = Histogram(
+            "resformer_distance",
+            "Distance of an answered film from those of the training, in standard deviations.",
+            buckets=_DISTANCES,
+            registry=registry,
+        )
         self.refusals = Counter(
             "resformer_refusals",
             "Refused requests and files by the code of the error.",
@@ -72,6 +88,38 @@ class Metrics:
             buckets=_BATCH_SIZES,
             registry=registry,
         )
+        self.models = Gauge(
+            "resformer_model_processes",
+            "Processes that serve a model, by the hash of its file.",
+            ["sha256"],
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
+        self.model_changes = Counter(
+            "resformer_model_changes",
+            "Models found in the file that were served from then on, or refused.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.model_is_refused = Gauge(
+            "resformer_model_refused",
+            "1 while the model in the file cannot be served, and the one before it is.",
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
+
+    def observe_prediction(self, prediction: Prediction) -> None:
+        """Count an answer that somebody gets.
+
+        The distance is of films alone: what somebody has forced past the gate says nothing of a
+        scanner.
+        """
+        self.predictions.labels(prediction.predicted_class).inc()
+        if prediction.reason is not None:
+            self.abstentions.labels(prediction.reason).inc()
+        is_film = prediction.gate is None or prediction.gate.accepted
+        if is_film and prediction.distance is not None:
+            self.distance.observe(prediction.distance)
 
     def render(self) -> Response:
         """Return all figures in the text format of Prometheus, those of other processes too."""
@@ -85,7 +133,7 @@ class Metrics:
         return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
 
 
-def create_blueprint(service: ModelService, metrics: Metrics) -> Blueprint:
+def create_blueprint(served: ServedModel, metrics: Metrics) -> Blueprint:
     """Return `/healthz`, `/readyz` and `/metrics`."""
     blueprint = Blueprint("monitoring", __name__)
 
@@ -95,8 +143,10 @@ def create_blueprint(service: ModelService, metrics: Metrics) -> Blueprint:
 
     @blueprint.get("/readyz")
     def readyz() -> Response:
-        if not service.class_names:
+        if not served.current.class_names:
             raise ApiError("model_not_ready")
+        if served.failure:
+            return jsonify(status="ready", model_refused=served.failure)
         return jsonify(status="ready")
 
     @blueprint.get("/metrics")

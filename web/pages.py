@@ -17,7 +17,7 @@ from web.config import PAGES, WebConfig
 from web.docs import list_samples, view_document
 from web.model_card import build_card, view_card
 from web.openapi import build_document
-from web.service import ModelService
+from web.reload import ServedModel
 
 # A browser offers only these; files of other names can be dropped.
 _DICOM_SUFFIXES = (".dcm", ".dicom", "application/dicom")
@@ -29,7 +29,7 @@ def percent(share: float | None) -> str:
     return "\N{EN DASH}" if share is None else f"{100 * share:.1f}%"
 
 
-def create_blueprint(config: WebConfig, service: ModelService) -> Blueprint:
+def create_blueprint(config: WebConfig, served: ServedModel) -> Blueprint:
     """Return the pages."""
     blueprint = Blueprint("pages", __name__)
     blueprint.add_app_template_filter(show_name, "display_name")
@@ -41,6 +41,7 @@ def create_blueprint(config: WebConfig, service: ModelService) -> Blueprint:
 
     @blueprint.get("/")
     def index() -> str:
+        service = served.current
         return render_template(
             "index.html",
             class_names=service.class_names,
@@ -61,6 +62,7 @@ def create_blueprint(config: WebConfig, service: ModelService) -> Blueprint:
 
     @blueprint.get("/about")
     def about() -> Response | str:
+        service = served.current
         if not service.class_names:
             page = render_template(
                 "error.html",
@@ -77,7 +79,7 @@ def create_blueprint(config: WebConfig, service: ModelService) -> Blueprint:
     @blueprint.get("/docs")
     def docs() -> str:
         address = request.root_url.rstrip("/")
-        document = build_document(service.class_names, config, address)
+        document = build_document(served.current.class_names, config, address)
         return render_template(
             "docs.html",
             samples=list_samples(address),
@@ -89,17 +91,19 @@ def create_blueprint(config: WebConfig, service: ModelService) -> Blueprint:
     return blueprint
 
 
-def create_description(config: WebConfig, service: ModelService) -> Blueprint:
+def create_description(config: WebConfig, served: ServedModel) -> Blueprint:
     """Return what programs read of the model and of the API: `/model` and `/openapi.json`."""
     blueprint = Blueprint("description", __name__)
 
     @blueprint.get("/model")
     def model() -> Response:
-        return jsonify(build_card(service, config))
+        return jsonify(build_card(served.current, config))
 
     @blueprint.get("/openapi.json")
     def openapi() -> Response:
-        return jsonify(build_document(service.class_names, config, request.root_url.rstrip("/")))
+        return jsonify(
+            build_document(served.current.class_names, config, request.root_url.rstrip("/"))
+        )
 
     return blueprint
 

@@ -15,6 +15,7 @@ from web.batching import Pipeline, Pixels, Turn
 from web.config import WebConfig
 from web.errors import API_VERSION, ApiError, as_api_error
 from web.monitoring import Metrics
+from web.reload import ServedModel
 from web.requests import read_batch, read_file, read_image, read_options
 from web.schemas import (
     Answer,
@@ -52,21 +53,23 @@ class _Kept:
 
 def create_blueprint(
     config: WebConfig,
-    service: ModelService,
+    served: ServedModel,
     pipeline: Pipeline,
     metrics: Metrics,
 ) -> Blueprint:
     """Return the routes that programs and the page's own script call."""
     blueprint = Blueprint("predict", __name__)
 
-    def choose(fields: dict[str, Any]) -> Options:
+    def choose(fields: dict[str, Any], service: ModelService) -> Options:
         asked, options = read_options(fields, Options)
         for name in (asked.class_name, options.class_name):
             if name is not None:
                 service.check_class(name)
         return options
 
-    def decode(read: Callable[[], bytes], options: Options) -> tuple[Pixels, _Kept]:
+    def decode(
+        read: Callable[[], bytes], options: Options, service: ModelService
+    ) -> tuple[Pixels, _Kept]:
         pixels = options.correction.apply(decode_image(read(), max_pixels=config.max_pixels))
         side = config.preview_side if isinstance(options.preview, bool) else options.preview
         kept = _Kept(
@@ -80,6 +83,7 @@ def create_blueprint(
         kept: _Kept,
         prediction: network.Prediction,
         options: Options,
+        service: ModelService,
         turn: Turn,
     ) -> dict[str, Any]:
         explanation = None
@@ -93,7 +97,7 @@ def create_blueprint(
                 class_name=name, image=_as_text(picture), lungs=service.outline(prediction)
             )
         record = prediction.track_record
-        metrics.predictions.labels(prediction.predicted_class).inc()
+        metrics.observe_prediction(prediction)
         optional: dict[str, Any] = {"image": kept.preview, "explanation": explanation}
         return Answer(
             success=True,
@@ -116,27 +120,30 @@ def create_blueprint(
 
     @blueprint.post("/predict")
     def predict() -> Response:
+        service = served.current
         # First, so that who is turned away does not cost the reading of a form.
-        with pipeline.enter(client_of(request.remote_addr)) as turn:
+        with pipeline.enter(client_of(request.remote_addr), service.predict) as turn:
             data, fields = read_image(config.max_bytes)
-            options = choose(fields)
-            kept, prediction = turn.classify(partial(decode, lambda: data, options))
-            return jsonify(answer(kept, prediction, options, turn))
+            options = choose(fields, service)
+            kept, prediction = turn.classify(partial(decode, lambda: data, options, service))
+            return jsonify(answer(kept, prediction, options, service, turn))
 
     @blueprint.post("/predict/batch")
     def predict_batch() -> Response:
+        service = served.current
         if not service.class_names:
             raise ApiError("model_not_ready")
         files, fields = read_batch(config.max_files)
-        options = choose(fields)
+        options = choose(fields, service)
         reads = [partial(read_file, uploaded, config.max_bytes) for uploaded in files]
         results: list[dict[str, Any]] = []
-        with pipeline.enter(client_of(request.remote_addr), len(files)) as turn:
-            for outcome in turn.classify_all([partial(decode, read, options) for read in reads]):
+        decodes = [partial(decode, read, options, service) for read in reads]
+        with pipeline.enter(client_of(request.remote_addr), service.predict, len(files)) as turn:
+            for outcome in turn.classify_all(decodes):
                 try:
                     if isinstance(outcome, Exception):
                         raise outcome
-                    result = answer(*outcome, options, turn)
+                    result = answer(*outcome, options, service, turn)
                 except Exception as error:
                     refusal = as_api_error(error)
                     metrics.refusals.labels(refusal.code).inc()

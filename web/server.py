@@ -11,6 +11,7 @@ the client that has the most; and one client leaves a quarter of the memory to o
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 import threading
@@ -23,6 +24,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import waitress
+from flask import Flask
 from waitress import wasyncore
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser
@@ -33,6 +35,7 @@ from waitress.utilities import BadRequest
 from web.config import StartError, WebConfig
 from web.errors import ApiError, code_of_status
 from web.monitoring import REQUEST_ID, choose_request_id
+from web.reload import watch
 from web.security import HEADERS, client_of
 
 if TYPE_CHECKING:
@@ -144,8 +147,10 @@ class Server:
         wasyncore.loop(timeout=seconds, use_poll=True, map=self._map, count=1)
 
 
-def serve(app: WSGIApplication, config: WebConfig) -> None:
+def serve(app: Flask, config: WebConfig) -> None:
     """Serve until Ctrl-C or SIGTERM, and then end what has begun; a second one ends at once.
+
+    SIGHUP looks whether there is another model to serve; where the terminal is closed, it ends too.
 
     Raises:
         StartError: if the address cannot be used.
@@ -158,15 +163,34 @@ def serve(app: WSGIApplication, config: WebConfig) -> None:
         signal.signal(number, signal.SIG_DFL)
         server.wake()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-    _logger.info("serving on %s (stop with Ctrl-C)", server.address)
-    if not config.is_local:
-        _logger.warning("everyone who reaches this machine on the network can use the service")
-    server.run(stopping.is_set)
-    _logger.info("stopping: finishing what has begun")
-    server.finish(config.stop_limit)
+    with watch(app) as look_at_once:
+        had_terminal = _has_terminal()
+
+        def hang_up(number: int, frame: FrameType | None) -> None:
+            if had_terminal and not _has_terminal():
+                stop(number, frame)
+            else:
+                look_at_once()
+
+        for name, react in (("SIGINT", stop), ("SIGTERM", stop), ("SIGHUP", hang_up)):
+            if hasattr(signal, name):  # Windows has no SIGHUP
+                signal.signal(getattr(signal, name), react)
+        _logger.info("serving on %s (stop with Ctrl-C)", server.address)
+        if not config.is_local:
+            _logger.warning("everyone who reaches this machine on the network can use the service")
+        server.run(stopping.is_set)
+        _logger.info("stopping: finishing what has begun")
+        server.finish(config.stop_limit)
     _logger.info("stopped")
+
+
+def _has_terminal() -> bool:
+    """Whether the process belongs to a terminal that is still open."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY))
+    except OSError:
+        return False
+    return True
 
 
 class _Refusal:

@@ -1,4 +1,4 @@
-"""The one model that a process serves."""
+"""One model, as the application asks it."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 MODEL_NAME = "Identity-Mapping ResFormer"
 _VERSION_LENGTH = 12  # of the fingerprint's digits, as of a commit's
 
+Stamp = tuple[int, int, int]
+"""Inode, time of the last change and size of a file: another file has another one."""
+
 _logger = logging.getLogger(__name__)
 
 
@@ -34,6 +37,9 @@ class ModelService:
         model_path: the checkpoint.
         device: as for `resformer.predict.Predictor`.
         backend: as for `resformer.predict.Predictor`.
+
+    Attributes:
+        sha256: of the checkpoint's file; empty until the model is loaded.
     """
 
     def __init__(self, model_path: Path, device: str = "auto", backend: str = "auto") -> None:
@@ -41,7 +47,8 @@ class ModelService:
         self._device = device
         self._backend = backend
         self._predictor: Predictor | None = None
-        self._version = self._sha256 = ""
+        self._version = ""
+        self.sha256 = ""
 
     def load(self) -> None:
         """Load the model and let it answer once, so that the first person need not wait.
@@ -52,13 +59,21 @@ class ModelService:
         # PyTorch takes a second to import: `--help` and a forking server do without it.
         from resformer.predict import Predictor
 
+        path = self._model_path
+        stamp = stamp_of(path)
         try:
-            predictor = Predictor.from_file(self._model_path, self._device, self._backend)
+            sha256 = hash_file(path) if path.is_file() else ""
+        except OSError as error:
+            reason = f"{path} cannot be read: {error.strerror}"
+            raise StartError(f"cannot load the model: {reason}") from error
+        try:
+            predictor = Predictor.from_file(path, self._device, self._backend)
         except ValueError as error:
             reason = textwrap.shorten(str(error), 400, placeholder=" …")
             raise StartError(f"cannot load the model: {reason}") from error
-        with self._model_path.open("rb") as file:
-            self._sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        if stamp_of(path) != stamp:
+            raise StartError(f"cannot load the model: {path} changed while it was read")
+        self.sha256 = sha256
         self._version = predictor.checkpoint.source[:_VERSION_LENGTH]
         predictor.predict([np.zeros((64, 64), dtype=np.uint8)])
         self._predictor = predictor
@@ -74,7 +89,7 @@ class ModelService:
     def identity(self) -> dict[str, str]:
         """Name of the network, version of its weights, and hash of the checkpoint's file."""
         self._loaded()
-        return {"name": MODEL_NAME, "version": self._version, "sha256": self._sha256}
+        return {"name": MODEL_NAME, "version": self._version, "sha256": self.sha256}
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -133,3 +148,22 @@ class ModelService:
         if self._predictor is None:
             raise ApiError("model_not_ready")
         return self._predictor
+
+
+def stamp_of(path: Path) -> Stamp | None:
+    """Return what tells a file from the one that stood there before; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,9 +11,10 @@ from flask.testing import FlaskClient
 from numpy.typing import NDArray
 
 from resformer.backends import PyTorchBackend
-from resformer.checkpoint import load_checkpoint, save_checkpoint
+from resformer.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from resformer.evaluation.metrics import evaluate_predictions
 from resformer.gate.gate import FEATURE_GRID, INPUT_GRID, Gate, Subspace
+from resformer.model import IdentityMappingResFormer
 from resformer.orientation import CORRECTIONS, Correction
 from resformer.transforms import resize_pixels
 from tests.conftest import CLASS_NAMES
@@ -67,6 +68,20 @@ def write_upright_checkpoint(source: Path, target: Path, film: NDArray[np.uint8]
     gate = Gate((upright, *checkpoint.gate.subspaces[1:]), weights, bias=-200.0 * pulled)
     save_checkpoint(dataclasses.replace(checkpoint, gate=gate), path)
     return path
+
+
+OTHER_CLASSES = ("Sick", "Well")
+
+
+def write_other_checkpoint(source: Path, target: Path) -> Path:
+    """Write a checkpoint of a network of its own, with other classes; whole or not at all."""
+    checkpoint = load_checkpoint(source)
+    config = dataclasses.replace(checkpoint.model_config, num_classes=len(OTHER_CLASSES))
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        weights = IdentityMappingResFormer(config).state_dict()
+    save_checkpoint(Checkpoint(config, OTHER_CLASSES, checkpoint.input_spec, weights), target)
+    return target
 
 
 def write_recorded_checkpoint(source: Path, target: Path) -> Path:
