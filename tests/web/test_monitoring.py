@@ -12,7 +12,11 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 
+from resformer.predict import Predictor
+from tests.abstaining import write_abstaining_checkpoint
+from tests.web.checkpoints import client_of, write_gated_checkpoint
 from tests.web.posting import encode, figures, post_file
+from tests.web.serving import ROOT
 from web import WebConfig, create_app
 from web.monitoring import JsonFormatter, TextFormatter, logging_config
 from web.service import ModelService
@@ -52,6 +56,45 @@ def test_metrics_count_requests_classes_and_refusals(client: FlaskClient) -> Non
     assert {re.sub(r'.*="(.*)"}', r"\1", name) for name in classes} <= {
         *("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia")
     }
+
+
+def test_metrics_show_when_the_films_change(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Abstentions by reason, and the distance of the films that the gate accepts."""
+    path = write_abstaining_checkpoint(tiny_checkpoint, tmp_path / "model.pth", "unfamiliar")
+    films = [encode(96), encode(200)]
+    distances = [found.distance or 0.0 for found in Predictor.from_file(path, "cpu").predict(films)]
+    client = client_of(path)
+    for film in films:
+        assert post_file(client, film).status_code == 200
+    counted = figures(client)
+    assert counted['resformer_abstentions_total{reason="unfamiliar"}'] == 2
+    assert counted["resformer_distance_count"] == 2
+    assert counted["resformer_distance_sum"] == pytest.approx(sum(distances), rel=1e-3)
+
+    client = client_of(write_gated_checkpoint(path, path, accepts=False))
+    assert post_file(client, films[0]).status_code == 422
+    assert post_file(client, films[0], force="1").status_code == 200
+    counted = figures(client)
+    assert counted['resformer_refusals_total{code="not_a_chest_xray"}'] == 1
+    assert counted['resformer_abstentions_total{reason="unfamiliar"}'] == 1
+    assert counted["resformer_distance_count"] == 0
+
+
+def test_the_dashboard_shows_figures_that_exist(client: FlaskClient) -> None:
+    text = client.get("/metrics").get_data(as_text=True)
+    kinds = dict(re.findall(r"^# TYPE (\w+) (\w+)$", text, flags=re.MULTILINE))
+    known = {name for name, kind in kinds.items() if kind != "histogram"} | {
+        f"{name}_{part}"
+        for name, kind in kinds.items()
+        if kind == "histogram"
+        for part in ("bucket", "sum", "count")
+    }
+    dashboard = (ROOT / "deploy" / "grafana-dashboard.json").read_text(encoding="utf-8")
+    panels = json.loads(dashboard)["panels"]
+    asked = " ".join(target["expr"] for panel in panels for target in panel["targets"])
+    shown = set(re.findall(r"resformer_\w+", asked))
+    assert len(shown) > 8
+    assert shown <= known
 
 
 def test_no_client_can_make_up_a_label(client: FlaskClient) -> None:
