@@ -88,7 +88,7 @@ def run_nginx(upstream: str, folder: Path, *changes: tuple[str, str]) -> Iterato
         folder: for its files.
         changes: of the configuration, by what stands there.
     """
-    port = _free_port()
+    port = free_port()
     parts = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     folders = "".join(f" {part}_temp_path {folder / part};" for part in parts)
     text = (ROOT / "deploy" / "nginx.conf").read_text(encoding="utf-8")
@@ -116,7 +116,8 @@ def run_nginx(upstream: str, folder: Path, *changes: tuple[str, str]) -> Iterato
         process.wait(timeout=PATIENCE)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nothing listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 

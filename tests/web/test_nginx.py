@@ -7,6 +7,8 @@ import http.client
 import os
 import re
 import shutil
+import ssl
+import subprocess
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -25,7 +27,14 @@ from tests.web.posting import (
     post_to_server,
     read_answer,
 )
-from tests.web.serving import RunningApp, run_nginx, serve_in_thread, wait_for_log
+from tests.web.serving import (
+    ROOT,
+    RunningApp,
+    free_port,
+    run_nginx,
+    serve_in_thread,
+    wait_for_log,
+)
 from web import WebConfig, create_app
 from web.service import ModelService
 
@@ -138,6 +147,30 @@ def test_it_can_lie_under_a_path(app_url: str, tmp_path: Path) -> None:
             assert link.startswith("/films/")
             assert read(f"{running.url}{link}")
         assert post_to_server(f"{running.url}/films", encode())[0] == 200
+
+
+def test_with_a_certificate_it_is_encrypted_for_everyone(app_url: str, tmp_path: Path) -> None:
+    for name in ("enabled", "tls"):
+        (tmp_path / name).mkdir()
+    port, certificate = free_port(), tmp_path / "tls" / "films.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1"
+    command += " -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
+    files = ["-keyout", certificate.with_suffix(".key"), "-out", certificate]
+    subprocess.run([*command.split(), *files], check=True, capture_output=True, timeout=PATIENCE)
+    text = (ROOT / "deploy" / "tls.conf").read_text(encoding="utf-8")
+    text = text.replace("listen 443 ssl;", f"listen 127.0.0.1:{port} ssl;")
+    (tmp_path / "enabled" / "tls.conf").write_text(text, encoding="utf-8")
+    trusting = ssl.create_default_context(cafile=certificate)
+    with run_nginx(app_url, tmp_path) as running:
+        address = f"https://127.0.0.1:{port}/healthz"
+        with urllib.request.urlopen(address, timeout=PATIENCE, context=trusting) as response:
+            assert response.status == 200
+            assert response.headers["Strict-Transport-Security"]
+        plain = http.client.HTTPConnection(urlsplit(running.url).netloc, timeout=PATIENCE)
+        plain.request("GET", "/about?a=b")
+        answer = plain.getresponse()
+        assert (answer.status, answer.headers["Location"]) == (308, "https://127.0.0.1/about?a=b")
+        plain.close()
 
 
 def test_while_the_application_is_away_nginx_says_so(tmp_path: Path) -> None:
