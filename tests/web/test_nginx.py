@@ -155,7 +155,7 @@ def test_with_a_certificate_it_is_encrypted_for_everyone(app_url: str, tmp_path:
     port, certificate = free_port(), tmp_path / "tls" / "films.pem"
     command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1"
     command += " -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
-    files = ["-keyout", certificate.with_suffix(".key"), "-out", certificate]
+    files = ["-keyout", str(certificate.with_suffix(".key")), "-out", str(certificate)]
     subprocess.run([*command.split(), *files], check=True, capture_output=True, timeout=PATIENCE)
     text = (ROOT / "deploy" / "tls.conf").read_text(encoding="utf-8")
     text = text.replace("listen 443 ssl;", f"listen 127.0.0.1:{port} ssl;")
