@@ -5,7 +5,17 @@ from __future__ import annotations
 from flask import Flask
 from flask.json.provider import DefaultJSONProvider
 
-from web import errors, feedback, monitoring, pages, predict, proxies, reload, security
+from web import (
+    errors,
+    feedback,
+    local_model,
+    monitoring,
+    pages,
+    predict,
+    proxies,
+    reload,
+    security,
+)
 from web.batching import Pipeline
 from web.config import PAGES, WebConfig
 from web.requests import MAX_FORM_PARTS, InMemoryRequest
@@ -54,6 +64,7 @@ def create_app(config: WebConfig | None = None, service: ModelService | None = N
     security.register(app, config)
     errors.register(app, config)
     app.register_blueprint(pages.create_blueprint(config, served))
+    app.register_blueprint(local_model.create_blueprint(config, served))
     api = [
         pages.create_description(config, served),
         predict.create_blueprint(config, served, pipeline, metrics),

@@ -15,6 +15,7 @@ from resformer.images import IMAGE_SUFFIXES
 from resformer.phantom import draw_chest_phantom
 from web.config import PAGES, WebConfig
 from web.docs import list_samples, view_document
+from web.local_model import is_offered
 from web.model_card import build_card, view_card
 from web.openapi import build_document
 from web.reload import ServedModel
@@ -53,6 +54,7 @@ def create_blueprint(config: WebConfig, served: ServedModel) -> Blueprint:
             max_files=config.max_files,
             keeps_images=config.keep_feedback,
             scale=_colour_scale(),
+            has_local_model=is_offered(config, service),
         )
 
     @blueprint.get("/sample.png")

@@ -37,6 +37,9 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
+# For the script that runs the model in the browser: the page itself may still not.
+_WORKER = "js/local/worker.js"
+_WORKER_POLICY = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; connect-src 'self'"
 _KEY_PREFIXES = (*API_PREFIXES, "/metrics")
 # Not /feedback, which takes images from this server's own page only.
 _SHARED_PREFIXES = tuple(
@@ -67,6 +70,8 @@ def register(app: Flask, config: WebConfig) -> None:
     @app.after_request
     def add_headers(response: Response) -> Response:
         response.headers.update(HEADERS)
+        if request.endpoint == "static" and request.path.endswith(_WORKER):
+            response.headers["Content-Security-Policy"] = _WORKER_POLICY
         response.headers.setdefault("Cache-Control", "no-store")
         return response
 

@@ -48,6 +48,7 @@ class ModelService:
         self._backend = backend
         self._predictor: Predictor | None = None
         self._version = ""
+        self._graph: bytes | None = None
         self.sha256 = ""
 
     def load(self) -> None:
@@ -76,6 +77,8 @@ class ModelService:
         self.sha256 = sha256
         self._version = predictor.checkpoint.source[:_VERSION_LENGTH]
         predictor.predict([np.zeros((64, 64), dtype=np.uint8)])
+        stored, source = predictor.checkpoint.graph, predictor.checkpoint.graph_source
+        self._graph = stored.content if stored and stored.source == source else None
         self._predictor = predictor
         classes = ", ".join(predictor.class_names)
         _logger.info("model loaded, run by %s: %s", predictor.backend, classes)
@@ -95,6 +98,11 @@ class ModelService:
     def checkpoint(self) -> Checkpoint:
         """The model as it was stored."""
         return self._loaded().checkpoint
+
+    @property
+    def graph(self) -> bytes | None:
+        """The model as an ONNX graph; none if the checkpoint has none that fits, or none yet."""
+        return self._graph
 
     def check_class(self, name: str) -> None:
         """Refuse a class that the model does not know.

@@ -1,6 +1,7 @@
 /* Puts the parts of the page together. */
 
-import { RequestError, fetchFile, sendImage } from "./api.js";
+import { RequestError, fetchFile } from "./api.js";
+import { classify, computesHere } from "./classify.js";
 import { forgetReasons, offerReasons } from "./explanation.js";
 import { forgetFeedback, offerFeedback } from "./feedback.js";
 import { nameOf, watchIntake } from "./intake.js";
@@ -20,7 +21,7 @@ const limits = { maxBytes: Number(maxBytes), maxFiles: Number(maxFiles) };
 const queue = new Queue(session, { one: endpoint, batch: batchEndpoint }, limits);
 const viewer = new Viewer(async (film, side, signal) => {
   const options = { ...film.options, force: 1, preview: side };
-  return pictureOf((await sendImage(endpoint, film.file, options, signal)).image);
+  return pictureOf((await classify(endpoint, film.file, options, signal)).image);
 });
 
 function take(files, leftOut) {
@@ -54,8 +55,8 @@ function show() {
   offerTakeaway(film);
   if (film?.answer?.prediction) {
     const ask = (options, signal) =>
-      sendImage(endpoint, film.file, { ...film.options, ...options }, signal);
-    offerReasons(film, film.file && ask);
+      classify(endpoint, film.file, { ...film.options, ...options }, signal);
+    offerReasons(film, !computesHere() && film.file && ask);
     offerFeedback(film);
   }
 }

@@ -1,6 +1,7 @@
 /* Sends the films that wait: the one that is looked at alone and first, the others some at a time. */
 
-import { RequestError, sendImage, sendImages } from "./api.js";
+import { RequestError } from "./api.js";
+import { classify, classifyAll } from "./classify.js";
 import { isShownByBrowsers } from "./formats.js";
 
 const LANES = 2; // one request travels while the server works on the other
@@ -88,12 +89,12 @@ export class Queue {
       if (films.length > 1) {
         const files = films.map((film) => film.file);
         const options = { preview: THUMBNAIL };
-        const answers = await sendImages(this.#endpoints.batch, files, options, signal);
+        const answers = await classifyAll(this.#endpoints.batch, files, options, signal);
         return answers.map((answer) => [answer]);
       }
       const [{ file, options }] = films;
       const preview = (await isShownByBrowsers(file)) ? THUMBNAIL : 1;
-      return [[await sendImage(this.#endpoints.one, file, { preview, ...options }, signal)]];
+      return [[await classify(this.#endpoints.one, file, { preview, ...options }, signal)]];
     } catch (error) {
       const isExpected = error instanceof RequestError;
       if (isExpected && error.retryAfter && films.length > 1 && tries < MOST_TRIES) {

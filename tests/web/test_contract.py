@@ -37,7 +37,10 @@ from web.requests import RAW_TYPES
 from web.service import ModelService
 
 METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE"}
-PAGES = {"/", "/about", "/docs", "/licence", "/sample.png"}
+PAGES = {"/", "/about", "/docs", "/licence", "/sample.png"} | {
+    "/local/model.json",
+    "/local/film.onnx.gz",
+}
 
 
 @pytest.fixture
