@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 
 import app as application
 from tests.web.posting import PATIENCE, post_to_server
-from tests.web.serving import ROOT, run_app
+from tests.web.serving import ROOT, run_app, run_command, wait_for_log
 from web import WebConfig, create_app
 from web.config import StartError, describe_settings
 
@@ -125,6 +126,19 @@ def test_the_application_serves_and_ends_cleanly(
     assert log.endswith("stopped\n")
     assert "Traceback" not in log
     assert "secret-name" not in log
+
+
+@pytest.mark.skipif(not shutil.which("setsid"), reason="gives it a terminal by setsid")
+def test_it_ends_when_its_terminal_is_closed(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """SIGHUP makes it look for another model, but comes from a closed terminal too."""
+    ours, its = os.openpty()
+    start = f"exec setsid --ctty {sys.executable} app.py --port 0 < {os.ttyname(its)}"
+    with run_command(["sh", "-c", start], tiny_checkpoint, tmp_path / "log") as running:
+        os.close(its)
+        running.process.send_signal(signal.SIGHUP)
+        wait_for_log(running.process, running.log, "the model's file holds the model")
+        os.close(ours)
+        assert running.process.wait(timeout=PATIENCE) == 0
 
 
 def test_a_missing_model_ends_the_start_with_one_line() -> None:
