@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import gzip
+import hashlib
 import re
 import threading
 from collections.abc import Iterator
@@ -375,9 +377,6 @@ def test_a_model_behind_a_key_is_not_handed_to_browsers(tiny_checkpoint: Path) -
 
 
 def test_the_vendored_runtime_is_the_one_that_is_described() -> None:
-    import gzip
-    import hashlib
-
     folder = Path(__file__).resolve().parents[2] / "static" / "vendor" / "onnxruntime-web"
     described = (folder / "README.md").read_text(encoding="utf-8")
     script = (folder / "ort.wasm.bundle.min.mjs").read_bytes()
