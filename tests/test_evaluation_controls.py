@@ -37,8 +37,8 @@ class Reader(Predictor):
 
     def __init__(self, config: ResFormerConfig, row: int, column: int) -> None:
         weights = IdentityMappingResFormer(config).state_dict()
+        self.at = row, column  # before the check of its answers
         super().__init__(Checkpoint(config, CLASS_NAMES, InputSpec(SIDE), weights), "cpu")
-        self.at = row, column
 
     def predict(self, films: Any, *, invert: bool = False, rotate: int = 0) -> Any:
         grey = [int(np.clip(round(int(film[self.at]) / 50) - 1, 0, 3)) for film in films]
