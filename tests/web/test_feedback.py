@@ -254,10 +254,9 @@ def test_the_own_page_and_programs_can_give(giver: FlaskClient, headers: dict[st
 
 def test_it_is_documented_only_where_it_is(client: FlaskClient, giver: FlaskClient) -> None:
     off, on = (c.get("/openapi.json").get_json() for c in (client, giver))
-    assert "/feedback" not in off["paths"]
-    assert set(on["paths"]) == {*off["paths"], "/feedback"}
-    codes = set(on["components"]["schemas"]["Error"]["properties"]["code"]["enum"])
-    assert codes - set(off["components"]["schemas"]["Error"]["properties"]["code"]["enum"]) == {
+    assert set(on["paths"]) - set(off["paths"]) == {"/v1/feedback"}
+    codes = set(on["components"]["schemas"]["Code"]["enum"])
+    assert codes - set(off["components"]["schemas"]["Code"]["enum"]) == {
         *("cross_origin", "storage_full")
     }
     assert {"Error403", "Error507"} == {*on["components"]["responses"]} - {
@@ -266,7 +265,7 @@ def test_it_is_documented_only_where_it_is(client: FlaskClient, giver: FlaskClie
     assert "kept" not in off["info"]["description"]
     assert "except the pixels" in on["info"]["description"]
     assert "/feedback" not in client.get("/docs").get_data(as_text=True)
-    assert "<code>/feedback</code>" in giver.get("/docs").get_data(as_text=True)
+    assert "<code>/v1/feedback</code>" in giver.get("/docs").get_data(as_text=True)
 
 
 def test_the_page_says_that_it_keeps_images_before_any_is_sent(
@@ -275,11 +274,12 @@ def test_the_page_says_that_it_keeps_images_before_any_is_sent(
     on, off = (" ".join(c.get("/").get_data(as_text=True).split()) for c in (giver, client))
     assert "This server collects images for training." in on
     assert on.index("This server collects images") < on.index('type="file"')
-    assert "It is not stored." not in on
-    assert "Neither the image nor its name is stored" not in on
+    assert "They are not stored." not in on
+    assert "Neither films nor names are stored" not in on
     assert '<option value="Viral Pneumonia">Viral pneumonia</option>' in on
     assert "collects images" not in off
-    assert "It is not stored." in off
+    assert "They are not stored." in off
+    assert "Neither films nor names are stored" in off
     assert "feedback" not in off.replace("js/feedback.js", "")
 
 

@@ -82,7 +82,7 @@ def test_people_get_a_page_for_an_error(client: FlaskClient) -> None:
     response = client.get("/<b>no</b>")
     page = response.get_data(as_text=True)
     assert (response.status_code, response.mimetype) == (404, "text/html")
-    assert "There is nothing at this address." in page
+    assert "There is nothing at this address" in page
     assert "no</b>" not in page
 
 
