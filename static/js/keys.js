@@ -10,6 +10,8 @@ export function watchKeys(session, viewer) {
   const keys = {
     j: () => session.step(1),
     k: () => session.step(-1),
+    ArrowRight: () => session.step(1),
+    ArrowLeft: () => session.step(-1),
     "+": () => viewer.zoom(1),
     "=": () => viewer.zoom(1),
     "-": () => viewer.zoom(-1),
@@ -31,12 +33,13 @@ export function watchKeys(session, viewer) {
   };
 
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.altKey || event.metaKey || element("keys").open) {
+    const isHandled = event.defaultPrevented; // the list of films has arrows of its own
+    if (isHandled || event.ctrlKey || event.altKey || event.metaKey || element("keys").open) {
       return;
     }
     const isTyping = event.target.closest("input:not([type=file]), select, textarea");
-    const isOnFilm = event.target.closest(".panes");
-    const act = event.key in ARROWS && isOnFilm
+    const isOnZoomed = event.target.closest("[data-zoomed] .panes");
+    const act = event.key in ARROWS && isOnZoomed
       ? () => viewer.pan(...ARROWS[event.key])
       : Object.hasOwn(keys, event.key) && element("keys-on").checked && keys[event.key];
     if (act && !isTyping) {

@@ -15,6 +15,12 @@ export function percent(share) {
   return share < 0.01 ? "<1%" : `${Math.round(100 * share)}%`;
 }
 
+/** What was done to a film before the model read it, by the options of the request; or nothing. */
+export function correctionOf({ invert, rotate }) {
+  const done = [invert && "inverted", rotate && `turned clockwise by ${rotate}°`];
+  return done.filter(Boolean).join(" and ");
+}
+
 /** Classes and their shares, best first. */
 export function ranked(prediction) {
   return Object.entries(prediction.all_probabilities).sort((a, b) => b[1] - a[1]);

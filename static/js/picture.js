@@ -2,7 +2,7 @@
 
 import { levels } from "./pane.js";
 
-const LEAST_WIDTH = 900;
+const LEAST_WIDTH = 900; // a smaller film is enlarged to it
 const MOST_SIDE = 2048;
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`);
 
@@ -31,11 +31,13 @@ export async function drawPicture(pane, map, lines) {
 /** The whole film, windowed and turned as in the pane. */
 async function drawFilm({ image, look }, map) {
   const { naturalWidth, naturalHeight } = image;
-  const scale = Math.min(1, MOST_SIDE / Math.max(naturalWidth, naturalHeight));
+  const longest = Math.max(naturalWidth, naturalHeight);
+  const scale = Math.max(LEAST_WIDTH, Math.min(MOST_SIDE, longest)) / longest;
   const width = Math.round(naturalWidth * scale);
   const height = Math.round(naturalHeight * scale);
   const upright = new OffscreenCanvas(width, height);
   const pen = upright.getContext("2d");
+  pen.imageSmoothingQuality = "high";
   pen.drawImage(image, 0, 0, width, height);
   const pixels = pen.getImageData(0, 0, width, height);
   const shown = levels(look);

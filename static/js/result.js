@@ -1,6 +1,6 @@
 /* What the server said of the film that is shown. */
 
-import { displayName, percent, ranked } from "./names.js";
+import { correctionOf, displayName, percent, ranked } from "./names.js";
 
 const element = (id) => document.getElementById(id);
 const FAILED = "This page ran into a problem. Reload it and try again.";
@@ -40,13 +40,16 @@ function showBusy({ state }) {
   announce(isHere ? "The model is looking at the image." : "");
 }
 
-function showAnswer({ answer, state }) {
+function showAnswer({ answer, state, options }) {
   const { prediction, warnings = [] } = answer;
   element("warning").textContent = warnings.map((warning) => warning.message).join(" ");
   element("warning").hidden = !warnings.length;
   const said = state === "uncertain" ? showNoVerdict() : showVerdict(prediction);
+  const correction = correctionOf(options);
+  const corrected = correction && ` The film was ${correction} before it was read.`;
+  element("verdict-text").textContent += corrected;
   fillBars(ranked(prediction));
-  announce(`${element("warning").textContent} ${said} Not a diagnosis.`);
+  announce(`${element("warning").textContent} ${said}${corrected} Not a diagnosis.`);
 }
 
 /** Name the most probable class; what to announce of it. */
@@ -82,7 +85,7 @@ function showRefusal({ answer }) {
   element("refusal-reason").textContent = reason;
   element("refusal").toggleAttribute("data-curable", Boolean(correction));
   element("correct").textContent = correction?.rotate
-    ? "Turn it over and read it"
+    ? "Turn it upright and read it"
     : "Invert it and read it";
   element("correct").hidden = !correction;
   element("choose-another").hidden = Boolean(correction);

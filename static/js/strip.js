@@ -113,6 +113,10 @@ function summarise(session) {
   const stopped = session.in("stopped").length;
   element("strip").hidden = length < 2;
   element("strip-count").textContent = `${length - open - stopped} of ${length} read`;
+  const doubts = ["uncertain", "refused", "failed"]
+    .map((state) => [session.in(state).length, state])
+    .filter(([count]) => count);
+  element("strip-doubts").textContent = doubts.map((doubt) => doubt.join(" ")).join(", ");
   element("strip-progress").max = Math.max(1, length);
   element("strip-progress").value = length - open - stopped;
   element("strip-progress").hidden = open === 0;

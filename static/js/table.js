@@ -1,4 +1,4 @@
-/* The session as a table: the columns that the command line writes, and two more. */
+/* The session as a table: the columns that the command line writes, and four more. */
 
 import { DISCLAIMER } from "./disclaimer.js";
 
@@ -14,13 +14,13 @@ export function writeTable(films) {
     ...["file", "predicted_class", "confidence", "abstained", "reason"],
     ...classes.map((name) => text(`probability_${name}`)),
     ...["gate_accepted", "gate_score", "gate_threshold", "gate_orientation"],
-    ...["warnings", "error_code", "error", "model_sha256", "note"],
+    ...["warnings", "error_code", "error", "invert", "rotate", "model_sha256", "note"],
   ];
   const rows = [header, ...answered.map((film) => rowOf(film, classes))];
   return rows.map((row) => `${row.map(cell).join(",")}\r\n`).join("");
 }
 
-function rowOf({ name, answer }, classes) {
+function rowOf({ name, answer, options }, classes) {
   const { success, prediction, model, warnings = [], code = "", error = "" } = answer;
   const gate = answer.gate ?? (success || !("score" in answer) ? null : { ...answer, accepted: false });
   const figures = prediction
@@ -42,6 +42,8 @@ function rowOf({ name, answer }, classes) {
     warnings.map((warning) => warning.code).join(" "),
     code,
     text(error),
+    String(options.invert ?? 0),
+    String(options.rotate ?? 0),
     model?.sha256 ?? "",
     DISCLAIMER,
   ];

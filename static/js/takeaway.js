@@ -2,7 +2,7 @@
 
 import { DISCLAIMER } from "./disclaimer.js";
 import { shownMap } from "./explanation.js";
-import { displayName, percent, ranked } from "./names.js";
+import { correctionOf, displayName, percent, ranked } from "./names.js";
 import { drawPicture } from "./picture.js";
 import { announce } from "./result.js";
 import { writeTable } from "./table.js";
@@ -26,6 +26,10 @@ export function watchTakeaway(session, viewer) {
   });
   element("save-picture").addEventListener("click", async () => {
     const film = session.current;
+    if (viewer.main.image.hidden) {
+      say("There is no picture of this film to save.");
+      return;
+    }
     const picture = await drawPicture(viewer.main, shownMap(), describe(film));
     save(picture, `${film.name.replace(/.*\//, "").replace(/\.\w+$/, "")}-resformer.png`);
   });
@@ -49,18 +53,22 @@ export function offerTakeaway(film) {
 }
 
 /** What the model made of a film, in lines. */
-function describe({ name, answer, date }) {
+function describe({ name, answer, date, options = {} }) {
   if (!answer?.prediction) {
     return [name ?? "", answer?.error ?? "", DISCLAIMER].filter(Boolean);
   }
   const { prediction, warnings, model } = answer;
-  const { predicted_class: key, confidence, abstained } = prediction;
+  const { predicted_class: key, confidence, abstained, track_record: record } = prediction;
+  const correction = correctionOf(options);
   const verdict = abstained ? "Uncertain" : `${displayName(key)}, ${percent(confidence)}`;
   const shares = ranked(prediction).map(([one, share]) => `${displayName(one)} ${percent(share)}`);
   return [
-    `Film: ${name}`,
+    `Film: ${name}${correction && `, ${correction} before it was read`}`,
     `Model’s estimate: ${verdict}`,
     `Shares: ${shares.join(", ")}`,
+    ...(record && !abstained
+      ? [`Track record: of ${record.called} test films called so, ${record.right} were labelled so`]
+      : []),
     ...(warnings ?? []).map((warning) => `Warning: ${warning.message}`),
     ...(model ? [`Model: ${model.name} ${model.version}, SHA-256 ${model.sha256}`] : []),
     `Date: ${new Date(date).toLocaleString()}`,

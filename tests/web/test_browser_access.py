@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 
 import pytest
@@ -103,6 +104,14 @@ def test_what_can_be_cured_is_one_click_away(page: Page) -> None:
     expect_result(page)
     assert b'name="invert"\r\n\r\n1' in sent[1]
     assert b'name="rotate"\r\n\r\n0' in sent[1]
+    said = "inverted before it was read"
+    expect(page.locator("#verdict-text")).to_contain_text(said)
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    expect(page.locator("#print-head")).to_contain_text(f"Film: film.png, {said}")
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Table of all films").click()
+    (row,) = csv.DictReader(saved.value.path().read_text("utf-8-sig").splitlines())
+    assert (row["invert"], row["rotate"]) == ("1", "0")
 
 
 def test_the_track_record_stands_below_a_verdict(page: Page) -> None:
@@ -121,6 +130,8 @@ def test_the_track_record_stands_below_a_verdict(page: Page) -> None:
     expect(page.locator("#record")).to_contain_text(
         "Of 120 test films that the model called COVID without a warning, 96 were labelled so."
     )
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    expect(page.locator("#print-head")).to_contain_text("of 120 test films called so, 96 were")
 
 
 def test_escape_closes_the_reasons(page: Page) -> None:

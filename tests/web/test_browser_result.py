@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page, Request, Route, expect
 
 from resformer.phantom import draw_chest_phantom
@@ -75,6 +77,14 @@ def test_the_map_lies_on_the_film_only_after_somebody_asks(page: Page) -> None:
     assert sizes[0] == sizes[1] == [300, 300]
 
 
+def shows_outline(page: Page) -> bool:
+    """Whether the film has the outline's cyan, which neither film nor map has."""
+    with Image.open(io.BytesIO(page.locator("#film").screenshot())) as picture:
+        colours = picture.convert("RGB").getcolors(2**24) or []
+    pixels = [(count, c) for count, c in colours if isinstance(c, tuple)]
+    return sum(count for count, c in pixels if min(c[1], c[2]) - c[0] > 35) > 50
+
+
 def test_the_lungs_are_outlined_where_they_lie_on_the_film(page: Page) -> None:
     def find_lungs(route: Route) -> None:
         answer = route.fetch().json()
@@ -93,6 +103,10 @@ def test_the_lungs_are_outlined_where_they_lie_on_the_film(page: Page) -> None:
     found = [lungs["x"], lungs["y"], lungs["width"], lungs["height"]]
     expected = [left + side / 4, top + side / 2, side / 4, side / 4]
     assert found == pytest.approx(expected, abs=2)
+    assert shows_outline(page)
+    page.keyboard.press("w")  # a windowed film lies under the outline, too
+    expect(page.locator("#film-image[data-windowed]")).to_be_visible()
+    assert shows_outline(page)
     page.get_by_role("button", name="Hide", exact=True).click()
     expect(outline).to_be_hidden()
 
