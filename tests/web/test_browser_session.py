@@ -191,7 +191,7 @@ def test_paper_has_one_page_with_bars_and_without_controls(page: Page) -> None:
     assert pages == 1
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     page.emulate_media(media="print")
-    for hidden in ("#takeaway", ".tools", ".intake", ".facts", "nav"):
+    for hidden in ("#takeaway", ".tools", ".intake", ".compute", ".facts", "nav"):
         expect(page.locator(hidden)).to_be_hidden()
     expect(page.locator("#print-head")).to_contain_text("not a medical device")
     fill = page.locator("[data-first] .bar-fill")
