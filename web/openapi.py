@@ -176,6 +176,7 @@ def _example(class_names: Sequence[str]) -> dict[str, Any]:
         "model": {"name": "Identity-Mapping ResFormer", "version": "0" * 12, "sha256": "0" * 64},
         "gate": {"accepted": True, "score": 0.98, "threshold": 0.5} | no_orientation,
         "warnings": [],
+        "dicom": None,
         "image": "iVBORw0KGgo=",
     }
 

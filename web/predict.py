@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response, jsonify, request
 
-from resformer.images import decode_image, encode_preview, preview_size
+from resformer.images import decode_described, encode_preview, preview_size
 from web.batching import Pipeline, Pixels, Turn
 from web.config import WebConfig
 from web.errors import API_VERSION, ApiError, as_api_error
@@ -20,6 +20,7 @@ from web.requests import read_batch, read_file, read_image, read_options
 from web.schemas import (
     Answer,
     AnswerWarning,
+    Dicom,
     Explanation,
     Gate,
     Model,
@@ -32,6 +33,7 @@ from web.service import ModelService
 
 if TYPE_CHECKING:
     from resformer import predict as network
+    from resformer.dicom.description import DicomDescription
     from resformer.gate.gate import GateResult
     from resformer.orientation import Correction, Orientation
 
@@ -44,11 +46,13 @@ class _Kept:
         preview: the picture that goes back; nothing if it is not asked for.
         small: the image as the explanation looks at it; nothing if it is not asked for.
         size: width and height of the preview.
+        dicom: what a DICOM file says of the image; nothing of another file.
     """
 
     preview: str | None
     small: Pixels | None
     size: tuple[int, int]
+    dicom: DicomDescription | None
 
 
 def create_blueprint(
@@ -65,17 +69,30 @@ def create_blueprint(
         for name in (asked.class_name, options.class_name):
             if name is not None:
                 service.check_class(name)
+        if (options.window_center is None) != (options.window_width is None):
+            raise ApiError(
+                "bad_option",
+                "“window_center” and “window_width” go together: send both or neither.",
+            )
         return options
 
     def decode(
         read: Callable[[], bytes], options: Options, service: ModelService
     ) -> tuple[Pixels, _Kept]:
-        pixels = options.correction.apply(decode_image(read(), max_pixels=config.max_pixels))
+        image = decode_described(read(), max_pixels=config.max_pixels, window=options.window)
+        if options.window and not image.dicom:
+            raise ApiError(
+                "bad_option",
+                "“window_center” and “window_width” are for DICOM files, and this is none.",
+            )
+        pixels = options.correction.apply(image.pixels)
+        shown = pixels if image.windowed is None else options.correction.apply(image.windowed)
         side = config.preview_side if isinstance(options.preview, bool) else options.preview
         kept = _Kept(
-            _as_text(encode_preview(pixels, max_side=side)) if options.preview else None,
+            _as_text(encode_preview(shown, max_side=side)) if options.preview else None,
             service.shrink(pixels) if options.explain else None,
             preview_size(pixels.shape, max_side=side),
+            image.dicom and image.dicom.rotated(options.rotate),
         )
         return pixels, kept
 
@@ -115,6 +132,7 @@ def create_blueprint(
             model=Model(**service.identity),
             gate=_describe(prediction.gate, orientation) if prediction.gate else None,
             warnings=_warnings(prediction),
+            dicom=Dicom(**asdict(kept.dicom)) if kept.dicom else None,
             **{name: value for name, value in optional.items() if value is not None},
         ).model_dump(by_alias=True, exclude_unset=True)
 

@@ -36,6 +36,8 @@ _POSSIBLE = {
     "class": "the name of a class",
     "preview": f"0, 1 or a number of pixels up to {MAX_PREVIEW_SIDE}",
     "rotate": "0, 90, 180 or 270",
+    "window_center": "a number from -1e9 to 1e9",
+    "window_width": "a number above 0 and up to 1e9",
 }
 # What scripts escape in a data URL, as bytes of base64.
 _ESCAPED = {b"%2B": b"+", b"%2F": b"/", b"%3D": b"=", b"%0D": b"", b"%0A": b"", b"%20": b""}

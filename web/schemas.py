@@ -9,6 +9,7 @@ from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticUseDefault
 from typing_extensions import TypeAliasType
 
+from resformer.dicom.description import LARGEST_WINDOW_NUMBER, MAX_WINDOWS
 from resformer.images import MAX_PREVIEW_SIDE
 from resformer.orientation import ROTATIONS, Correction
 
@@ -44,6 +45,34 @@ def _read_rotation(value: object) -> int:
     if rotation is None:
         raise ValueError("no quarter turn")
     return rotation
+
+
+def _read_window_number(value: object) -> float:
+    if value in (None, "null"):
+        raise PydanticUseDefault
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError("no number")
+    number = float(value) if isinstance(value, str) else value
+    if not abs(number) <= LARGEST_WINDOW_NUMBER:  # nor is "nan"
+        raise ValueError("no such window")
+    return float(number)
+
+
+def _read_window_width(value: object) -> float:
+    width = _read_window_number(value)
+    if width <= 0:
+        raise ValueError("no such window")
+    return width
+
+
+def _describe_number(**bounds: float) -> WithJsonSchema:
+    return WithJsonSchema(
+        {
+            "description": "In the values that the rescale or the modality LUT of the file makes. "
+            "Null is none.",
+            "anyOf": [{"type": "number", **bounds}, {"type": "string"}, {"type": "null"}],
+        }
+    )
 
 
 def _read_preview(value: object) -> bool | int:
@@ -96,6 +125,22 @@ Rotation = TypeAliasType(
                 ],
             }
         ),
+    ],
+)
+WindowCenter = TypeAliasType(
+    "WindowCenter",
+    Annotated[
+        float,
+        BeforeValidator(_read_window_number),
+        _describe_number(minimum=-LARGEST_WINDOW_NUMBER, maximum=LARGEST_WINDOW_NUMBER),
+    ],
+)
+WindowWidth = TypeAliasType(
+    "WindowWidth",
+    Annotated[
+        float,
+        BeforeValidator(_read_window_width),
+        _describe_number(exclusiveMinimum=0, maximum=LARGEST_WINDOW_NUMBER),
     ],
 )
 ApiVersion = Annotated[
@@ -178,6 +223,18 @@ class Options(Turning):
     """The class to explain; without it, the predicted one."""
     force: Flag = False
     """1 answers although the image does not look like a chest X-ray."""
+    window_center: WindowCenter | SkipJsonSchema[None] = None
+    """The middle of a window through which the picture of a DICOM image is shown; it goes with
+    `window_width`. The prediction stays as it is."""
+    window_width: WindowWidth | SkipJsonSchema[None] = None
+    """The width of that window."""
+
+    @property
+    def window(self) -> tuple[float, float] | None:
+        """Center and width, where both are given."""
+        if self.window_center is None or self.window_width is None:
+            return None
+        return self.window_center, self.window_width
 
 
 class PredictForm(Options):
@@ -308,6 +365,31 @@ class Explanation(_Schema):
     the image's width and height. Empty where it found none, or does not look for them."""
 
 
+class DicomWindow(_Schema):
+    """A window that the file offers."""
+
+    name: str = Field(max_length=40)
+    """For people; empty where the file gives none."""
+    center: float
+    width: float
+
+
+class Dicom(_Schema):
+    """What a DICOM file says of the image; nothing of the patient."""
+
+    modality: str | None = Field(max_length=16)
+    view: str | None = Field(max_length=16)
+    """View Position, such as PA or AP."""
+    laterality: Literal["R", "L", "B", "U"] | None
+    """Right, left, both, or unpaired."""
+    size: Annotated[list[int], Field(min_length=2, max_length=2)]
+    """Rows and columns of the image, turned as asked: the preview may be smaller."""
+    pixel_spacing: Annotated[list[float], Field(min_length=2, max_length=2)] | None
+    """Distance in mm of the rows, and of the columns: Pixel Spacing; without it Imager Pixel
+    Spacing, which is that at the detector, where the body appears larger than it is."""
+    windows: list[DicomWindow] = Field(max_length=MAX_WINDOWS)
+
+
 class Answer(_Schema):
     """What the model makes of an image."""
 
@@ -318,6 +400,8 @@ class Answer(_Schema):
     gate: Gate | None
     """Null where the model has no gate."""
     warnings: list[AnswerWarning]
+    dicom: Dicom | None
+    """Null where the file is no DICOM."""
     image: Picture | SkipJsonSchema[None] = None
     """The decoded image, scaled down if it is large."""
     explanation: Explanation | SkipJsonSchema[None] = None

@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from resformer.dicom.codecs import read_stored_values
-from resformer.dicom.greyscale import read_greyscale, render
+from resformer.dicom.description import DicomDescription, describe
+from resformer.dicom.greyscale import Window, read_greyscale, render
 from resformer.dicom.read import read_file, read_layout, refuse
 from resformer.images.errors import DecoderUnavailableError, ImageError
 
 _LONGEST_INFLATED_HEADER = 16 << 20
 
 
-def decode_dicom(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
+@dataclass(frozen=True)
+class DicomImage:
+    """A decoded radiograph.
+
+    Attributes:
+        pixels: ``(H, W)`` uint8, 0 is black, as the file says that it is shown.
+        description: Of the image.
+        windowed: The same shown through the window that was asked for; None without one.
+    """
+
+    pixels: NDArray[np.uint8]
+    description: DicomDescription
+    windowed: NDArray[np.uint8] | None = None
+
+
+def decode_dicom(
+    data: bytes, *, max_pixels: int, window: tuple[float, float] | None = None
+) -> DicomImage:
     """Decode the one grey radiograph of a DICOM file.
 
     Modality LUT or rescale, VOI LUT or window, MONOCHROME1 and pixel padding are applied.
@@ -25,9 +44,10 @@ def decode_dicom(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
     Args:
         data: The whole file.
         max_pixels: Bound on rows x columns, checked on the header before decoding.
+        window: Center and width, in modality values, of one to show the image through as well.
 
     Returns:
-        ``(H, W)`` uint8, 0 is black.
+        The pixels and what is said of them.
 
     Raises:
         ImageError: ``unsupported_dicom`` with the reason, or as `check_size`. Its text never
@@ -37,7 +57,7 @@ def decode_dicom(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
     # Its messages quote values, and names of patients are values.
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
     try:
-        return _decode(data, max_pixels)
+        return _decode(data, max_pixels, window)
     except (ImageError, DecoderUnavailableError):
         raise
     except MemoryError:
@@ -47,8 +67,13 @@ def decode_dicom(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
     raise refusal  # outside the handlers, so that no text that may quote the file is chained
 
 
-def _decode(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
+def _decode(data: bytes, max_pixels: int, window: tuple[float, float] | None) -> DicomImage:
     file = read_file(data, inflated_limit=2 * max_pixels + _LONGEST_INFLATED_HEADER)
     layout = read_layout(file.header, max_pixels=max_pixels)
     greyscale = read_greyscale(file.header, layout)
-    return render(read_stored_values(file, layout), layout, greyscale)
+    places = read_stored_values(file, layout)
+    return DicomImage(
+        render(places, layout, greyscale),
+        describe(file.header, layout, [one for one in greyscale.voi if isinstance(one, Window)]),
+        render(places, layout, greyscale, window) if window else None,
+    )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from itertools import chain, repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,11 +49,12 @@ class LookupTable:
 
 @dataclass(frozen=True)
 class Window:
-    """A VOI window; ``function`` is LINEAR, LINEAR_EXACT or SIGMOID."""
+    """A VOI window; ``function`` is LINEAR, LINEAR_EXACT or SIGMOID, ``name`` for people."""
 
     center: float
     width: float
     function: str = "LINEAR"
+    name: str = ""
 
     def show(self, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
         """Map to 0..1 by the formulas of PS3.3 C.11.2.1.2 and C.11.2.1.3."""
@@ -77,16 +79,21 @@ class Greyscale:
         voi: From modality values to shown ones, in the order of precedence.
         padding: First and last stored value that mark what is no image; shown black.
         inverted: Whether the lowest value is white (MONOCHROME1).
+        function: That of the file's windows.
     """
 
     modality_values: NDArray[np.float64]
     voi: tuple[LookupTable | Window, ...] = ()
     padding: tuple[int, int] | None = None
     inverted: bool = False
+    function: str = "LINEAR"
 
 
 def render(
-    places: NDArray[np.uint16], layout: PixelLayout, greyscale: Greyscale
+    places: NDArray[np.uint16],
+    layout: PixelLayout,
+    greyscale: Greyscale,
+    window: tuple[float, float] | None = None,
 ) -> NDArray[np.uint8]:
     """Show an image.
 
@@ -94,6 +101,7 @@ def render(
         places: ``(H, W)``, the stored values less the lowest one that can be stored.
         layout: Of the stored values.
         greyscale: How they are shown.
+        window: Center and width of one to take exactly so, in place of what the file says.
 
     Returns:
         ``(H, W)`` uint8, 0 is black.
@@ -110,10 +118,10 @@ def render(
         if not counts[~is_padding].any():  # padding that leaves no image is none
             is_padding[:] = False
     counts[is_padding] = 0
-    shown = _show(greyscale, counts)
+    shown = _show(greyscale, counts) if window is None else _show_through(greyscale, *window)
     if greyscale.inverted:
         shown = 1.0 - shown
-    levels = grey_levels(shown, counts)
+    levels = grey_levels(shown, counts) if window is None else _round(shown)
     levels[is_padding] = 0
     return look_up(levels, places)
 
@@ -139,6 +147,16 @@ def _show(greyscale: Greyscale, counts: NDArray[np.int64]) -> NDArray[np.float64
     return _stretch(values, counts > 0)
 
 
+def _show_through(greyscale: Greyscale, center: float, width: float) -> NDArray[np.float64]:
+    width = max(width, _narrowest(greyscale.function))
+    with np.errstate(over="ignore"):
+        return Window(center, width, greyscale.function).show(greyscale.modality_values)
+
+
+def _round(shown: NDArray[np.float64]) -> NDArray[np.uint8]:
+    return np.rint(shown * 255.0).astype(np.uint8)
+
+
 def _is_blank(values: NDArray[np.float64], counts: NDArray[np.int64]) -> bool:
     low, high = percentiles(values, counts)
     return low == high
@@ -152,6 +170,7 @@ def _stretch(values: NDArray[np.float64], occurs: NDArray[np.bool_]) -> NDArray[
     return stretched
 
 
+_LONGEST_NAME = 40
 _FUNCTIONS = frozenset({"LINEAR", "LINEAR_EXACT", "SIGMOID"})
 _BEAM_INTENSITY_CLASSES = frozenset(
     {
@@ -171,6 +190,7 @@ def read_greyscale(header: Header, layout: PixelLayout) -> Greyscale:
         voi=(*_read_tables(header, "VOILUTSequence", values), *_read_windows(header)),
         padding=_read_padding(header, layout),
         inverted=header.text("PhotometricInterpretation") == "MONOCHROME1",
+        function=_read_function(header),
     )
 
 
@@ -194,16 +214,23 @@ def _is_fluoroscopy(header: Header) -> bool:
     return header.text("Modality") == "RF" or header.text("SOPClassUID") in _BEAM_INTENSITY_CLASSES
 
 
-def _read_windows(header: Header) -> list[Window]:
+def _read_function(header: Header) -> str:
     function = header.text("VOILUTFunction")
-    if function not in _FUNCTIONS:
-        function = "LINEAR"
-    narrowest = 1.0 if function == "LINEAR" else 1e-9
-    pairs = zip(header.numbers("WindowCenter"), header.numbers("WindowWidth"), strict=False)
+    return function if function in _FUNCTIONS else "LINEAR"
+
+
+def _narrowest(function: str) -> float:
+    return 1.0 if function == "LINEAR" else 1e-9
+
+
+def _read_windows(header: Header) -> list[Window]:
+    function = _read_function(header)
+    centers, widths = header.numbers("WindowCenter"), header.numbers("WindowWidth")
+    names = header.labels("WindowCenterWidthExplanation", longest=_LONGEST_NAME)
     return [
-        Window(center, width, function)
-        for center, width in pairs
-        if center is not None and width is not None and width >= narrowest
+        Window(center, width, function, name)
+        for center, width, name in zip(centers, widths, chain(names, repeat("")), strict=False)
+        if center is not None and width is not None and width >= _narrowest(function)
     ]
 
 

@@ -51,13 +51,15 @@ _KEYWORDS = (
     *("NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit"),
     *("PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit"),
     *("WindowCenter", "WindowWidth", "VOILUTFunction", "RescaleIntercept", "RescaleSlope"),
-    *("ModalityLUTSequence", "VOILUTSequence"),
+    *("ModalityLUTSequence", "VOILUTSequence", "WindowCenterWidthExplanation"),
+    *("ViewPosition", "ImageLaterality", "Laterality", "PixelSpacing", "ImagerPixelSpacing"),
 )
 _TRANSFER_SYNTAX = 0x00020010
 _PIXEL_DATA, _FLOAT_PIXELS = 0x7FE00010, frozenset({0x7FE00008, 0x7FE00009})
 # An element takes pydicom one to three reads; the header of a radiograph has some hundreds.
 _MAX_READS = 50_000
 _MAX_SEQUENCE_ITEMS = 8
+_LONGEST_TEXT = 4096
 _MAX_FRAGMENTS = 100_000
 _ITEM, _SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 
@@ -263,6 +265,18 @@ class Header:
         """Return the first value in capitals, or an empty string."""
         value = self.raw(keyword)[1].decode("latin-1")
         return value.split("\\")[0].strip(" \0").upper()
+
+    def labels(self, keyword: str, *, longest: int) -> list[str]:
+        """Return all values as texts to show: printable, of one line, and cut to ``longest``."""
+        value = self.raw(keyword)[1][:_LONGEST_TEXT]
+        try:
+            text = value.decode("utf-8")
+        except UnicodeDecodeError:
+            text = value.decode("latin-1")
+        return [
+            " ".join("".join(c if c.isprintable() else " " for c in part).split())[:longest]
+            for part in text.split("\\")
+        ]
 
     def numbers(self, keyword: str) -> list[float | None]:
         """Return all values, None in place of each that is no finite number."""

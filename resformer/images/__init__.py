@@ -10,6 +10,7 @@ from resformer.images.decode import (
     DICOM_SUFFIXES,
     IMAGE_SUFFIXES,
     MIN_SIDE,
+    decode_described,
     decode_image,
     recognise_format,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "MAX_PREVIEW_SIDE",
     "MIN_SIDE",
     "ImageError",
+    "decode_described",
     "decode_image",
     "encode_preview",
     "preview_size",

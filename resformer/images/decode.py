@@ -14,7 +14,9 @@ import io
 import logging
 import re
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import PIL
@@ -40,6 +42,9 @@ from resformer.images.depth import (
     to_grey,
 )
 from resformer.images.errors import DecoderUnavailableError, ImageError, check_size
+
+if TYPE_CHECKING:
+    from resformer.dicom.description import DicomDescription
 
 IMAGE_SUFFIXES: frozenset[str] = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
@@ -91,6 +96,21 @@ def recognise_format(data: bytes) -> str | None:
     return next((name for start, name in _SIGNATURES if data.startswith(start)), None)
 
 
+@dataclass(frozen=True)
+class DecodedImage:
+    """A decoded image with what a DICOM file says of it.
+
+    Attributes:
+        pixels: ``(H, W)`` uint8, as `decode_image` returns them.
+        dicom: Nothing of the patient; None where the file is no DICOM.
+        windowed: A DICOM image through the window that was asked for, for people alone.
+    """
+
+    pixels: NDArray[np.uint8]
+    dicom: DicomDescription | None = None
+    windowed: NDArray[np.uint8] | None = None
+
+
 def decode_image(
     data: bytes, *, max_pixels: int = 50_000_000, min_side: int = MIN_SIDE
 ) -> NDArray[np.uint8]:
@@ -113,6 +133,28 @@ def decode_image(
             see its ``code``. It is raised bare, because a decoder's own words may quote the file.
         DecoderUnavailableError: The decoder is missing here or cannot be started.
     """
+    return decode_described(data, max_pixels=max_pixels, min_side=min_side).pixels
+
+
+def decode_described(
+    data: bytes,
+    *,
+    max_pixels: int = 50_000_000,
+    min_side: int = MIN_SIDE,
+    window: tuple[float, float] | None = None,
+) -> DecodedImage:
+    """Decode as `decode_image`, and tell what a DICOM file says of the image.
+
+    Args:
+        data: As for `decode_image`.
+        max_pixels: As for `decode_image`.
+        min_side: As for `decode_image`.
+        window: Center and width, in modality values, of one to show a DICOM image through as well.
+
+    Raises:
+        ImageError: As `decode_image`.
+        DecoderUnavailableError: As `decode_image`.
+    """
     if not data:
         raise ImageError("The file is empty.", code="unreadable_image")
     _prepare_decoders()
@@ -125,9 +167,10 @@ def decode_image(
     if name == "DICOM":
         from resformer.dicom.decode import decode_dicom
 
-        return decode_dicom(data, max_pixels=max_pixels)
+        film = decode_dicom(data, max_pixels=max_pixels, window=window)
+        return DecodedImage(film.pixels, film.description, film.windowed)
     try:
-        return _decode_raster(data, name, max_pixels, min_side)
+        return DecodedImage(_decode_raster(data, name, max_pixels, min_side))
     except ImageError:
         raise
     except (MemoryError, Image.DecompressionBombError):

@@ -56,7 +56,7 @@ def test_answer_holds_the_prediction_of_the_model_and_nothing_else(
     (film,) = predictor.predict([decode_image(phantom_png)])
     assert (response.status_code, response.mimetype) == (200, "application/json")
     answer = response.get_json()
-    parts = ["success", "api_version", "prediction", "model", "gate", "warnings", "image"]
+    parts = ["success", "api_version", "prediction", "model", "gate", "warnings", "dicom", "image"]
     assert list(answer) == parts
     del answer["image"]
     assert answer == {
@@ -77,6 +77,7 @@ def test_answer_holds_the_prediction_of_the_model_and_nothing_else(
         },
         "gate": None,
         "warnings": [],
+        "dicom": None,
     }
     assert sum(film.probabilities.values()) == pytest.approx(1.0, abs=1e-9)
 
