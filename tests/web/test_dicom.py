@@ -70,6 +70,7 @@ def test_without_pixel_spacing_that_of_the_detector_is_told(client: FlaskClient)
     assert post_file(client, file).get_json()["dicom"]["pixel_spacing"] == [0.15, 0.14]
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")  # of what writes it
 def test_what_makes_no_sense_is_left_out_and_texts_are_short(client: FlaskClient) -> None:
     film = radiograph(VALUES, bits_stored=12, WindowCenter=[2048] * 20, WindowWidth=[4096] * 20)
     put(film, "ViewPosition", b"<b>" * 100, "CS")
