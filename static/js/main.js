@@ -2,6 +2,7 @@
 
 import { RequestError, fetchFile } from "./api.js";
 import { classify, computesHere } from "./classify.js";
+import { windowOptions } from "./dicom.js";
 import { forgetReasons, offerReasons } from "./explanation.js";
 import { forgetFeedback, offerFeedback } from "./feedback.js";
 import { nameOf, watchIntake } from "./intake.js";
@@ -20,7 +21,7 @@ const session = new Session();
 const limits = { maxBytes: Number(maxBytes), maxFiles: Number(maxFiles) };
 const queue = new Queue(session, { one: endpoint, batch: batchEndpoint }, limits);
 const viewer = new Viewer(async (film, side, signal) => {
-  const options = { ...film.options, force: 1, preview: side };
+  const options = { ...film.options, force: 1, preview: side, ...windowOptions(film) };
   return pictureOf((await classify(endpoint, film.file, options, signal)).image);
 });
 
@@ -129,6 +130,7 @@ const actions = {
 for (const [id, act] of Object.entries(actions)) {
   element(id).addEventListener("click", act);
 }
+element("preset").addEventListener("change", ({ target }) => viewer.choosePreset(target.value));
 element("viewer").addEventListener("submit", (event) => event.preventDefault());
 window.addEventListener("pagehide", () => session.save());
 session.restore();

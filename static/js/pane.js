@@ -1,5 +1,6 @@
 /* One film on the screen: its picture, and how it is looked at. */
 
+import { drawScale } from "./dicom.js";
 import { isShownByBrowsers } from "./formats.js";
 
 const AS_IT_IS = { width: 255, center: 127.5, invert: false, rotate: 0 };
@@ -27,6 +28,7 @@ export class Pane {
     this.image = root.querySelector(".film-image");
     this.stage = root.querySelector(".stage");
     this.#askPicture = askPicture;
+    new ResizeObserver(() => drawScale(this)).observe(root);
   }
 
   /** How the film is looked at: the window in grey levels, the rest as said. */
@@ -61,6 +63,15 @@ export class Pane {
   /** Look at the film as it is. */
   reset() {
     this.change(AS_IT_IS);
+  }
+
+  /** Get the picture anew, as the window of the file that is chosen now shows it. */
+  async renew() {
+    this.#controller.abort();
+    this.#controller = new AbortController();
+    this.#side = 1; // what is shown stays until the other one is there
+    await this.#improve(SIDES[0]);
+    await this.sharpen();
   }
 
   /** Get a picture as large as the film is on the screen, if it is larger than the one there. */
@@ -149,6 +160,7 @@ export class Pane {
     note.hidden = !this.film || !this.image.hidden;
     note.textContent = NOTES[this.#missing()];
     this.root.querySelector(".film-name").textContent = this.film?.name ?? "";
+    drawScale(this);
   }
 
   #missing() {

@@ -1,5 +1,6 @@
 /* Zoom, move, window and turn the films; two side by side move in step. */
 
+import { drawScale, showFacts } from "./dicom.js";
 import { Pane } from "./pane.js";
 
 const element = (id) => document.getElementById(id);
@@ -34,7 +35,14 @@ export class Viewer {
     }
     this.#root.dataset.state = film ? "filled" : "empty";
     this.main.show(film).catch(reportError);
+    showFacts(film);
     this.#draw();
+  }
+
+  /** Show the main film through a window of its file, by its place there; none is the first look. */
+  choosePreset(place) {
+    this.main.film.preset = place;
+    this.main.renew().catch(reportError);
   }
 
   /** Keep the film that is shown beside those to come, or end that. */
@@ -117,10 +125,12 @@ export class Viewer {
 
   #draw() {
     const { zoom, x, y } = this.#view;
-    for (const { stage } of this.panes) {
+    for (const pane of this.panes) {
+      const { stage } = pane;
       stage.style.setProperty("--zoom", zoom);
       stage.style.setProperty("--x", x);
       stage.style.setProperty("--y", y);
+      drawScale(pane);
     }
     const { width, center, invert, rotate } = this.main.look;
     this.#root.toggleAttribute("data-zoomed", zoom > 1);

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Page, expect
 
+from resformer.phantom import draw_chest_phantom
+from tests.dicom_files import radiograph, write
 from tests.web.browser import boxes, choose, expect_result, image
 from tests.web.posting import encode
 
@@ -147,3 +149,35 @@ def test_full_screen_leaves_the_film_and_its_tools(film: Page) -> None:
     expect(film.locator(".intake")).to_be_hidden()
     film.keyboard.press("f")
     film.wait_for_function("() => !document.fullscreenElement")
+
+
+def test_a_dicom_tells_its_view_and_has_a_scale_and_windows_by_name(page: Page) -> None:
+    told = {
+        "ViewPosition": "PA",
+        "PixelSpacing": [1, 1],
+        "WindowCenter": [128, 60],
+        "WindowWidth": [256, 40],
+        "WindowCenterWidthExplanation": ["NORMAL", "Lung"],
+    }
+    choose(page, image("film.dcm", write(radiograph(draw_chest_phantom(300), **told))))
+    expect_result(page)
+    expect(page.locator("#film-facts")).to_have_text("CR · PA")
+    bar = page.locator("#film .scale-bar")
+    expect(bar).to_have_text("10 cm")
+    picture, drawn = boxes(page, "#film-image", "#film .scale-bar")
+    assert drawn["width"] == pytest.approx(picture["width"] / 3, abs=1)
+    page.keyboard.press("+")
+    page.keyboard.press("+")
+    expect(bar).to_have_text("5 cm")
+    picture, drawn = boxes(page, "#film-image", "#film .scale-bar")
+    assert drawn["width"] == pytest.approx(picture["width"] / 6, abs=1)
+    before = page.locator("#film-image").get_attribute("src") or ""
+    with page.expect_response("**/predict") as answer:
+        page.get_by_label("Window of the file").select_option("Lung (W 40 L 60)")
+    assert answer.value.ok
+    expect(page.locator("#film-image")).not_to_have_attribute("src", before)
+    expect(page.get_by_label("Window of the file")).to_have_value("1")
+    choose(page, image())
+    expect_result(page)
+    for gone in ("#film-facts", "#film .scale-bar", "#preset"):
+        expect(page.locator(gone)).to_be_hidden()
