@@ -1,5 +1,7 @@
 /* What a DICOM file tells of a film: a line of facts, its windows by name, and a scale bar. */
 
+import { computesHere } from "./classify.js";
+
 const element = (id) => document.getElementById(id);
 const LENGTHS_MM = [100, 50, 20, 10, 5, 2, 1];
 const MOST_OF_PANE = 0.35;
@@ -21,7 +23,7 @@ export function showFacts(film) {
     }),
   );
   preset.value = film?.preset ?? "";
-  preset.hidden = !windows.length || !film.file;
+  preset.hidden = !windows.length || !film.file || computesHere();
 }
 
 /** The options with which the server shows a film through the window that is chosen. */

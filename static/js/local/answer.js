@@ -46,6 +46,7 @@ export async function answerFor(model, bytes, options) {
     model: facts.model,
     gate: gate && withoutReason(gate),
     warnings,
+    dicom: null, // not told here: what it holds serves pictures of the server
     ...image,
   };
 }
