@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -152,7 +154,7 @@ def test_full_screen_leaves_the_film_and_its_tools(film: Page) -> None:
 
 
 def test_a_dicom_tells_its_view_and_has_a_scale_and_windows_by_name(page: Page) -> None:
-    told = {
+    told: dict[str, Any] = {
         "ViewPosition": "PA",
         "PixelSpacing": [1, 1],
         "WindowCenter": [128, 60],
