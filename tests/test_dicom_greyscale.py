@@ -254,6 +254,13 @@ def test_lookup_tables_that_contradict_themselves(
     assert np.abs(pixels.astype(int) - expected).max() <= 1  # a window begins half a value lower
 
 
+def test_a_modality_lut_that_makes_all_values_one_is_absent() -> None:
+    constant = lookup_table(0, 12, [7] * 4096)
+    for tables in ([constant], [constant, IDENTITY]):
+        pixels = shown(STORED, {"ModalityLUTSequence": tables})
+        np.testing.assert_array_equal(pixels, shown(STORED, {}))
+
+
 def test_only_the_first_items_of_a_lookup_table_sequence_are_read() -> None:
     item = b"\xfe\xff\x00\xe0\0\0\0\0"
     data = write(radiograph(STORED, bits_stored=12, **window(2048, 4096)))

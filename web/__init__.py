@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from flask import Flask
 from flask.json.provider import DefaultJSONProvider
 
@@ -47,7 +49,6 @@ def create_app(config: WebConfig | None = None, service: ModelService | None = N
     """
     config = config or WebConfig.from_environment()
     metrics = monitoring.Metrics()
-    served = reload.ServedModel(config, metrics, service)
     app = _Application(
         "web",
         template_folder=str(PAGES / "templates"),
@@ -57,6 +58,7 @@ def create_app(config: WebConfig | None = None, service: ModelService | None = N
         MAX_CONTENT_LENGTH=config.max_request_bytes,
         MAX_FORM_PARTS=MAX_FORM_PARTS,
     )
+    served = reload.ServedModel(config, metrics, partial(pages.check_page, app, config))
     reload.attach(app, served)
     pipeline = Pipeline(config, metrics.batch_size.observe)
     monitoring.observe_requests(app, metrics)
@@ -76,4 +78,5 @@ def create_app(config: WebConfig | None = None, service: ModelService | None = N
             name = f"{root.strip('/')}_{blueprint.name}".strip("_")
             app.register_blueprint(blueprint, url_prefix=root, name=name)
     app.register_blueprint(monitoring.create_blueprint(served, metrics))
+    served.start(service)
     return app

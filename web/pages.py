@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import functools
 import io
+import textwrap
 
 import numpy as np
-from flask import Blueprint, Response, jsonify, render_template, request
+from flask import Blueprint, Flask, Response, jsonify, render_template, request
 from PIL import Image
 
 from resformer import __version__
 from resformer.evaluation.tables import show_name
 from resformer.images import IMAGE_SUFFIXES
 from resformer.phantom import draw_chest_phantom
-from web.config import PAGES, WebConfig
+from web.config import PAGES, StartError, WebConfig
 from web.docs import list_samples, view_document
 from web.local_model import is_offered
 from web.model_card import build_card, view_card
 from web.openapi import build_document
 from web.reload import ServedModel
+from web.service import ModelService
 
 # A browser offers only these; files of other names can be dropped.
 _DICOM_SUFFIXES = (".dcm", ".dicom", "application/dicom")
@@ -72,7 +74,7 @@ def create_blueprint(config: WebConfig, served: ServedModel) -> Blueprint:
                 message="Come back in a moment.",
             )
             return Response(page, 503, {"Retry-After": "5"})
-        return render_template("about.html", **view_card(build_card(service, config)))
+        return _show_model(service, config)
 
     @blueprint.get("/licence")
     def licence() -> str:
@@ -91,6 +93,27 @@ def create_blueprint(config: WebConfig, served: ServedModel) -> Blueprint:
         )
 
     return blueprint
+
+
+def check_page(app: Flask, config: WebConfig, service: ModelService) -> None:
+    """Try whether the figures in a checkpoint can be shown; a stranger's may be anything.
+
+    Raises:
+        StartError: if they cannot.
+    """
+    try:
+        with app.test_request_context("/about"):
+            _show_model(service, config)
+    except Exception as error:  # whatever a template comes upon
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" …")
+        raise StartError(
+            "cannot load the model: its evaluation or its training, as the checkpoint tells them, "
+            f"cannot be shown at /about ({reason})"
+        ) from error
+
+
+def _show_model(service: ModelService, config: WebConfig) -> str:
+    return render_template("about.html", **view_card(build_card(service, config)))
 
 
 def create_description(config: WebConfig, served: ServedModel) -> Blueprint:

@@ -40,26 +40,36 @@ class ServedModel:
     Args:
         config: where the model's file is, and what runs it.
         metrics: told which model is served, and of every change.
-        service: answers until the file changes; by default it is loaded from the file.
+        check: tries a model that was loaded, before it is served; raises `StartError`.
 
     Attributes:
-        current: the model that answers; a request reads this once.
+        current: the model that answers, from `start` on; a request reads this once.
         failure: why the model in the file is not served; empty if it is.
-
-    Raises:
-        StartError: if there is no model to begin with.
     """
 
+    current: ModelService
+
     def __init__(
-        self, config: WebConfig, metrics: Metrics, service: ModelService | None = None
+        self, config: WebConfig, metrics: Metrics, check: Callable[[ModelService], None]
     ) -> None:
         self.failure = ""
+        self._check = check
         self._config = config
         self._metrics = metrics
         self._seen = self._tried = stamp_of(config.model_path)
-        self.current = service or self._start()
+
+    def start(self, service: ModelService | None = None) -> None:
+        """Serve a first model.
+
+        Args:
+            service: answers until the file changes; by default it is loaded from the file.
+
+        Raises:
+            StartError: if there is no model to begin with.
+        """
+        self.current = service or self._load_first()
         if self.current.sha256:
-            metrics.models.labels(self.current.sha256).set(1)
+            self._metrics.models.labels(self.current.sha256).set(1)
 
     def refresh(self, *, at_once: bool = False) -> None:
         """Serve the model that the file holds, if it is another one and in order.
@@ -87,7 +97,7 @@ class ServedModel:
             if hash_file(self._config.model_path) == old.sha256:
                 _logger.info("the model's file holds the model that is served")
                 return ""
-            new = _load(self._config, self._config.model_path)
+            new = self._load(self._config.model_path)
         except StartError as error:
             return str(error)
         except OSError as error:
@@ -105,18 +115,24 @@ class ServedModel:
         _trim_memory()
         return ""
 
-    def _start(self) -> ModelService:
+    def _load_first(self) -> ModelService:
         path, copy = self._config.model_path, _copy_path()
         try:
-            service = _load(self._config, path)
+            service = self._load(path)
         except StartError as error:
             if copy is None or not copy.is_file():
                 raise
-            service = _load(self._config, copy)
+            service = self._load(copy)
             _logger.error("the model that others serve is served here too: %s", error)
             self._fail(str(error))
         else:
             _keep_copy(service, path)
+        return service
+
+    def _load(self, path: Path) -> ModelService:
+        service = ModelService(path, self._config.device, self._config.backend)
+        service.load()
+        self._check(service)
         return service
 
     def _fail(self, reason: str) -> None:
@@ -125,12 +141,6 @@ class ServedModel:
         self._metrics.model_is_refused.set(bool(reason))
         if reason:
             self._metrics.model_changes.labels("refused").inc()
-
-
-def _load(config: WebConfig, path: Path) -> ModelService:
-    service = ModelService(path, config.device, config.backend)
-    service.load()
-    return service
 
 
 def _trim_memory() -> None:

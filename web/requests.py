@@ -188,6 +188,7 @@ def _read_json(body: bytes, max_bytes: int) -> tuple[bytes, dict[str, Any]]:
         raise _no_file(IMAGE_FIELD)
     if not isinstance(text, str):
         raise _bad_base64()
+    text = text.lstrip()
     try:
         encoded = text.encode("ascii")
     except ValueError:

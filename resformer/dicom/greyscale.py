@@ -196,8 +196,10 @@ def read_greyscale(header: Header, layout: PixelLayout) -> Greyscale:
 
 def _read_modality_values(header: Header, stored: NDArray[np.float64]) -> NDArray[np.float64]:
     tables = _read_tables(header, "ModalityLUTSequence", stored)
-    if tables and not _is_fluoroscopy(header):
-        return tables[0].apply(stored)
+    if not _is_fluoroscopy(header):
+        for looked_up in (table.apply(stored) for table in tables):
+            if looked_up.min() != looked_up.max():  # as a slope of 0, which tells nothing apart
+                return looked_up
     slope = header.number("RescaleSlope", 1.0) or 1.0
     with np.errstate(over="ignore"):
         values = stored * slope + header.number("RescaleIntercept", 0.0)

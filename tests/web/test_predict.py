@@ -158,6 +158,7 @@ def test_the_body_may_be_dicom_and_its_preview_goes_back(client: FlaskClient) ->
         TEXT.replace("A", "A\r\n\t "),
         f"data:image/png;base64,{TEXT}",
         f"data:;base64,{TEXT}",
+        f"\n data:image/png;base64,\n{TEXT}\n",
         f"DATA:Image/PNG;name=a%20film.png;BASE64,{TEXT}",
         f"data:image/png;base64,{quote(TEXT, safe='')}",
         f"data:image/png;base64,{quote(base64.encodebytes(FILM), safe='')}",

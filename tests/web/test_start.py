@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import app as application
+from resformer.checkpoint import load_checkpoint, save_checkpoint
 from tests.web.posting import PATIENCE, post_to_server
 from tests.web.serving import ROOT, run_app, run_command, wait_for_log
 from web import WebConfig, create_app
@@ -163,6 +164,34 @@ def test_a_broken_model_ends_the_start_with_one_line(
     message = capsys.readouterr().err
     assert message.count("\n") == 1
     assert "broken.pth is damaged" in message
+
+
+TOLD = {"bootstrap": {"samples": 0}, "class_names": [], "per_class": {}, "confusion_matrix": []}
+
+
+@pytest.mark.parametrize(
+    ("part", "told"),
+    [
+        ("metrics", {"test": {"accuracy": 0.9}}),
+        ("metrics", {"test": {**TOLD, "count": "many"}}),
+        ("metrics", {"test": {**TOLD, "count": 9, "per_class": {"COVID": 7}}}),
+        ("metrics", {"report": {"external": 7}}),
+        ("training", {"films": "many"}),
+        ("training", {"best_epoch": "last", "history": [{"train_loss": 1.0}] * 2}),
+    ],
+)
+def test_a_model_that_tells_of_itself_what_no_page_can_show_ends_the_start(
+    tiny_checkpoint: Path, tmp_path: Path, part: str, told: dict[str, Any]
+) -> None:
+    odd = tmp_path / "odd.pth"
+    parts: dict[str, dict[str, Any]] = {"metrics": {}, "training": {}, part: told}
+    checkpoint = dataclasses.replace(
+        load_checkpoint(tiny_checkpoint), metrics=parts["metrics"], training=parts["training"]
+    )
+    save_checkpoint(checkpoint, odd)
+    with pytest.raises(StartError, match=r"cannot load the model: .* cannot be shown") as refused:
+        create_app(WebConfig(odd, "cpu"))
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
