@@ -17,7 +17,8 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from resformer.images import decode_image
+from resformer.images import decode_described
+from resformer.images.decode import DecodedImage
 from resformer.predict import Prediction
 from tests.web.conftest import SMALL
 from tests.web.posting import (
@@ -342,11 +343,11 @@ def test_who_asks_for_little_does_not_wait_for_all_that_another_asks(
     decoded: list[int] = []
     may_decode = threading.Event()
 
-    def decode(data: bytes, **limits: int) -> Pixels:
+    def decode(data: bytes, **options: Any) -> DecodedImage:
         assert may_decode.wait(PATIENCE)
-        pixels = decode_image(data, **limits)
-        decoded.append(pixels.shape[1])
-        return pixels
+        image = decode_described(data, **options)
+        decoded.append(image.pixels.shape[1])
+        return image
 
     came: list[str | None] = []
 
@@ -360,7 +361,7 @@ def test_who_asks_for_little_does_not_wait_for_all_that_another_asks(
         time.sleep(0.5)  # until they wait
 
     monkeypatch.setattr("web.predict.client_of", note)
-    monkeypatch.setattr("web.predict.decode_image", decode)
+    monkeypatch.setattr("web.predict.decode_described", decode)
     client = serve(concurrency=1, queue_size=31)
     greedy = [ask(post, client, encode(96)) for _ in range(20)]
     wait_for(20)
