@@ -20,6 +20,7 @@ export async function withKey(request) {
         asking ??= ask(used !== null).finally(() => (asking = null));
         if (!(await asking)) {
           error.message = "This server asks for a key, and none was given.";
+          error.answer = { ...error.answer, error: error.message };
           throw error;
         }
       }

@@ -316,7 +316,9 @@ def test_no_byte_of_a_film_leaves_the_browser_and_the_page_works_offline(
         known = len(site.asked)
         choose(page, image("Mustermann_Erika.png"))
         expect_result(page)
-        assert site.asked[known:] == []  # all that is needed was there before the film was chosen
+        # All that is needed was there before the film was chosen. By itself a browser looks for a
+        # newer service worker a while after the page has loaded.
+        assert {line.split()[1] for line in site.asked[known:]} <= {"/sw.js"}
         site.stop()
         page.reload()
         expect(page.locator("#compute-text")).to_have_text(READY)

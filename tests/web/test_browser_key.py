@@ -54,6 +54,7 @@ def test_the_page_asks_for_the_key_and_remembers_it_until_it_is_closed(page: Pag
 
 def test_who_has_no_key_is_told_so_and_can_try_again(page: Page) -> None:
     choose(page, image())
+    expect(page.get_by_label("Key", exact=True)).to_be_focused()
     page.keyboard.press("Escape")
     expect(page.locator("#error-text")).to_contain_text("none was given")
     page.get_by_role("button", name="Try again").click()

@@ -29,11 +29,11 @@ COMMANDS = {"py": [sys.executable], "mjs": ["node"], "sh": ["sh"]}
 DOCUMENT = (ROOT / "docs" / "http_api.md").read_text(encoding="utf-8")
 
 
-@pytest.fixture(scope="module")
-def server(loaded: ModelService) -> Iterator[str]:
-    """A server under a path that asks for a key, and that lets nobody hurry."""
+@pytest.fixture(scope="module", params=[None], ids=["unlimited"])
+def server(request: pytest.FixtureRequest, loaded: ModelService) -> Iterator[str]:
+    """A server under a path that asks for a key; with a rate limit it lets nobody hurry."""
     config = dataclasses.replace(
-        SMALL, port=0, api_key=KEY, rate_limit="4/second", root_path="/films"
+        SMALL, port=0, api_key=KEY, rate_limit=request.param, root_path="/films"
     )
     with serve_in_thread(create_app(config, loaded), config) as address:
         yield f"{address}/films"
@@ -102,6 +102,7 @@ def test_a_batch(programs: dict[str, str], folder: Path, kind: str) -> None:
     assert "unauthorized" in keyless.stdout + keyless.stderr
 
 
+@pytest.mark.parametrize("server", ["4/second"], indirect=True)
 @pytest.mark.parametrize("kind", COMMANDS)
 def test_a_folder_through_a_server_that_limits_its_clients(
     programs: dict[str, str], folder: Path, kind: str
