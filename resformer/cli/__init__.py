@@ -1,7 +1,7 @@
 """The command line: ``python -m resformer COMMAND``, see ``--help`` for the commands.
 
-Each command lives in a module of its own with ``add_parser`` and ``run``; heavy libraries are
-imported by ``run``, so that ``--help`` answers at once.
+Each module adds one command or a few of a kind; heavy libraries are imported when a command runs,
+so that ``--help`` answers at once.
 """
 
 from __future__ import annotations
@@ -10,30 +10,13 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from resformer import __version__
-from resformer.cli import (
-    controls,
-    evaluate,
-    export,
-    external,
-    fit_gate,
-    predict,
-    report,
-    score,
-    train,
-)
+from resformer.cli import checkpoint, evaluate, predict, report, score, train
 
 logger = logging.getLogger(__name__)
 
 _INTERRUPTED = 130
-
-
-def _commands() -> dict[str, Any]:
-    """Return the modules of the commands by the names that these have on the command line."""
-    modules = (train, evaluate, controls, external, report, predict, score, fit_gate, export)
-    return {module.__name__.rsplit(".", 1)[1].replace("_", "-"): module for module in modules}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -45,8 +28,18 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"resformer {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in _commands().values():
-        command.add_parser(commands)
+    for add_command in (
+        train.add_parser,
+        evaluate.add_evaluate,
+        evaluate.add_controls,
+        evaluate.add_external,
+        report.add_parser,
+        predict.add_parser,
+        score.add_parser,
+        checkpoint.add_fit_gate,
+        checkpoint.add_export,
+    ):
+        add_command(commands)
     return parser
 
 
@@ -55,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        return int(_commands()[options.command].run(options))
+        return int(options.run(options))
     except KeyboardInterrupt:
         logger.warning("interrupted")
         return _INTERRUPTED

@@ -1,14 +1,19 @@
-"""``python -m resformer evaluate``: a checkpoint's figures on a data set, as JSON and pictures."""
+"""``python -m resformer evaluate``, ``controls`` and ``external``: measure a checkpoint.
+
+On labelled films, on the same films changed on purpose, and on films of other hospitals.
+"""
 
 from __future__ import annotations
 
 import argparse
 import logging
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from resformer.cli.options import (
     add_datasets_option,
+    add_device_option,
     add_model_option,
     add_report_option,
     add_runtime_options,
@@ -18,8 +23,8 @@ from resformer.cli.options import (
 logger = logging.getLogger(__name__)
 
 
-def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
-    """Add the command and its options."""
+def add_evaluate(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add ``evaluate`` and its options."""
     parser = commands.add_parser(
         "evaluate",
         help="measure a checkpoint on labelled images",
@@ -33,10 +38,10 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     add_split_option(parser, "test")
     add_report_option(parser, "runs/evaluation")
     add_runtime_options(parser)
+    parser.set_defaults(run=_evaluate)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Evaluate; the exit status."""
+def _evaluate(options: argparse.Namespace) -> int:
     from resformer.data.find import find_images, open_datasets
     from resformer.data.manifest import read_manifest
     from resformer.evaluation.metrics import evaluate_predictions
@@ -59,4 +64,90 @@ def run(options: argparse.Namespace) -> int:
     for name in ("accuracy", "macro_f1"):
         logger.info("%s %s", name, format_estimate(report[name]))
     logger.info("wrote %s", options.out)
+    return 0
+
+
+def add_controls(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add ``controls`` and its options."""
+    parser = commands.add_parser(
+        "controls",
+        help="measure a checkpoint on films with the lungs blacked out, other surroundings, ...",
+        description="Classify the films of a split as they are and changed in ways that a network "
+        "which looks at the lungs must react to, or must not, and write controls.json.",
+    )
+    add_model_option(parser)
+    add_datasets_option(parser)
+    parser.add_argument("--manifest", type=Path, required=True, help="CSV of a split")
+    add_split_option(parser, "validation")
+    parser.add_argument(
+        "--outliner",
+        type=Path,
+        help="checkpoint with a lung head that says where the lungs are (default: the model)",
+    )
+    add_report_option(parser, "runs/controls")
+    add_device_option(parser)
+    parser.set_defaults(run=_controls)
+
+
+def _controls(options: argparse.Namespace) -> int:
+    from resformer.data.dataset import class_indices
+    from resformer.data.find import open_datasets
+    from resformer.data.manifest import read_manifest
+    from resformer.data.masks import cache_films
+    from resformer.evaluation.controls import outline_lungs, run_controls
+    from resformer.evaluation.report import check_classes, write_json
+    from resformer.evaluation.tables import render_controls
+    from resformer.predict import Predictor
+
+    predictor = Predictor.from_file(options.model, options.device)
+    outliner = Predictor.from_file(options.outliner or options.model, options.device)
+    with open_datasets(options.data) as root, tempfile.TemporaryDirectory() as folder:
+        manifest = read_manifest(options.manifest, root)
+        check_classes(predictor, manifest)
+        rows = manifest.subset(options.split)
+        labels = class_indices(rows, predictor.class_names)
+        size = predictor.checkpoint.input_spec.size
+        films = cache_films(root, rows, size, Path(folder), progress=True)
+        outlines = outline_lungs(outliner, films)
+        reports = run_controls(predictor, films, labels, outlines, progress=True)
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = write_json(reports, options.out / "controls.json")
+    named = [{"name": name, **report} for name, report in reports.items()]
+    logger.info("\n%s\n", render_controls(named))
+    logger.info("wrote %s", path)
+    return 0
+
+
+def add_external(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add ``external`` and its options."""
+    parser = commands.add_parser(
+        "external",
+        help="measure a checkpoint on films of other hospitals, listed with their findings",
+        description="Classify the films that labels.csv lists (columns set, file, finding; a film "
+        "lies at <set>/<file>), and write external.json and the same as tables, external.md. To be "
+        "read at the end of a training, never to choose an epoch or a model by.",
+    )
+    add_model_option(parser)
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder of the sets and of labels.csv"
+    )
+    add_report_option(parser, "runs/external")
+    add_device_option(parser)
+    parser.set_defaults(run=_external)
+
+
+def _external(options: argparse.Namespace) -> int:
+    from resformer.evaluation.external import examine_folder
+    from resformer.evaluation.report import write_json
+    from resformer.evaluation.tables import render_areas, render_sets
+    from resformer.predict import Predictor
+
+    predictor = Predictor.from_file(options.model, options.device)
+    report = examine_folder(predictor, options.data, progress=True)
+    text = f"{render_sets(report, predictor.class_names)}\n\n{render_areas(report)}\n"
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_json(report, options.out / "external.json")
+    (options.out / "external.md").write_text(text, encoding="utf-8")
+    logger.info("\n%s", text)
+    logger.info("wrote %s and external.md", options.out / "external.json")
     return 0

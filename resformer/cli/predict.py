@@ -54,6 +54,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         "--rotate", type=int, choices=ROTATIONS, default=0, help="turn films clockwise first"
     )
     add_runtime_options(parser)
+    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -93,6 +93,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         f"marks) and {DOCS_FOLDER}, replacing what stands there (default: this folder's)",
     )
     add_runtime_options(parser)
+    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -51,6 +51,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         help="give probabilities even for what does not look like a chest X-ray",
     )
     add_runtime_options(parser)
+    parser.set_defaults(run=run)
 
 
 def _positive(text: str) -> int:

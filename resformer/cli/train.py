@@ -78,6 +78,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     )
     _add_other_files(parser)
     _add_config_options(parser)
+    parser.set_defaults(run=run)
 
 
 def _add_other_files(parser: argparse.ArgumentParser) -> None:

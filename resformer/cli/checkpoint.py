@@ -1,8 +1,14 @@
-"""``python -m resformer fit-gate``: a new gate and abstention, with their track record."""
+"""``python -m resformer fit-gate`` and ``export``: change what a checkpoint holds, or write it out.
+
+The site that ``export`` writes is the web application's own page. So this command, and no other
+module, reaches for `web`, when it is asked to: the command line stands outside of both packages, as
+``app.py`` does.
+"""
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import logging
 import tempfile
 from dataclasses import replace
@@ -19,8 +25,8 @@ from resformer.cli.options import (
 logger = logging.getLogger(__name__)
 
 
-def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
-    """Add the command and its options."""
+def add_fit_gate(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add ``fit-gate`` and its options."""
     parser = commands.add_parser(
         "fit-gate",
         help="fit what refuses pictures that are no chest X-rays, and what abstains from films",
@@ -42,10 +48,10 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of all that is random (default: 0)")
     add_device_option(parser)
+    parser.set_defaults(run=_fit_gate)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Fit. Return the exit status."""
+def _fit_gate(options: argparse.Namespace) -> int:
     from resformer.checkpoint import load_checkpoint, save_checkpoint
     from resformer.data.find import open_datasets
     from resformer.data.manifest import build_manifest, read_manifest
@@ -82,3 +88,68 @@ def run(options: argparse.Namespace) -> int:
     save_checkpoint(checkpoint, out)
     logger.info("wrote %s", out)
     return 0
+
+
+def add_export(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add ``export`` and its options."""
+    parser = commands.add_parser(
+        "export",
+        help="write the network as an ONNX graph",
+        description="Make the network's ONNX graph and put it into the checkpoint, as train does "
+        "at its end, so that ONNX Runtime can run it. With --onnx, write the graph to a file of "
+        "its own instead: from grey films, resized to the checkpoint's size, to probabilities, "
+        "gate score, distance, features and lungs; class names and thresholds are in its metadata.",
+    )
+    add_model_option(parser)
+    parser.add_argument(
+        "--out", type=Path, help="checkpoint to write (default: the one that was read)"
+    )
+    parser.add_argument("--onnx", type=Path, help="ONNX file to write, for other programs")
+    parser.add_argument(
+        "--site",
+        type=Path,
+        metavar="DIR",
+        help="folder to write the page to, for any web server: films are classified in the browser "
+        "and sent nowhere",
+    )
+    parser.set_defaults(run=_export)
+
+
+def _export(options: argparse.Namespace) -> int:
+    from resformer.checkpoint import load_checkpoint, save_checkpoint
+    from resformer.export import add_graph, find_graph
+
+    checkpoint = load_checkpoint(options.model)
+    is_for_others = bool(options.onnx or options.site)
+    graph = found = find_graph(checkpoint) if is_for_others else None
+    if graph is None:
+        checkpoint = add_graph(checkpoint)
+        graph = checkpoint.graph
+    if options.out or not is_for_others or (options.site and graph is not found):
+        save_checkpoint(checkpoint, options.out or options.model)
+        logger.info("wrote %s", options.out or options.model)
+    if options.onnx and graph:
+        options.onnx.parent.mkdir(parents=True, exist_ok=True)
+        options.onnx.write_bytes(graph.content)
+        # No checkpoint guards this file: whoever serves it can compare.
+        digest = hashlib.sha256(graph.content).hexdigest()
+        logger.info("wrote %s, SHA-256 %s", options.onnx, digest)
+    if options.site:
+        _write_site(options.out or options.model, options.site)
+    return 0
+
+
+def _write_site(model: Path, folder: Path) -> None:
+    try:
+        from web.site import write_site
+    except ImportError as error:
+        raise ValueError(
+            f"the page needs a package that is not installed ({error.name}): "
+            "pip install 'resformer[serve]'"
+        ) from error
+    files = write_site(model, folder)
+    size = sum((folder / name).stat().st_size for name in files)
+    logger.info(
+        "wrote %s, %d files of %.1f MB. To try it: python -m http.server --directory %s",
+        *(folder, len(files), size / 1e6, folder),
+    )
