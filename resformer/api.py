@@ -292,7 +292,7 @@ def train_baseline(
         FileExistsError: if the folder holds a training and ``resume`` is not given.
         ValueError: if there is no such recipe, option or network.
     """
-    from resformer.training.train import train_baseline as run_baseline
+    from resformer.training.baselines import train_baseline as run_baseline
 
     config = choose_recipe(recipe, network=network, **changes)
     folder = _open_run(run_dir, data)

@@ -17,9 +17,11 @@ from resformer.checkpoint import Checkpoint
 from resformer.data.dataset import NO_CLASS
 from resformer.data.manifest import ManifestRow
 from resformer.data.masks import BOXED
+from resformer.evaluation.sources import compare_within_sources
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.training.calibration import fit_calibration
 from resformer.training.config import TrainingConfig
+from resformer.training.data import log_priors
 from resformer.training.losses import FilmBatch, TrainingLoss, region_loss
 from resformer.training.optim import (
     MuonWithAdamW,
@@ -29,8 +31,8 @@ from resformer.training.optim import (
     choose_precision,
     is_matrix,
 )
-from resformer.training.sources import compare_within_sources, log_priors, score_epoch
 from resformer.training.state import Progress
+from resformer.training.train import score_epoch
 from resformer.transforms import InputSpec
 
 ABC = ("A", "B", "C")

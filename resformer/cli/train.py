@@ -239,7 +239,7 @@ def _train_baseline(
     group: ProcessGroup,
 ) -> None:
     from resformer.evaluation.report import write_json, write_training_report
-    from resformer.training.train import train_baseline
+    from resformer.training.baselines import train_baseline
 
     if options.initial or options.outliner or options.outliers:
         raise ValueError(

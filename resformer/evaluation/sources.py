@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -42,6 +43,8 @@ HEALTHY_CLASS = "Normal"
 UNKNOWN = "unknown"
 # A source of which so large a share is one class gives this class away.
 GIVEN_AWAY = 0.9
+# Films that a class needs within a source for its AUC to judge an epoch by.
+FEWEST_FILMS = 5
 # Folds of the cross-validation, and how many films of a source it needs to mean anything.
 _FOLDS, _FEWEST_OF_SOURCE = 5, 20
 
@@ -117,6 +120,51 @@ def count_by_source(
             "predicted": predicted,
         }
     return figures
+
+
+def compare_within_sources(
+    labels: NDArray[np.int64],
+    logits: NDArray[np.float64],
+    sources: NDArray[np.str_],
+    class_names: Sequence[str],
+) -> dict[str, dict[str, Any]]:
+    """Return what becomes of the films of each source, as plain data: what an epoch is judged by.
+
+    As :func:`evaluate_within_sources`, of uncalibrated logits and without intervals.
+
+    Args:
+        labels: ``(N,)`` class indices.
+        logits: ``(N, K)``.
+        sources: ``(N,)``, empty where nothing is known.
+        class_names: in the order of the logits.
+
+    Returns:
+        by source ``films``; ``recall`` by class; ``auc`` by pair of classes with ``FEWEST_FILMS``
+        films or more each, of the difference of their logits; and ``mean_auc`` of these pairs,
+        None where there is no pair.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for source in np.unique(sources):
+        here = sources == source
+        of_source, scores = labels[here], logits[here]
+        predicted = scores.argmax(axis=1)
+        counts = np.bincount(of_source, minlength=len(class_names))
+        aucs = {}
+        for one, other in combinations(np.flatnonzero(counts >= FEWEST_FILMS).tolist(), 2):
+            either = (of_source == one) | (of_source == other)
+            margin = scores[either, one] - scores[either, other]
+            pair = f"{class_names[one]} / {class_names[other]}"
+            aucs[pair] = float(roc_auc_score(of_source[either] == one, margin))
+        found[str(source)] = {
+            "films": int(here.sum()),
+            "recall": {
+                class_names[k]: float((predicted[of_source == k] == k).mean())
+                for k in np.flatnonzero(counts).tolist()
+            },
+            "auc": aucs,
+            "mean_auc": float(np.mean(list(aucs.values()))) if aucs else None,
+        }
+    return found
 
 
 def evaluate_within_sources(

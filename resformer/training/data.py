@@ -22,7 +22,7 @@ from resformer.data.augment import CACHE_MARGIN, STRENGTHS, FilmAugmentation
 from resformer.data.dataset import EpochSampler, Film, FilmDataset, class_indices
 from resformer.data.find import DataRoot
 from resformer.data.labels import read_boxes
-from resformer.data.manifest import Manifest
+from resformer.data.manifest import Manifest, ManifestRow
 from resformer.data.masks import (
     INFECTION_FOLDER,
     LUNGS_FOLDER,
@@ -35,7 +35,6 @@ from resformer.data.surroundings import BackgroundReplacement, LungConcealment, 
 from resformer.model import ResFormerConfig
 from resformer.training.config import RECOMMENDED, TrainingConfig
 from resformer.training.distributed import ProcessGroup
-from resformer.training.sources import log_priors, sources_of
 from resformer.transforms import InputSpec
 
 logger = logging.getLogger(__name__)
@@ -87,8 +86,8 @@ class TrainingData:
         return self._dataset(split, self.spec.size, progress)
 
     def sources(self, split: str) -> NDArray[np.str_]:
-        """Return the source of each film of a split, ``(N,)``."""
-        return sources_of(self.manifest.subset(split))
+        """Return the source of each film of a split, ``(N,)``; empty where it is not known."""
+        return np.array([row.source for row in self.manifest.subset(split)], dtype=np.str_)
 
     def lungs(self, split: str) -> RegionMasks:
         """Return the lung masks of a split, at the size that its films are cached at."""
@@ -178,6 +177,39 @@ def build_training_films(
         priors=log_priors(rows, names, config.prior_smoothing),
         seed=config.seed,
     )
+
+
+def log_priors(
+    rows: Sequence[ManifestRow], class_names: Sequence[str], smoothing: float
+) -> NDArray[np.float32]:
+    """Return the log of the share of each class in each film's source, ``(N, K)``.
+
+    For logit adjustment by source (Menon et al., "Long-tail learning via logit adjustment", ICLR
+    2021; as "bias product" in Clark et al., EMNLP 2019, and He et al., "Unlearn dataset bias",
+    2019). Where each class comes from other sources (hospitals), a network learns the sources. The
+    loss adds this to a film's logits: what the source explains is explained already, and the
+    network, used without the addition, is left to learn what the film shows. Departure: the shares
+    are softened, or a source of one class would teach nothing.
+
+    Args:
+        rows: training films.
+        class_names: in the order of the logits.
+        smoothing: share of the uniform distribution in each, from above 0 to 1, which is that
+            distribution alone.
+
+    Raises:
+        ValueError: if the smoothing is out of range: without any, a class that a source lacks
+            would have an infinite loss.
+    """
+    if not 0 < smoothing <= 1:
+        raise ValueError(f"smoothing must be in (0, 1], got {smoothing}")
+    _, source = np.unique([row.source for row in rows], return_inverse=True)
+    counts = np.zeros((source.max(initial=-1) + 1, len(class_names)))
+    np.add.at(counts, (source, class_indices(rows, class_names)), 1)
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    softened = (1 - smoothing) * shares + smoothing / len(class_names)
+    priors: NDArray[np.float32] = np.log(softened).astype(np.float32)[source]
+    return priors
 
 
 def build_loader(films: FilmDataset, config: TrainingConfig, group: ProcessGroup) -> FilmLoader:

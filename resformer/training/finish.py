@@ -7,7 +7,7 @@ record then, which counts what they let through.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,7 @@ from resformer.predict import Predictor
 from resformer.track_record import KEY as TRACK_RECORD
 from resformer.track_record import count_track_records
 from resformer.training.calibration import fit_calibration
-from resformer.training.config import TrainingConfig
 from resformer.training.data import TrainingData
-from resformer.training.state import Progress
 from resformer.transforms import InputSpec, resize_pixels, to_input
 
 _BATCH_SIZE = 64
@@ -197,38 +195,3 @@ def add_track_record(
         films.labels, found.predicted, found.shown, checkpoint.class_names
     )
     return replace(checkpoint, metrics={**checkpoint.metrics, TRACK_RECORD: counted})
-
-
-def finish_baseline(
-    model: nn.Module,
-    reached: Progress,
-    data: TrainingData,
-    config: TrainingConfig,
-    device: torch.device,
-    *,
-    trial: bool,
-) -> dict[str, Any]:
-    """Calibrate the best weights of a baseline and report on them, as is done with ours.
-
-    Returns:
-        ``metrics`` by split, ``config``, ``best_epoch``, ``history`` and ``parameters``, as plain
-        data.
-    """
-    model.load_state_dict(reached.best_weights)
-    network, names = place_model(model, device).eval(), data.manifest.class_names
-    splits = ("validation",) if trial else ("validation", "test")
-    films = {split: data.evaluation_films(split) for split in splits}
-    logits = {split: compute_logits(network, films[split].films, data.spec) for split in splits}
-    fitted = fit_calibration(logits["validation"], films["validation"].labels)
-    return {
-        "metrics": {
-            split: evaluate_predictions(
-                films[split].labels, fitted.probabilities(logits[split]), names, seed=config.seed
-            )
-            for split in splits
-        },
-        "config": asdict(config),
-        "best_epoch": reached.best_epoch,
-        "history": reached.history,
-        "parameters": sum(weight.numel() for weight in model.parameters()),
-    }

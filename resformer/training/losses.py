@@ -1,7 +1,7 @@
 """What a training minimises: cross-entropy of the classes, and the loss of the lungs.
 
 To the logits of the classes is added what a film's source says of its class, see
-:mod:`resformer.training.sources`.
+:func:`resformer.training.data.log_priors`.
 
 The lungs, and infected lung where the network predicts it, have binary cross-entropy and a soft
 Dice loss (Milletari et al., "V-Net", 3DV 2016), averaged over the films of a batch of which they

@@ -9,7 +9,7 @@
    (:mod:`resformer.training.finish`).
 
 The best epoch is chosen on the validation films, within one source at a time
-(:mod:`resformer.training.sources`); the test films are looked at once, after all that.
+(:func:`score_epoch`); the test films are looked at once, after all that.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 from scipy.special import log_softmax
+from sklearn.metrics import f1_score
 from torch import nn
 
 from resformer.checkpoint import Checkpoint
@@ -32,10 +33,10 @@ from resformer.data.manifest import Manifest
 from resformer.data.masks import RegionMasks
 from resformer.data.split import SPLITS
 from resformer.devices import choose_device, place_model
+from resformer.evaluation.sources import compare_within_sources
 from resformer.gate.fit import GateConfig, find_outliers
 from resformer.inference import fold_batch_norm
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
-from resformer.training.baselines import build_baseline
 from resformer.training.config import OURS, TrainingConfig
 from resformer.training.data import (
     FilmLoader,
@@ -54,13 +55,6 @@ from resformer.training.finish import (
     calibrate,
     compute_logits,
     evaluate,
-    finish_baseline,
-)
-from resformer.training.history import (
-    check_tensorboard,
-    describe_epoch,
-    open_tensorboard,
-    show_history,
 )
 from resformer.training.learner import (
     Learner,
@@ -77,18 +71,23 @@ from resformer.training.lung_stage import (
     take_lungs,
     validation_dice,
 )
-from resformer.training.sources import compare_within_sources, macro_f1_of, score_epoch
 from resformer.training.state import (
     STATE_NAME,
     Progress,
     check_run_folder,
+    check_tensorboard,
+    describe_epoch,
     load_state,
     lock_run_folder,
+    open_tensorboard,
     save_state,
+    show_history,
 )
 from resformer.transforms import InputSpec
 
 logger = logging.getLogger(__name__)
+
+MACRO_F1, WITHIN_SOURCES = "macro-F1", "AUC within sources"
 
 OnEpoch = Callable[[Sequence[Mapping[str, Any]]], None]
 
@@ -104,6 +103,7 @@ class Run:
         group: this process's place among the others.
         digest: what the state to resume from is bound to: films, masks and initial weights.
         progress: whether to draw progress bars.
+        build: makes the network.
     """
 
     data: TrainingData
@@ -112,6 +112,7 @@ class Run:
     group: ProcessGroup
     digest: str
     progress: bool
+    build: Callable[[ResFormerConfig], nn.Module] = IdentityMappingResFormer
 
     def averaged_model(self, learner: Learner) -> nn.Module:
         """Return a copy of the averaged network of a learner, ready to run on films."""
@@ -180,7 +181,7 @@ def train(
         lock_run_folder(folder, is_main=group.is_main),
     ):
         check_run_folder(folder, resume=resume)
-        data = _prepare(root, manifest, config, folder, group, progress=progress)
+        data = prepare(root, manifest, config, folder, group, progress=progress)
         drawn_by = initial or _find_outliner(outliner, config, data)
         config = fit_to_data(config, data, drawn_by, initial, quiet=not group.is_main)
         network = replace(
@@ -194,76 +195,17 @@ def train(
 
         masks = _find_masks(run, drawn_by)
         stage = _learn_lungs(run, masks, initial)
-        loaders, learner = _build(run, masks, stage)
+        loaders, learner = build_learning(run, masks, stage)
         reached = load_state(folder / STATE_NAME, learner, config, digest) if resume else Progress()
         reached.initial = initial.training if initial else {}
 
-        _run_epochs(run, learner, loaders, reached, on_epoch, tensorboard=tensorboard)
+        run_epochs(run, learner, loaders, reached, on_epoch, tensorboard=tensorboard)
 
         finished = _finish(run, reached, unwanted, trial=trial) if group.is_main else None
         checkpoint = group.from_main(finished)
     if checkpoint is None:
         raise RuntimeError("the main process sent no checkpoint")
     return checkpoint
-
-
-def train_baseline(
-    root: DataRoot,
-    manifest: Manifest,
-    config: TrainingConfig,
-    folder: Path,
-    *,
-    resume: bool = False,
-    trial: bool = False,
-    tensorboard: bool = False,
-    progress: bool = True,
-    on_epoch: OnEpoch | None = None,
-) -> dict[str, Any]:
-    """Train one of torchvision's networks in the same loop, to be compared and not served.
-
-    Args:
-        root: as of :func:`train`, like all others.
-        manifest: films, classes and split.
-        config: names the network.
-        folder: of this run.
-        resume: whether to go on where the folder's training was stopped.
-        trial: whether to leave the test split alone.
-        tensorboard: whether to write the figures of each epoch for TensorBoard too.
-        progress: whether to draw progress bars.
-        on_epoch: is called after every epoch with the history so far.
-
-    Returns:
-        ``metrics``, ``config``, ``best_epoch``, ``history`` and ``parameters``, as plain data.
-
-    Raises:
-        ValueError: if the network is ours; others as :func:`train`.
-    """
-    if config.network == OURS:
-        raise ValueError(f"{OURS} is no baseline: train it by train")
-    check_tensorboard(tensorboard)
-    with (
-        join_processes(choose_device(config.device)) as group,
-        lock_run_folder(folder, is_main=group.is_main),
-    ):
-        check_run_folder(folder, resume=resume)
-        data = _prepare(root, manifest, config, folder, group, progress=progress)
-        network = ResFormerConfig(num_classes=len(manifest.class_names))
-        run = Run(data, config, network, group, data.data_digest, progress)
-
-        loaders, learner = _build(run)
-        state = folder / STATE_NAME
-        reached = load_state(state, learner, config, run.digest) if resume else Progress()
-
-        _run_epochs(run, learner, loaders, reached, on_epoch, tensorboard=tensorboard)
-
-        report = None
-        if group.is_main:
-            model = build_baseline(config.network, network.num_classes)
-            report = finish_baseline(model, reached, data, config, group.device, trial=trial)
-        report = group.from_main(report)
-    if report is None:
-        raise RuntimeError("the main process sent no report")
-    return report
 
 
 # Prepare
@@ -284,7 +226,7 @@ def _check_initial(
         )
 
 
-def _prepare(
+def prepare(
     root: DataRoot,
     manifest: Manifest,
     config: TrainingConfig,
@@ -346,7 +288,7 @@ def _learn_lungs(
 # Epochs
 
 
-def _build(
+def build_learning(
     run: Run, masks: Sequence[RegionMasks] = (), stage: LungStage | None = None
 ) -> tuple[dict[int, FilmLoader], Learner]:
     """Build the batches, by side of the input, and what learns from them."""
@@ -357,11 +299,6 @@ def _build(
         for size in config.sizes
     }
 
-    def build(network: ResFormerConfig) -> nn.Module:
-        if config.network == OURS:
-            return IdentityMappingResFormer(network)
-        return build_baseline(config.network, network.num_classes)
-
     learner = build_learner(
         build_loss(run.network, config),
         len(loaders[config.input_size]),
@@ -369,12 +306,12 @@ def _build(
         config,
         run.group,
         stage.weights if stage else None,
-        build=build,
+        build=run.build,
     )
     return loaders, learner
 
 
-def _run_epochs(
+def run_epochs(
     run: Run,
     learner: Learner,
     loaders: dict[int, FilmLoader],
@@ -425,17 +362,33 @@ def validate(model: nn.Module, data: TrainingData) -> dict[str, Any]:
     labels, names = films.labels, data.manifest.class_names
     logits = compute_logits(model, films.films, data.spec)
     by_source = compare_within_sources(labels, logits, data.sources("validation"), names)
-    macro_f1 = macro_f1_of(labels, logits)
+    predicted = logits.argmax(axis=1)
+    macro_f1 = float(
+        f1_score(labels, predicted, average="macro", labels=range(len(names)), zero_division=0)
+    )
     score, value = score_epoch(macro_f1, by_source)
     log_likelihood = log_softmax(logits, axis=1)[np.arange(len(labels)), labels]
     return {
         "validation_loss": float(-log_likelihood.mean()),
-        "validation_accuracy": float((logits.argmax(axis=1) == labels).mean()),
+        "validation_accuracy": float((predicted == labels).mean()),
         "validation_macro_f1": macro_f1,
         "validation_score": value,
         "score": score,
         "sources": by_source,
     }
+
+
+def score_epoch(macro_f1: float, by_source: dict[str, dict[str, Any]]) -> tuple[str, float]:
+    """Return the name and the value of the figure that the best epoch is chosen by.
+
+    That is the mean over the known sources of their mean AUC. Where all films are of one source, or
+    no source has two classes to compare, it is macro-F1: more films decide it.
+    """
+    areas = [found["mean_auc"] for source, found in by_source.items() if source]
+    within = [area for area in areas if area is not None]
+    if len(areas) < 2 or not within:
+        return MACRO_F1, macro_f1
+    return WITHIN_SOURCES, float(np.mean(within))
 
 
 # Finish
