@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from resformer.data.find import is_hidden
-from resformer.images import decode_image
+from resformer.dicom.description import DicomDescription
+from resformer.images import decode_described
 from web.batching import Pipeline, Pixels
 from web.config import StartError, WebConfig
 from web.errors import ApiError
@@ -66,16 +67,16 @@ def create_blueprint(config: WebConfig, served: ServedModel, pipeline: Pipeline)
         class_name = options.class_name or ""
         service.check_class(class_name)
 
-        def decode() -> tuple[Pixels, Pixels]:
-            decoded = decode_image(data, max_pixels=config.max_pixels)
-            pixels = options.correction.apply(decoded)
-            return pixels, pixels
+        def decode() -> tuple[Pixels, tuple[Pixels, DicomDescription | None]]:
+            image = decode_described(data, max_pixels=config.max_pixels)
+            pixels = options.correction.apply(image.pixels)
+            return pixels, (pixels, image.dicom and image.dicom.rotated(options.rotate))
 
         with pipeline.enter(client_of(request.remote_addr), service.predict) as turn:
-            pixels, prediction = turn.classify(decode)
+            (pixels, dicom), prediction = turn.classify(decode)
             if prediction.gate and not prediction.gate.accepted:
                 orientation = find_orientation(prediction, options.correction, turn)
-                raise refuse_picture(prediction.gate, orientation, "kept")
+                raise refuse_picture(prediction.gate, orientation, dicom, "kept")
             turn.run(lambda: store.keep(pixels, class_name))
         return jsonify(
             FeedbackAnswer(success=True, class_name=class_name).model_dump(by_alias=True)

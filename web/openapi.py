@@ -201,6 +201,7 @@ def _error(status: int) -> dict[str, Any]:
             "threshold": 0.5,
             "orientation": "upside_down",
             "correction": {"invert": False, "rotate": 180},
+            "dicom": None,
         }
     answer = _json(meanings, schemas.Refusal if status == 422 else schemas.Error)
     answer["content"]["application/json"]["example"] = example

@@ -106,7 +106,9 @@ def create_blueprint(
         explanation = None
         orientation = find_orientation(prediction, options.correction, turn)
         if prediction.gate and not prediction.gate.accepted and not options.force:
-            raise refuse_picture(prediction.gate, orientation, "classified", kept.preview)
+            raise refuse_picture(
+                prediction.gate, orientation, kept.dicom, "classified", kept.preview
+            )
         if kept.small is not None:
             name = options.class_name or prediction.predicted_class
             picture = turn.run(partial(service.explain, kept.small, name, kept.size))
@@ -132,7 +134,7 @@ def create_blueprint(
             model=Model(**service.identity),
             gate=_describe(prediction.gate, orientation) if prediction.gate else None,
             warnings=_warnings(prediction),
-            dicom=Dicom(**asdict(kept.dicom)) if kept.dicom else None,
+            dicom=_describe_dicom(kept.dicom),
             **{name: value for name, value in optional.items() if value is not None},
         ).model_dump(by_alias=True, exclude_unset=True)
 
@@ -205,16 +207,26 @@ def _describe_orientation(orientation: Orientation | None) -> dict[str, Any]:
     }
 
 
+def _describe_dicom(dicom: DicomDescription | None) -> Dicom | None:
+    return Dicom(**asdict(dicom)) if dicom else None
+
+
 def refuse_picture(
-    gate: GateResult, orientation: Orientation | None, what: str, preview: str | None = None
+    gate: GateResult,
+    orientation: Orientation | None,
+    dicom: DicomDescription | None,
+    what: str,
+    preview: str | None = None,
 ) -> ApiError:
     """Return the refusal of what is no upright film: what was not done with it, and its picture."""
+    told = _describe_dicom(dicom)
     reason = orientation.sentence if orientation else gate.reason
     details: dict[str, Any] = {
         "reason": reason,
         "score": gate.score,
         "threshold": gate.threshold,
         **_describe_orientation(orientation),
+        "dicom": told and told.model_dump(),
     }
     if preview is not None:
         details["image"] = preview

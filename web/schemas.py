@@ -429,6 +429,8 @@ class Refusal(_Schema):
     threshold: Threshold
     orientation: OrientationName
     correction: CorrectionOptions
+    dicom: Dicom | None
+    """Null where the file is no DICOM."""
     image: Picture | SkipJsonSchema[None] = None
     """The decoded image, unless `preview=0`."""
 

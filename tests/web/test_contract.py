@@ -8,6 +8,7 @@ import importlib
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -28,7 +29,7 @@ from resformer import __version__
 from tests.conftest import CLASS_NAMES
 from tests.web.checkpoints import write_gated_checkpoint
 from tests.web.conftest import SMALL
-from tests.web.posting import encode, post_batch, post_file
+from tests.web.posting import PATIENCE, encode, post_batch, post_file
 from tests.web.serving import RunningApp
 from web import create_app
 from web.errors import CODES
@@ -258,6 +259,68 @@ def test_a_generated_client_uploads_several(
         answer = predict_batch.sync(client=client, body=body)
     assert [type(result) for result in answer.results] == [models.FileAnswer, models.FileError]
     assert [(r.index, r.name) for r in answer.results] == [(0, "0"), (1, "1")]
+
+
+TYPESCRIPT = """
+import { predict, predictBatch } from "./client";
+import { client } from "./client/client.gen";
+
+declare const process: { argv: string[] };
+declare function require(name: "node:fs"): {
+  readFileSync(path: string): Uint8Array<ArrayBuffer>;
+  readFileSync(path: string, encoding: "base64"): string;
+};
+
+async function upload([, , baseUrl, path]: string[]) {
+  client.setConfig({ baseUrl });
+  const { readFileSync } = require("node:fs");
+  const image = readFileSync(path, "base64");
+  const one = await predict({ body: { image, preview: false, explain: true, class: "Normal" } });
+  const refused = await predict({ body: { image: "%" } });
+  const files = [new Blob([readFileSync(path)]), new Blob(["words"])];
+  const several = await predictBatch({ body: { files }, query: { preview: 0, rotate: 90 } });
+  console.log(JSON.stringify([
+    Object.keys(one.data!.prediction.all_probabilities),
+    one.data!.explanation?.class,
+    refused.error!.code,
+    several.data!.results.map((result) => (result.success ? result.index : result.code)),
+  ]));
+}
+upload(process.argv);
+"""
+
+
+@pytest.fixture(scope="module")
+def typescript(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a compiler and a generator of clients, which come from the npm registry."""
+    folder = tmp_path_factory.mktemp("typescript")
+    if not (shutil.which("npm") and shutil.which("node")):
+        pytest.skip("no Node.js to generate a client with")
+    command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", "."]
+    command += ["@hey-api/openapi-ts@0.99.0", "typescript@5.9.3"]
+    try:
+        subprocess.run(command, cwd=folder, check=True, timeout=60, capture_output=True)
+    except subprocess.SubprocessError:
+        pytest.skip("no generator to be had: the npm registry does not answer")
+    return folder
+
+
+def test_a_client_generated_in_typescript_compiles_and_uploads(
+    running_app: RunningApp, typescript: Path, phantom_png: bytes
+) -> None:
+    def run(*command: str) -> str:
+        done = subprocess.run(command, cwd=typescript, timeout=PATIENCE, capture_output=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.decode()
+
+    (typescript / "upload.ts").write_text(TYPESCRIPT)
+    (typescript / "film.png").write_bytes(phantom_png)
+    tools = typescript / "node_modules" / ".bin"
+    run(f"{tools}/openapi-ts", "--input", f"{running_app.url}/openapi.json", "--output", "client")
+    options = "--strict --target es2022 --module commonjs --moduleResolution node10 --skipLibCheck"
+    run(f"{tools}/tsc", *options.split(), "--lib", "es2022,dom,dom.iterable", "upload.ts")
+    found = json.loads(run("node", "upload.js", running_app.url, "film.png"))
+    assert found == [list(CLASS_NAMES), "Normal", "bad_base64", [0, "unsupported_format"]]
 
 
 EXAMPLES = 30

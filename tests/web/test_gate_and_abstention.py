@@ -12,7 +12,9 @@ from flask.testing import FlaskClient
 from PIL import Image
 
 from resformer.images import decode_image
+from resformer.phantom import draw_chest_phantom
 from tests.abstaining import GREATEST_DISTANCE, LEAST_CONFIDENCE, write_abstaining_checkpoint
+from tests.dicom_files import radiograph, write
 from tests.web.checkpoints import (
     ACCEPTED,
     REFUSED,
@@ -78,9 +80,20 @@ def test_a_refused_picture_is_told_why_with_its_score_and_its_preview(
         "threshold": 0.5,
         "orientation": None,
         "correction": None,
+        "dicom": None,
     }
     with Image.open(io.BytesIO(picture)) as preview:
         assert np.array_equal(np.asarray(preview), decode_image(FILM))
+
+
+def test_a_refused_dicom_is_told_how_it_was_made(
+    refusing: FlaskClient, client: FlaskClient
+) -> None:
+    film = write(radiograph(draw_chest_phantom(120)[12:108], PixelSpacing=[0.2, 0.1]))
+    accepted, refused = (post_file(one, film, rotate="90").get_json() for one in (client, refusing))
+    assert refused["code"] == "not_a_chest_xray"
+    assert refused["dicom"] == accepted["dicom"]
+    assert refused["dicom"]["size"] == [120, 96]
 
 
 def test_the_preview_of_a_refused_picture_can_be_left_out(refusing: FlaskClient) -> None:
@@ -122,7 +135,7 @@ def test_a_refusal_in_a_batch_is_one_result_and_spoils_no_other(accepting: Flask
     assert [result["success"] for result in results] == [True, False, True]
     assert list(results[1]) == [
         *("index", "name", "success", "error", "code", "reason", "score", "threshold"),
-        *("orientation", "correction"),
+        *("orientation", "correction", "dicom"),
     ]
     assert results[1]["code"] == "not_a_chest_xray"
 

@@ -33,6 +33,7 @@ export async function answerFor(model, bytes, options) {
       code: "not_a_chest_xray",
       reason,
       ...details,
+      dicom: null,
       ...image,
     });
   }
@@ -46,7 +47,7 @@ export async function answerFor(model, bytes, options) {
     model: facts.model,
     gate: gate && withoutReason(gate),
     warnings,
-    dicom: null, // not told here: what it holds serves pictures of the server
+    dicom: null, // as in a refusal, not told here: what it holds serves pictures of the server
     ...image,
   };
 }
