@@ -32,12 +32,12 @@ from scipy.special import softmax
 from torch import Tensor, nn
 
 from benchmarks.common import describe_machine
-from benchmarks.network import build_baseline
+from benchmarks.network import BASELINES
 from resformer.backends import PyTorchBackend
 from resformer.checkpoint import Checkpoint
 from resformer.data.dataset import FilmDataset
-from resformer.data.find import open_datasets
 from resformer.data.manifest import read_manifest
+from resformer.data.unpack import open_datasets
 from resformer.devices import choose_device, place_model
 from resformer.evaluation.controls import CONTROLS, LUNGS_BLACK, change_films
 from resformer.evaluation.metrics import evaluate_predictions
@@ -46,6 +46,7 @@ from resformer.evaluation.report import write_json
 from resformer.layers import EMPT, IMTM
 from resformer.layers.simam import SimAM
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
+from resformer.training.baselines import build_baseline
 from resformer.training.config import TrainingConfig
 from resformer.training.data import TrainingData, build_loader, build_training_films
 from resformer.training.distributed import ProcessGroup
@@ -143,7 +144,7 @@ class Variant:
 
 def _baseline(name: str) -> Variant:
     def build(config: ResFormerConfig) -> nn.Module:
-        return build_baseline(name, config.num_classes)
+        return build_baseline(BASELINES[name], config.num_classes)
 
     return Variant(name, build, lung_head=False, infection_head=False)
 

@@ -24,9 +24,9 @@ from benchmarks.common import build_data_parser, list_data_sets, publish
 from resformer.backends import PyTorchBackend
 from resformer.data.augment import STRENGTHS, appearance_transforms, seed_transforms
 from resformer.data.dataset import FilmDataset
-from resformer.data.find import open_datasets
 from resformer.data.manifest import read_manifest
 from resformer.data.surroundings import BackgroundReplacement, StyleExchange
+from resformer.data.unpack import open_datasets
 from resformer.evaluation.metrics import evaluate_predictions
 from resformer.evaluation.predictions import predict_films, predict_lungs
 from resformer.evaluation.tables import render_table

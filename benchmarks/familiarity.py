@@ -23,8 +23,8 @@ from scipy.stats import binomtest
 
 from benchmarks.common import build_data_parser, list_data_sets, publish
 from resformer.abstention import AbstentionConfig, FilmFeatures, fit_abstention
-from resformer.data.find import open_datasets
 from resformer.data.manifest import read_manifest
+from resformer.data.unpack import open_datasets
 from resformer.evaluation.external import LABELS_NAME, expected_classes, read_labels
 from resformer.evaluation.predictions import Predictions, predict_films
 from resformer.evaluation.tables import render_table

@@ -31,7 +31,6 @@ from onnxruntime.quantization import QuantFormat, quantize_static
 from scipy.special import softmax
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision.models import densenet121, mobilenet_v3_small, resnet18
 
 from benchmarks.common import (
     Summary,
@@ -50,15 +49,16 @@ from resformer.checkpoint import load_checkpoint
 from resformer.evaluation.tables import render_table
 from resformer.export import quiet_exporter
 from resformer.inference import fold_batch_norm
+from resformer.training.baselines import build_baseline
 from resformer.transforms import InputSpec, to_input
 
 logger = logging.getLogger(__name__)
 
 OURS = "ResFormer (ours)"
-BASELINES: Mapping[str, Callable[..., nn.Module]] = {
-    "ResNet-18": resnet18,
-    "MobileNetV3-Small": mobilenet_v3_small,
-    "DenseNet-121": densenet121,
+BASELINES = {
+    "ResNet-18": "resnet18",
+    "MobileNetV3-Small": "mobilenet_v3_small",
+    "DenseNet-121": "densenet121",
 }
 SHIPPED = "ONNX Runtime, float32 (shipped)"
 _INSTALL = "pip install -r requirements-benchmarks.txt"
@@ -67,28 +67,6 @@ _CALIBRATION_FILMS, _CALIBRATION_SEED = 32, 1000
 
 Images = NDArray[np.float32]
 Run = Callable[[Images], Images]
-
-
-class GreyClassifier(nn.Module):
-    """A network of RGB images that takes grey ones and is called as the training loop calls ours.
-
-    Args:
-        network: takes ``(B, 3, H, W)``.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor, return_lungs: bool = False) -> Tensor:
-        """Map ``(B, 1, H, W)`` to logits; it knows nothing of lungs."""
-        logits: Tensor = self.network(images.expand(-1, 3, -1, -1))
-        return logits
-
-
-def build_baseline(name: str, num_classes: int) -> nn.Module:
-    """Return a network of :data:`BASELINES` with random weights; it takes ``(B, 1, H, W)``."""
-    return GreyClassifier(BASELINES[name](num_classes=num_classes))
 
 
 @dataclass(frozen=True)
@@ -166,7 +144,9 @@ def main(arguments: Sequence[str] | None = None) -> Summary:
 
 def build_competitors(names: Sequence[str], num_classes: int) -> dict[str, nn.Module]:
     """Return what ours is compared with, in evaluation mode and with random weights."""
-    networks = {name: build_baseline(name, num_classes) for name in names}
+    networks: dict[str, nn.Module] = {
+        name: build_baseline(BASELINES[name], num_classes) for name in names
+    }
     try:
         import torchxrayvision.models
     except ImportError:

@@ -26,8 +26,8 @@ from benchmarks.common import build_data_parser, list_data_sets, publish
 from resformer.backends import PyTorchBackend
 from resformer.checkpoint import Checkpoint, load_checkpoint
 from resformer.data.duplicates import fingerprint, group_duplicates
-from resformer.data.find import open_datasets
 from resformer.data.manifest import read_manifest
+from resformer.data.unpack import open_datasets
 from resformer.evaluation.tables import render_table
 from resformer.gate.alterations import ALTERATIONS
 from resformer.gate.drawings import DRAWINGS

@@ -25,9 +25,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from benchmarks.common import (
@@ -38,29 +36,23 @@ from benchmarks.common import (
     publish,
     save_bars,
 )
-from benchmarks.network import OURS, build_baseline
+from benchmarks.network import BASELINES, OURS
 from resformer.checkpoint import Checkpoint, load_checkpoint
-from resformer.data.augment import CACHE_MARGIN, STRENGTHS, FilmAugmentation
 from resformer.data.dataset import FilmDataset
-from resformer.data.masks import RegionMasks
-from resformer.data.surroundings import BackgroundReplacement, StyleExchange
 from resformer.evaluation.lineage import list_stages
 from resformer.evaluation.tables import render_table
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
-from resformer.phantom import draw_chest_phantom
+from resformer.training.baselines import build_baseline
 from resformer.training.config import TrainingConfig
 from resformer.training.data import build_loader
 from resformer.training.distributed import ProcessGroup, join_processes
 from resformer.training.learner import Learner, build_learner, build_loss, train_one_epoch
 from resformer.training.optim import choose_precision
-from resformer.transforms import InputSpec
+from resformer.training.timing import draw_films
 
 RESNET, LOADER = "ResNet-18", "loader alone"
 CPU = torch.device("cpu")
 ALONE = ProcessGroup(0, 1, CPU)
-_DRAWN = 32
-# Of a lung, as a share of half the side: away from the middle, half its width, half its height.
-_LUNG = (0.42, 0.28, 0.6)
 
 Rates = dict[str, list[float]]
 
@@ -77,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> Summary:
         epochs=options.epochs + 1,
         device="cpu",
     )
-    films = draw_films(options.films, network.num_classes, config)
+    films = draw_films(options.films, options.size, network.num_classes, config)
     if options.rates:
         torch.set_num_threads(1)
         with join_processes(CPU) as group:
@@ -153,34 +145,6 @@ def training_config(checkpoint: Checkpoint, **changes: Any) -> TrainingConfig:
     return replace(config, lung_head=True, infection_head=network.infection_head)
 
 
-def draw_films(count: int, classes: int, config: TrainingConfig) -> FilmDataset:
-    """Return films as the cache holds them, augmented as a training augments them."""
-    size = round(config.input_size * CACHE_MARGIN)
-    kinds = np.arange(count) % _DRAWN
-    films = np.stack([draw_chest_phantom(size, seed=seed) for seed in range(_DRAWN)])[kinds]
-    labels = np.arange(count) % classes
-    outlines = np.repeat(_draw_outline(size)[np.newaxis], count, axis=0)
-    region = RegionMasks(outlines, np.ones(count, dtype=np.float32), "drawn")
-    share, exchange = config.background_replacement, config.style_exchange
-    return FilmDataset(
-        films,
-        labels,
-        InputSpec(config.input_size),
-        augmentation=FilmAugmentation(config.input_size, STRENGTHS[config.augmentation]),
-        masks=[region] * (config.lung_head + config.infection_head),
-        background=BackgroundReplacement(films, outlines, share) if share else None,
-        style=StyleExchange(films, labels, exchange) if exchange else None,
-    )
-
-
-def _draw_outline(size: int) -> NDArray[np.uint8]:
-    """Return two ovals where a film has its lungs, ``(size, size)``, 255 inside."""
-    away, width, height = _LUNG
-    y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
-    inside = np.hypot((np.abs(x) - away) / width, y / height) < 1
-    return np.where(inside, np.uint8(255), np.uint8(0))
-
-
 def measure(
     films: FilmDataset,
     network: ResFormerConfig,
@@ -198,7 +162,7 @@ def measure(
 
     learners = {
         OURS: learn(network, IdentityMappingResFormer),
-        RESNET: learn(plain, lambda sizes: build_baseline(RESNET, sizes.num_classes)),
+        RESNET: learn(plain, lambda sizes: build_baseline(BASELINES[RESNET], sizes.num_classes)),
     }
     rates: Rates = {name: [] for name in (*learners, LOADER)}
     for epoch in range(epochs + 1):

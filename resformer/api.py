@@ -19,13 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resformer.checkpoint import Checkpoint, save_checkpoint
-from resformer.data.find import (
-    ClassSummary,
-    DataRoot,
-    ImageIndex,
-    open_datasets,
-    summarise_classes,
-)
+from resformer.data.find import ClassSummary, DataRoot, ImageIndex, summarise_classes
 from resformer.data.manifest import (
     Manifest,
     ManifestRow,
@@ -33,6 +27,7 @@ from resformer.data.manifest import (
     read_manifest,
     write_manifest,
 )
+from resformer.data.unpack import open_datasets
 from resformer.evaluation.metrics import evaluate_predictions
 from resformer.evaluation.predictions import Predictions, classify_films
 from resformer.images import decode_image

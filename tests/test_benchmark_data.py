@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks import elsewhere, evidence, familiarity, refusal
+from benchmarks.evidence import share_inside
 from resformer.checkpoint import load_checkpoint, save_checkpoint
 from resformer.data.dataset import FilmDataset
 from resformer.data.manifest import write_manifest
-from resformer.evaluation.faithfulness import share_inside
 from resformer.evaluation.predictions import Predictions
 from resformer.explanation import evidence_map
 from resformer.gate.drawings import DRAWINGS

@@ -16,14 +16,12 @@ from resformer.data.find import (
     ClassSummary,
     DatasetError,
     ImageIndex,
-    extract_images,
     find_images,
     locate_root,
-    open_dataset,
-    open_datasets,
     summarise_classes,
 )
 from resformer.data.manifest import build_manifest
+from resformer.data.unpack import extract_images, open_dataset, open_datasets
 from tests.conftest import CLASS_NAMES
 from tests.data_sets import draw_texture
 from tests.dicom_files import radiograph, write

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from resformer.data.find import DatasetError, open_dataset, open_datasets
+from resformer.data.find import DatasetError
 from resformer.data.labels import FilmLabel, contradicts, read_boxes, read_labels, source_by_rule
 from resformer.data.manifest import Manifest, build_manifest, read_manifest, write_manifest
 from resformer.data.masks import BOXED, INFECTION_FOLDER, OUTLINED, UNKNOWN, cache_masks
+from resformer.data.unpack import open_dataset, open_datasets
 from tests.data_sets import encode, write_data_set
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from resformer.checkpoint import load_checkpoint
 from resformer.cli import main
-from resformer.data.find import DatasetError, JoinedRoot, find_images, open_datasets
+from resformer.data.find import DatasetError, JoinedRoot, find_images
 from resformer.data.manifest import (
     Manifest,
     ManifestRow,
@@ -22,6 +22,7 @@ from resformer.data.manifest import (
     write_manifest,
 )
 from resformer.data.masks import cache_films
+from resformer.data.unpack import open_datasets
 from resformer.phantom import draw_chest_phantom
 from tests.conftest import CLASS_NAMES
 from tests.data_sets import draw_texture, encode, write_data_set

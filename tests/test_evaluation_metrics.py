@@ -12,13 +12,13 @@ import pytest
 from scipy.stats import norm
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support, roc_auc_score
 
-from resformer.evaluation import metrics
-from resformer.evaluation.faithfulness import (
+from benchmarks.evidence import (
     area_under_curve,
     replace_by_evidence,
     share_inside,
     structural_similarity,
 )
+from resformer.evaluation import metrics
 from resformer.evaluation.metrics import (
     Mistake,
     class_scores,

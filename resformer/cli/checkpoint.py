@@ -53,8 +53,8 @@ def add_fit_gate(commands: argparse._SubParsersAction[Any]) -> None:
 
 def _fit_gate(options: argparse.Namespace) -> int:
     from resformer.checkpoint import load_checkpoint, save_checkpoint
-    from resformer.data.find import open_datasets
     from resformer.data.manifest import build_manifest, read_manifest
+    from resformer.data.unpack import open_datasets
     from resformer.devices import choose_device
     from resformer.export import add_graph_if_possible
     from resformer.gate.fit import GateConfig, find_outliers

@@ -42,8 +42,9 @@ def add_evaluate(commands: argparse._SubParsersAction[Any]) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from resformer.data.find import find_images, open_datasets
+    from resformer.data.find import find_images
     from resformer.data.manifest import read_manifest
+    from resformer.data.unpack import open_datasets
     from resformer.evaluation.metrics import evaluate_predictions
     from resformer.evaluation.predictions import classify_films
     from resformer.evaluation.report import write_evaluation
@@ -91,9 +92,9 @@ def add_controls(commands: argparse._SubParsersAction[Any]) -> None:
 
 def _controls(options: argparse.Namespace) -> int:
     from resformer.data.dataset import class_indices
-    from resformer.data.find import open_datasets
     from resformer.data.manifest import read_manifest
     from resformer.data.masks import cache_films
+    from resformer.data.unpack import open_datasets
     from resformer.evaluation.controls import outline_lungs, run_controls
     from resformer.evaluation.report import check_classes, write_json
     from resformer.evaluation.tables import render_controls

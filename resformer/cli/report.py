@@ -161,8 +161,8 @@ def _read_readme(project: Path) -> str:
 def _measure(
     options: argparse.Namespace, predictor: Predictor
 ) -> tuple[dict[str, Any], dict[str, Figure]]:
-    from resformer.data.find import open_datasets
     from resformer.data.manifest import read_manifest
+    from resformer.data.unpack import open_datasets
     from resformer.evaluation.external import examine_folder
     from resformer.evaluation.report import (
         assemble,

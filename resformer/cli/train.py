@@ -170,7 +170,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from resformer.data.find import open_datasets
+    from resformer.data.unpack import open_datasets
     from resformer.devices import choose_device
     from resformer.training.distributed import join_processes
     from resformer.training.state import check_run_folder, lock_run_folder

@@ -1,4 +1,4 @@
-"""Data sets on disk: folders and ``.zip`` archives, one or several, and the films in them.
+"""Data sets on disk, one or several, and the films in them.
 
 A data set is a folder of class folders: ``<Class>/*``, at any depth, or as the COVID-19 Radiography
 Database (Kaggle) has it ``<Class>/images/*`` with folders of masks beside it. A film is known by
@@ -7,33 +7,23 @@ like. What is left out is counted and named, with the reason.
 
 Several data sets are read as one. The films of the first keep their paths; those of the n-th carry
 ``data-n/`` in front, as in ``data-2/COVID/film.png``: a manifest names the same films wherever the
-data sets lie, as long as they are given in the same order.
-
-An archive comes from somebody else: nothing in it may leave the folder meant for it ("zip slip"),
-be a link, or fill disk or memory ("zip bomb"), so it is refused before anything is written.
+data sets lie, as long as they are given in the same order. :mod:`resformer.data.unpack` opens them,
+``.zip`` archives too.
 """
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import logging
 import os
 import re
-import shutil
-import stat
-import tempfile
-import zipfile
-import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 from PIL import Image
 
-from resformer.images import IMAGE_SUFFIXES, recognise_format
+from resformer.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, recognise_format
 
 logger = logging.getLogger(__name__)
 
@@ -55,21 +45,10 @@ _SYSTEM_FOLDERS = frozenset(
     }
 )
 _SPLIT_FOLDERS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation"})
-_FILM_SUFFIXES = IMAGE_SUFFIXES | {".jpe", ".jfif", ".dcm", ".dicom", ".dic", ".ima"}
+_FILM_SUFFIXES = IMAGE_SUFFIXES | DICOM_SUFFIXES
 # Enough for the preamble of a DICOM file, and for the elements that tell one without it.
-_HEAD = 4096
+HEAD = 4096
 _NAMED = 5
-
-# Bounds on what an archive unpacks to, and on its entries.
-MAX_BYTES = 50 * 1024**3
-MAX_FILES = 1_000_000
-_CHUNK = 1024**2
-_ENCRYPTED = 0x1
-# zipfile bounds what these two give by the size that the entry declares; of the others it would
-# hold whatever comes out in memory.
-_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-# All that zipfile and its decompressor raise at a damaged archive.
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError)
 
 
 class DatasetError(ValueError):
@@ -203,18 +182,18 @@ def is_image(path: Path) -> bool:
     """
     if is_hidden(path.name) or not path.is_file():
         return False
-    if _has_image_name(path.name):
+    if has_image_name(path.name):
         return True
     try:
         with path.open("rb") as file:
-            return _begins_like_an_image(file.read(_HEAD))
+            return recognise_format(file.read(HEAD)) is not None
     except OSError:
         return False
 
 
 def name_without_suffix(path: str) -> str:
     """Cut the suffix of an image off a path, and nothing off ``1.2.840.113``."""
-    return path[: path.rindex(".")] if _has_image_name(path) else path
+    return path[: path.rindex(".")] if has_image_name(path) else path
 
 
 def summarise(texts: Iterable[str]) -> str:
@@ -227,12 +206,9 @@ def summarise(texts: Iterable[str]) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _has_image_name(name: str) -> bool:
+def has_image_name(name: str) -> bool:
+    """Tell whether the suffix of a name is that of an image or of a DICOM file."""
     return os.path.splitext(name)[1].lower() in _FILM_SUFFIXES
-
-
-def _begins_like_an_image(head: bytes) -> bool:
-    return recognise_format(head) is not None
 
 
 def _is_mask_folder(name: str) -> bool:
@@ -379,168 +355,3 @@ def _read_size(path: Path) -> tuple[int, int] | None:
             return image.size
     except (OSError, Image.DecompressionBombError):
         return None
-
-
-@contextmanager
-def open_dataset(path: Path, *, cache: Path | None = None) -> Iterator[Path]:
-    """Give the folder that holds the class folders of the folder or `.zip` at ``path``.
-
-    A folder is given as it is; where it wraps the data set in one more folder, that one is given.
-    An archive's images and tables are extracted into a folder of the archive's name, below
-    ``cache`` to be found there the next time, or else in a temporary folder that is removed at the
-    end.
-
-    Raises:
-        DatasetError: if there is nothing at ``path``, or something other than a folder or a
-            `.zip`; if the archive is damaged, encrypted, too large, or not to be trusted.
-    """
-    if path.is_dir():
-        yield locate_root(path)
-    elif not path.is_file():
-        raise DatasetError(f"there is nothing at {path}: check the path of the data set")
-    elif not zipfile.is_zipfile(path):
-        raise DatasetError(f"{path} is neither a folder nor a .zip: unpack it and give the folder")
-    elif cache is not None:
-        yield locate_root(_extract_once(path, cache))
-    else:
-        with tempfile.TemporaryDirectory(prefix="dataset-") as scratch:
-            folder = Path(scratch) / path.stem
-            folder.mkdir()
-            extract_images(path, folder)
-            yield locate_root(folder)
-
-
-@contextmanager
-def open_datasets(paths: Sequence[Path]) -> Iterator[DataRoot]:
-    """Open one data set or several to be read as one, see `open_dataset`.
-
-    Raises:
-        DatasetError: if one cannot be opened, or if one is given twice.
-    """
-    with ExitStack() as opened:
-        folders = tuple(opened.enter_context(open_dataset(path)) for path in paths)
-        yield JoinedRoot(folders) if len(folders) > 1 else folders[0]
-
-
-def extract_images(
-    archive: Path, folder: Path, *, max_bytes: int = MAX_BYTES, max_files: int = MAX_FILES
-) -> None:
-    """Extract the images and tables of a `.zip` into ``folder``; other files stay behind.
-
-    Args:
-        archive: the `.zip`.
-        folder: where to put them; it must exist.
-        max_bytes: bound on the size of the extracted images together.
-        max_files: bound on the number of entries.
-
-    Raises:
-        DatasetError: if the archive is damaged, encrypted or too large, or if any of its entries
-            leads out of the folder or is a link.
-    """
-    try:
-        with zipfile.ZipFile(archive) as source:
-            entries = source.infolist()
-            if len(entries) > max_files:
-                raise DatasetError(
-                    f"{archive} holds {len(entries):,} entries, more than the {max_files:,} that "
-                    "are allowed: unpack it and give the folder"
-                )
-            for entry in entries:
-                _check_entry(entry, archive)
-            wanted = [entry for entry in entries if _is_wanted(source, entry)]
-            _check_space(wanted, archive, folder, max_bytes)
-            for entry in wanted:
-                _extract(source, entry, folder)
-    except (*_DAMAGE, OSError) as error:
-        # A damaged offset makes zipfile seek to before the start of the file.
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:
-            raise
-        raise DatasetError(
-            f"{archive} is damaged or of a kind that cannot be read ({error}): download or pack "
-            "it anew"
-        ) from error
-
-
-def _extract_once(archive: Path, cache: Path) -> Path:
-    with archive.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    folder = cache / digest / archive.stem
-    if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache, prefix=".extract-") as scratch:
-            fresh = Path(scratch) / "images"
-            fresh.mkdir()
-            extract_images(archive, fresh)
-            _move_unless_there(fresh, folder)
-    return folder
-
-
-def _move_unless_there(fresh: Path, folder: Path) -> None:
-    try:
-        os.replace(fresh, folder)
-    except OSError:
-        # Another process extracted the same archive meanwhile.
-        if not folder.is_dir():
-            raise
-
-
-def _check_entry(entry: zipfile.ZipInfo, archive: Path) -> None:
-    # zipfile ends a name at a NUL and, on Windows, turns backslashes; what was written counts.
-    name = entry.orig_filename
-    windows = PureWindowsPath(name)
-    if "\0" in name or windows.anchor or ".." in windows.parts:
-        raise DatasetError(
-            f"{archive} holds an entry that leads out of its folder ({name!r}): do not trust it"
-        )
-    kind = stat.S_IFMT(entry.external_attr >> 16)
-    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise DatasetError(
-            f"{archive} holds a link or a device ({name!r}): pack the files themselves"
-        )
-    if entry.flag_bits & _ENCRYPTED:
-        raise DatasetError(f"{archive} is encrypted ({name!r}): pack it without a password")
-    if entry.compress_type not in _METHODS:
-        raise DatasetError(f"{archive} is packed unusually ({name!r}): pack it with plain deflate")
-
-
-def _is_wanted(source: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bool:
-    parts = _parts(entry)
-    if not parts or entry.is_dir() or any(is_hidden(part) for part in parts):
-        return False
-    if _has_image_name(parts[-1]) or parts[-1] in TABLES:
-        return True
-    with source.open(entry) as packed:
-        return _begins_like_an_image(packed.read(_HEAD))
-
-
-def _check_space(
-    entries: list[zipfile.ZipInfo], archive: Path, folder: Path, max_bytes: int
-) -> None:
-    size = sum(entry.file_size for entry in entries)
-    if size > max_bytes:
-        raise DatasetError(
-            f"the images in {archive} unpack to {size:,} bytes, more than the {max_bytes:,} that "
-            "are allowed: unpack it yourself and give the folder"
-        )
-    if size > (free := shutil.disk_usage(folder).free):
-        raise DatasetError(
-            f"the images in {archive} unpack to {size:,} bytes, and {free:,} are free where they "
-            "go: make room or unpack it elsewhere and give the folder"
-        )
-
-
-def _extract(source: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path) -> None:
-    target = folder.joinpath(*_parts(entry))
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with source.open(entry) as packed, target.open("xb") as unpacked:
-            shutil.copyfileobj(packed, unpacked, _CHUNK)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise DatasetError(
-            f"the archive holds {entry.filename!r} twice: pack each image under a name of its own"
-        ) from error
-
-
-def _parts(entry: zipfile.ZipInfo) -> tuple[str, ...]:
-    # Some archives made on Windows have backslashes.
-    return PureWindowsPath(entry.filename).parts

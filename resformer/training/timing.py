@@ -78,7 +78,7 @@ def _films_per_second(size: int, num_classes: int, config: TrainingConfig) -> fl
             return IdentityMappingResFormer(network)
         return build_baseline(config.network, network.num_classes)
 
-    films = _draw_films(size, num_classes, config)
+    films = draw_films(_BATCHES * config.batch_size, size, num_classes, config)
     loader = build_loader(films, config, group)
     loss = build_loss(network, config)
     learner = build_learner(loss, len(loader), network, config, group, build=build)
@@ -90,8 +90,9 @@ def _films_per_second(size: int, num_classes: int, config: TrainingConfig) -> fl
     return rate
 
 
-def _draw_films(size: int, num_classes: int, config: TrainingConfig) -> FilmDataset:
-    side, count = round(config.input_size * CACHE_MARGIN), _BATCHES * config.batch_size
+def draw_films(count: int, size: int, num_classes: int, config: TrainingConfig) -> FilmDataset:
+    """Draw films as the cache holds them, augmented for an input of some size, with masks."""
+    side = round(config.input_size * CACHE_MARGIN)
     drawn = np.stack([draw_chest_phantom(side, seed) for seed in range(_PHANTOMS)])
     films = np.resize(drawn, (count, side, side))
     labels = np.arange(count) % num_classes

@@ -20,8 +20,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from werkzeug.test import TestResponse
 
-from resformer.data.find import open_datasets
 from resformer.data.manifest import build_manifest
+from resformer.data.unpack import open_datasets
 from resformer.images import decode_image
 from resformer.phantom import draw_chest_phantom
 from tests.data_sets import draw_texture, write_data_set
