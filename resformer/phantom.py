@@ -42,7 +42,7 @@ def draw_chest_phantom(size: int = 256, seed: int = 0) -> NDArray[np.uint8]:
 
 
 def _inside(distance: Field, softness: float) -> Field:
-    """1 where `distance` is negative, 0 where it is positive, with a soft edge between."""
+    """1 where ``distance`` is negative, 0 where it is positive, with a soft edge between."""
     share: Field = 1.0 / (1.0 + np.exp(np.clip(distance / softness, -30.0, 30.0)))
     return share
 

@@ -237,7 +237,7 @@ class Predictor:
     def model(self) -> IdentityMappingResFormer:
         """The network, in evaluation mode on the predictor's device; not to be changed.
 
-        For what needs gradients; `predict` runs the backend's own, so this is built when asked.
+        For what needs gradients; ``predict`` runs the backend's own, so this is built when asked.
         """
         # Weights made in inference mode would never take part in a gradient.
         with torch.inference_mode(False):

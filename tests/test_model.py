@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,9 +112,9 @@ def test_bad_shapes_are_refused_with_the_fix(shape: tuple[int, ...], message: st
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\)"),
     ],
 )
-def test_bad_configurations_are_refused(changes: dict[str, object], message: str) -> None:
+def test_bad_configurations_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        replace(ResFormerConfig(), **changes)  # type: ignore[arg-type]
+        replace(ResFormerConfig(), **changes)
 
 
 def test_the_configuration_survives_a_round_trip() -> None:

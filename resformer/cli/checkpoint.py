@@ -1,8 +1,8 @@
 """``python -m resformer fit-gate`` and ``export``: change what a checkpoint holds, or write it out.
 
 The site that ``export`` writes is the web application's own page. So this command, and no other
-module, reaches for `web`, when it is asked to: the command line stands outside of both packages, as
-``app.py`` does.
+module, reaches for ``web``, when it is asked to: the command line stands outside of both packages,
+as ``app.py`` does.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _objection(path: Path) -> str:
     """Return why a file is no film; empty if it is one, or is named like one."""
-    if not os.path.isfile(path):  # False where `Path.is_file` raises
+    if not os.path.isfile(path):  # False where ``Path.is_file`` raises
         return "broken links and other things that are no files"
     if path.suffix.lower() in FILM_SUFFIXES:
         return ""
@@ -166,7 +166,7 @@ class Answer:
     """What there is to say of one file.
 
     Attributes:
-        name: of the file, fit to be shown, see `show_name`.
+        name: of the file, fit to be shown, see ``show_name``.
         prediction: nothing where the file cannot be read.
         error_code: why the file got no class, for programs, as in the API; empty if it got one.
         error: the same for people.

@@ -33,7 +33,7 @@ def name_in_table(name: str) -> str:
 
 
 class ResultsTable:
-    """A table that is open for more rows; see `open_table`.
+    """A table that is open for more rows; see ``open_table``.
 
     Attributes:
         done: names of the films that it holds.

@@ -28,7 +28,7 @@ from resformer.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, recognise_format
 logger = logging.getLogger(__name__)
 
 IMAGES_FOLDER = "images"
-# Tables beside the class folders, see `resformer.data.labels`.
+# Tables beside the class folders, see ``resformer.data.labels``.
 TABLES = ("labels.csv", "readings.csv")
 _LAYOUT = f"expected <folder>/<Class>/{IMAGES_FOLDER}/* or <folder>/<Class>/*"
 # Folders of macOS, Synology, QNAP, Windows and Linux, in small letters.

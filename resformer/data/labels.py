@@ -126,7 +126,7 @@ def read_boxes(root: DataRoot, paths: Iterable[str]) -> dict[str, tuple[Box, ...
     """Return the boxes around opacities by path, but for films that were read as negative.
 
     Raises:
-        DatasetError: as `read_labels`.
+        DatasetError: as ``read_labels``.
     """
     return {
         path: label.boxes

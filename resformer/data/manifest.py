@@ -1,7 +1,7 @@
 """The manifest: which images there are, of which class, source, group and split, with their hashes.
 
 Made once from a data set and kept as CSV, it makes a split reproducible anywhere: paths are
-relative to the data set (see `resformer.data.find` for several), and each file is known by its
+relative to the data set (see ``resformer.data.find`` for several), and each file is known by its
 SHA-256.
 """
 
@@ -57,12 +57,12 @@ class ManifestRow:
     """One image.
 
     Attributes:
-        path: relative to the data set's folder, with forward slashes; see `resformer.data.find`.
+        path: relative to the data set's folder, with forward slashes; see ``resformer.data.find``.
         class_name: its class.
         group: number of its group of near-duplicates and films of one patient.
         split: ``"train"``, ``"validation"`` or ``"test"``; a group is never in two.
         sha256: of the file, in hexadecimal.
-        source: hospital or collection that it comes from, see `resformer.data.labels`.
+        source: hospital or collection that it comes from, see ``resformer.data.labels``.
         reading: what radiologists saw, as a table has it; empty where unknown.
     """
 
@@ -124,9 +124,9 @@ def build_manifest(
         progress: whether to draw progress bars.
 
     Raises:
-        DatasetError: if the folder holds no usable data set, see `find_images`, if a table beside
-            it is wrong, see `read_labels`, if a class has no readable image, or if the images
-            cannot be split, see `assign_splits`.
+        DatasetError: if the folder holds no usable data set, see ``find_images``, if a table beside
+            it is wrong, see ``read_labels``, if a class has no readable image, or if the images
+            cannot be split, see ``assign_splits``.
     """
     index = find_images(root)
     labels = read_labels(root, [path for path, _ in index.items])
@@ -281,7 +281,7 @@ def read_manifest(path: Path, root: DataRoot | None = None) -> Manifest:
     """Read a manifest back; given ``root``, make sure that its files are there and unchanged.
 
     A manifest without the columns source and reading is read too; sources are then told by the
-    rule of `resformer.data.labels`.
+    rule of ``resformer.data.labels``.
 
     Raises:
         DatasetError: if it is no manifest or contradicts itself, or if files below ``root`` are

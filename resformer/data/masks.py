@@ -34,7 +34,7 @@ from resformer.transforms import resize_pixels
 LUNGS_FOLDER = "masks"
 INFECTION_FOLDER = "infection masks"
 
-# How well a region is known, see `RegionMasks`.
+# How well a region is known, see ``RegionMasks``.
 UNKNOWN, OUTLINED, BOXED = 0.0, 1.0, 2.0
 
 
@@ -168,7 +168,7 @@ def cache_masks(
         size: side in pixels.
         folder: where the array is kept.
         region: name of the folder of masks.
-        boxes: of films by their path, see `resformer.data.labels.read_boxes`; drawn where a film
+        boxes: of films by their path, see ``resformer.data.labels.read_boxes``; drawn where a film
             has no mask.
         progress: whether to draw a progress bar.
 

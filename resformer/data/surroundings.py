@@ -3,10 +3,10 @@
 Each class of the public data comes from other hospitals, and a network can learn these instead.
 
 - Surroundings: borders, markers, arms. A film's own lungs in foreign surroundings keep the class
-  and lose that cue (`BackgroundReplacement`); a film whose lungs are covered has no class at all
-  (`LungConcealment`). Outlines are widened and softened by random amounts, so that the cut itself
+  and lose that cue (``BackgroundReplacement``); a film whose lungs are covered has no class at all
+  (``LungConcealment``). Outlines are widened and softened by random amounts, so that the cut itself
   teaches nothing, and cuts must be made in the same way for all classes.
-- Style: exposure, and how sharp the first resize left a film (`StyleExchange`). A film gets the
+- Style: exposure, and how sharp the first resize left a film (``StyleExchange``). A film gets the
   grey levels of one of any class (histogram matching; Gonzalez and Woods, "Digital Image
   Processing", chapter 3) and the power of its fine structures (the radially averaged spectrum).
   Yang and Soatto, "FDA: Fourier Domain Adaptation for Semantic Segmentation" (CVPR 2020), exchange

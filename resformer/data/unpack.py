@@ -44,7 +44,7 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, Unicod
 
 @contextmanager
 def open_dataset(path: Path, *, cache: Path | None = None) -> Iterator[Path]:
-    """Give the folder that holds the class folders of the folder or `.zip` at ``path``.
+    """Give the folder that holds the class folders of the folder or ``.zip`` at ``path``.
 
     A folder is given as it is; where it wraps the data set in one more folder, that one is given.
     An archive's images and tables are extracted into a folder of the archive's name, below
@@ -53,7 +53,7 @@ def open_dataset(path: Path, *, cache: Path | None = None) -> Iterator[Path]:
 
     Raises:
         DatasetError: if there is nothing at ``path``, or something other than a folder or a
-            `.zip`; if the archive is damaged, encrypted, too large, or not to be trusted.
+            ``.zip``; if the archive is damaged, encrypted, too large, or not to be trusted.
     """
     if path.is_dir():
         yield locate_root(path)
@@ -73,7 +73,7 @@ def open_dataset(path: Path, *, cache: Path | None = None) -> Iterator[Path]:
 
 @contextmanager
 def open_datasets(paths: Sequence[Path]) -> Iterator[DataRoot]:
-    """Open one data set or several to be read as one, see `open_dataset`.
+    """Open one data set or several to be read as one, see ``open_dataset``.
 
     Raises:
         DatasetError: if one cannot be opened, or if one is given twice.
@@ -86,10 +86,10 @@ def open_datasets(paths: Sequence[Path]) -> Iterator[DataRoot]:
 def extract_images(
     archive: Path, folder: Path, *, max_bytes: int = MAX_BYTES, max_files: int = MAX_FILES
 ) -> None:
-    """Extract the images and tables of a `.zip` into ``folder``; other files stay behind.
+    """Extract the images and tables of a ``.zip`` into ``folder``; other files stay behind.
 
     Args:
-        archive: the `.zip`.
+        archive: the ``.zip``.
         folder: where to put them; it must exist.
         max_bytes: bound on the size of the extracted images together.
         max_files: bound on the number of entries.

@@ -1,7 +1,7 @@
 """Turn the pixel data of any supported transfer syntax into stored values.
 
 Uncompressed and RLE frames are read here. All others are decoded in a process of its own
-(`codec_worker`), after their headers were checked here: a decoder allocates what the codestream
+(``codec_worker``), after their headers were checked here: a decoder allocates what the codestream
 announces, whatever the DICOM header said. The markers are those of ITU-T T.81 (JPEG), T.87
 (JPEG-LS) and T.800 annex A (JPEG 2000). 500 bytes of JPEG 2000 can announce an image of so many
 tiles, layers, precincts or code blocks that OpenJPEG takes gigabytes and minutes for it; what real
@@ -70,8 +70,8 @@ def read_stored_values(file: DicomFile, layout: PixelLayout) -> NDArray[np.uint1
     Raises:
         ImageError: ``unsupported_dicom`` for a compression that is not supported or data that
             ends early.
-        ValueError: The data contradicts itself; decoders add errors of their own.
-        DecoderUnavailableError: The decoder cannot be started here.
+        ValueError: the data contradicts itself; decoders add errors of their own.
+        DecoderUnavailableError: the decoder cannot be started here.
     """
     syntax = UID(file.transfer_syntax)
     if (syntax in _NATIVE) == file.encapsulated:
@@ -205,12 +205,12 @@ def _open_jpeg(frame: bytes) -> tuple[FrameHeader, bytes]:
     """Read the frame header of a JPEG or JPEG-LS codestream.
 
     Returns:
-        The header, and the codestream to its end. Fill bytes and metadata are left out: Pillow
+        the header, and the codestream to its end. Fill bytes and metadata are left out: Pillow
         takes a time that grows with their square.
 
     Raises:
         ImageError: ``unsupported_dicom`` for a codestream without an end.
-        ValueError: There is no frame header, or the frame repeats its passes beyond reason.
+        ValueError: there is no frame header, or the frame repeats its passes beyond reason.
     """
     if not frame.startswith(_JPEG_START):
         raise ValueError("no start of image")
@@ -255,13 +255,13 @@ def _open_jpeg2000(frame: bytes) -> tuple[FrameHeader, bytes]:
     """Read the main header of a JPEG 2000 codestream and check those of all tiles.
 
     Returns:
-        The header, and the codestream to its end, without the file header (JP2 boxes) that some
+        the header, and the codestream to its end, without the file header (JP2 boxes) that some
         writers leave before it.
 
     Raises:
         ImageError: ``unsupported_dicom`` for a codestream without an end.
-        ValueError: The codestream is not what real encoders write for one image.
-        struct.error: It ends early.
+        ValueError: the codestream is not what real encoders write for one image.
+        struct.error: it ends early.
     """
     start = frame.find(_JPEG2000_START, 0, 4096)
     if start < 0:
@@ -367,17 +367,17 @@ def _decode_frame(frame: bytes, syntax: UID, header: FrameHeader) -> NDArray[np.
     """Decode one grey frame in a process of its own, which takes a tenth of a second to start.
 
     Args:
-        frame: The whole codestream.
-        syntax: Its transfer syntax.
-        header: Its own header, checked before.
+        frame: the whole codestream.
+        syntax: its transfer syntax.
+        header: its own header, checked before.
 
     Returns:
         ``(H, W)`` uint16 words of ``header.precision`` bits.
 
     Raises:
-        ValueError: The decoder refused the frame, crashed or took too long.
-        MemoryError: It needs more memory than the size of the image explains.
-        DecoderUnavailableError: The decoder did not get as far as the frame.
+        ValueError: the decoder refused the frame, crashed or took too long.
+        MemoryError: it needs more memory than the size of the image explains.
+        DecoderUnavailableError: the decoder did not get as far as the frame.
     """
     size = header.width * header.height
     seconds = 5 + size // 2_000_000  # ten times what the slowest codec takes

@@ -23,8 +23,8 @@ class DicomImage:
 
     Attributes:
         pixels: ``(H, W)`` uint8, 0 is black, as the file says that it is shown.
-        description: Of the image.
-        windowed: The same shown through the window that was asked for; None without one.
+        description: of the image.
+        windowed: the same shown through the window that was asked for; None without one.
     """
 
     pixels: NDArray[np.uint8]
@@ -42,17 +42,17 @@ def decode_dicom(
     JPEG-LS and JPEG 2000.
 
     Args:
-        data: The whole file.
-        max_pixels: Bound on rows x columns, checked on the header before decoding.
-        window: Center and width, in modality values, of one to show the image through as well.
+        data: the whole file.
+        max_pixels: bound on rows x columns, checked on the header before decoding.
+        window: center and width, in modality values, of one to show the image through as well.
 
     Returns:
-        The pixels and what is said of them.
+        the pixels and what is said of them.
 
     Raises:
-        ImageError: ``unsupported_dicom`` with the reason, or as `check_size`. Its text never
+        ImageError: ``unsupported_dicom`` with the reason, or as ``check_size``. Its text never
             quotes the file.
-        DecoderUnavailableError: The decoder of a compressed image cannot be started here.
+        DecoderUnavailableError: the decoder of a compressed image cannot be started here.
     """
     # Its messages quote values, and names of patients are values.
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)

@@ -27,13 +27,13 @@ class DicomDescription:
     """How a radiograph was made, and how it may be shown.
 
     Attributes:
-        modality: Such as ``DX``; None where the file does not say.
+        modality: such as ``DX``; None where the file does not say.
         view: View Position, such as ``PA``.
         laterality: ``R``, ``L``, ``B`` (both) or ``U`` (unpaired).
-        size: Rows and columns of the image.
-        pixel_spacing: Distance of the rows and of the columns in mm: Pixel Spacing, otherwise
+        size: rows and columns of the image.
+        pixel_spacing: distance of the rows and of the columns in mm: Pixel Spacing, otherwise
             Imager Pixel Spacing, which is that at the detector.
-        windows: Those of the file, at most `MAX_WINDOWS`.
+        windows: those of the file, at most ``MAX_WINDOWS``.
     """
 
     modality: str | None

@@ -76,10 +76,10 @@ class Greyscale:
     Attributes:
         modality_values: ``(N,)``, what the modality LUT or the rescale makes of each value that
             can be stored, the lowest first.
-        voi: From modality values to shown ones, in the order of precedence.
-        padding: First and last stored value that mark what is no image; shown black.
-        inverted: Whether the lowest value is white (MONOCHROME1).
-        function: That of the file's windows.
+        voi: from modality values to shown ones, in the order of precedence.
+        padding: first and last stored value that mark what is no image; shown black.
+        inverted: whether the lowest value is white (MONOCHROME1).
+        function: that of the file's windows.
     """
 
     modality_values: NDArray[np.float64]
@@ -99,9 +99,9 @@ def render(
 
     Args:
         places: ``(H, W)``, the stored values less the lowest one that can be stored.
-        layout: Of the stored values.
-        greyscale: How they are shown.
-        window: Center and width of one to take exactly so, in place of what the file says.
+        layout: of the stored values.
+        greyscale: how they are shown.
+        window: center and width of one to take exactly so, in place of what the file says.
 
     Returns:
         ``(H, W)`` uint8, 0 is black.
@@ -240,8 +240,8 @@ def _read_tables(header: Header, keyword: str, inputs: NDArray[np.float64]) -> l
     """Read the lookup tables of a sequence, less those that cannot be applied.
 
     Args:
-        header: Of the file.
-        keyword: Of the sequence.
+        header: of the file.
+        keyword: of the sequence.
         inputs: ``(N,)``, the values that enter the tables.
     """
     tables = (_read_table(item, inputs) for item in header.items(keyword))

@@ -1,9 +1,9 @@
 """Find the image's own attributes and its pixel data in a DICOM file, and read nothing else.
 
 pydicom parses the elements, up to the pixel data. Only those listed here are kept, as the bytes
-that they are: no element that names a patient is ever turned into a value. `Header` reads the
+that they are: no element that names a patient is ever turned into a value. ``Header`` reads the
 values leniently, because many writers get them wrong; what cannot be read counts as absent, and
-whoever asks decides whether the image can do without. `read_layout` decides whether the file is
+whoever asks decides whether the image can do without. ``read_layout`` decides whether the file is
 one grey radiograph.
 """
 
@@ -74,12 +74,12 @@ class DicomFile:
     """What is needed of a file to show its image.
 
     Attributes:
-        header: The attributes that describe the image.
+        header: the attributes that describe the image.
         transfer_syntax: UID, or an empty string where the file does not state one.
-        little_endian: Byte order of numbers.
-        pixel_vr: Value representation of the pixel data; None with implicit ones.
-        encapsulated: Whether the pixel data is made of compressed fragments.
-        pixel_data: The pixel data to its end, or to the end of the file when encapsulated.
+        little_endian: byte order of numbers.
+        pixel_vr: value representation of the pixel data; None with implicit ones.
+        encapsulated: whether the pixel data is made of compressed fragments.
+        pixel_data: the pixel data to its end, or to the end of the file when encapsulated.
     """
 
     header: Header
@@ -94,11 +94,11 @@ def read_file(data: bytes, *, inflated_limit: int) -> DicomFile:
     """Parse a DICOM file up to its pixel data.
 
     Args:
-        data: The whole file.
-        inflated_limit: Bound in bytes on a deflated data set.
+        data: the whole file.
+        inflated_limit: bound in bytes on a deflated data set.
 
     Raises:
-        ImageError: The file holds no pixel data of whole numbers, or too many elements before them.
+        ImageError: the file holds no pixel data of whole numbers, or too many elements before them.
     """
     syntax, start = _read_meta(data)
     if syntax == DeflatedExplicitVRLittleEndian:
@@ -394,7 +394,7 @@ def read_layout(header: Header, *, max_pixels: int) -> PixelLayout:
 
     Raises:
         ImageError: ``unsupported_dicom`` where the file is no single grey radiograph, otherwise
-            as `check_size`.
+            as ``check_size``.
     """
     _check_modality(header.text("Modality"), header.text("SOPClassUID"))
     if header.integer("NumberOfFrames", 1) > 1:

@@ -53,7 +53,7 @@ LIMITATIONS = (
     "screen, may be classified as if they were such films.",
 )
 
-# What the card says where the report's `about` does not know better.
+# What the card says where the report's ``about`` does not know better.
 STATEMENTS = {
     "data_sources": "The section Data lists them by source; nothing more was told of them.",
     "eligibility": "Every film of the data that can be read, but for those that are left out for "
@@ -151,7 +151,7 @@ def _introduce(report: Report, *, published: bool) -> str:
     limits = "\n".join(f"- {limit}" for limit in LIMITATIONS)
     where = "docs/report.json" if published else "report.json"
     also = (
-        "\nThe README, the notebook and the app's page `/about` quote the same report."
+        "\nThe README, the notebook and the app's page ``/about`` quote the same report."
         if published
         else ""
     )

@@ -46,7 +46,7 @@ def evaluate_predictions(
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Return every score with its interval, as plain data that `json` can write.
+    """Return every score with its interval, as plain data that ``json`` can write.
 
     Args:
         labels: ``(N,)`` integer class indices.

@@ -1,6 +1,6 @@
 """Pictures: the network, its training, its evaluation, and films with evidence and lungs.
 
-Every function returns a `matplotlib.figure.Figure` that no global state holds, so it works in
+Every function returns a ``matplotlib.figure.Figure`` that no global state holds, so it works in
 threads, servers and notebooks. Colours are those of Okabe and Ito (2008), which people with any
 common colour vision can tell apart; line styles repeat the distinction for print in grey.
 """
@@ -55,7 +55,7 @@ def new_figure(
     height_ratios: Sequence[float] | None = None,
     sharex: bool = False,
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure of `width` by `height` inches and its panels, row by row."""
+    """Return a figure of ``width`` by ``height`` inches and its panels, row by row."""
     figure = Figure(figsize=(width, height), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharex=sharex, height_ratios=height_ratios)
     panels = list(grid.ravel())
@@ -89,10 +89,10 @@ def plot_history(history: Sequence[Mapping[str, Any]]) -> Figure:
     """Draw the losses and the validation scores of each epoch, the best epoch marked.
 
     Args:
-        history: entries with `epoch`, `train_loss`, `validation_loss`, `validation_accuracy` and
-            `validation_macro_f1`; best is the first epoch of the highest `validation_score`, which
-            `score` names, where there is one, or else macro F1, among those on an input of the last
-            one's `input_size`.
+        history: entries with ``epoch``, ``train_loss``, ``validation_loss``,
+            ``validation_accuracy`` and ``validation_macro_f1``; best is the first epoch of the
+            highest ``validation_score``, which ``score`` names, where there is one, or else
+            macro-F1, among those on an input of the last one's ``input_size``.
 
     Raises:
         ValueError: no entry, or a key is missing.

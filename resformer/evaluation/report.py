@@ -272,7 +272,7 @@ def _spread(runs: Sequence[Mapping[str, Any]], name: str) -> dict[str, float | N
 
 
 def read_ablations(folder: Path) -> list[dict[str, Any]]:
-    """Read what `benchmarks.ablations` wrote: one JSON file for each network, sorted by file.
+    """Read what ``benchmarks.ablations`` wrote: one JSON file for each network, sorted by file.
 
     Raises:
         ValueError: if the folder holds none, a file lacks a field, or the networks did not have
@@ -302,7 +302,7 @@ def write_evaluation(
     """Write ``metrics.json`` and the pictures, and return the files written.
 
     Args:
-        report: what `evaluate_predictions` returned for these labels and probabilities.
+        report: what ``evaluate_predictions`` returned for these labels and probabilities.
         labels: ``(N,)`` integer class indices.
         probabilities: ``(N, K)``, each row sums to 1.
         folder: is made where it does not exist; files of the same names are replaced.
@@ -331,7 +331,8 @@ def write_training_report(
     """Write what a checkpoint tells of its training, and return the files written.
 
     Args:
-        metrics: of a checkpoint: reports of `evaluate_predictions` by split, and its track record.
+        metrics: of a checkpoint: reports of ``evaluate_predictions`` by split, and its track
+            record.
         history: one entry for each epoch.
         folder: is made where it does not exist; files of the same names are replaced.
 

@@ -30,7 +30,7 @@ SPLITS = ("train", "validation", "test")
 
 
 def format_estimate(estimate: Mapping[str, float | None]) -> str:
-    """Return an estimate of `evaluate_predictions` as ``0.912 (0.871 to 0.944)``."""
+    """Return an estimate of ``evaluate_predictions`` as ``0.912 (0.871 to 0.944)``."""
     value, low, high = (estimate[key] for key in ("value", "low", "high"))
     if value is None:
         return "undefined"
@@ -98,7 +98,7 @@ def _called(class_names: Iterable[str]) -> list[str]:
 
 
 def render_overall(test: Report) -> str:
-    """Return the headline figures of a report of `evaluate_predictions`."""
+    """Return the headline figures of a report of ``evaluate_predictions``."""
     overall = overall_table(test)
     rows = [(label, overall[name]) for name, label in HEADLINES.items()]
     return render_table(("measure", "value (95 % interval)"), rows)

@@ -1,7 +1,7 @@
 """From the bytes of a file to grey pixels, and back to a small PNG.
 
 Everything that reads an image in this project (training, evaluation, command line, web) calls
-`decode_image`, so that a network sees the same pixels everywhere.
+``decode_image``, so that a network sees the same pixels everywhere.
 """
 
 from __future__ import annotations

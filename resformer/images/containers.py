@@ -28,16 +28,16 @@ def strip_container(data: bytes, name: str, *, max_pixels: int, min_side: int) -
     """Return a file of the same format and pixels that holds nothing else.
 
     Args:
-        data: The whole file.
-        name: Its format: ``"PNG"``, ``"JPEG"``, ``"GIF"``, ``"TIFF"``, ``"BMP"`` or ``"WebP"``.
-        max_pixels: As `check_size`, for run lengths, which are expanded here.
-        min_side: As `check_size`.
+        data: the whole file.
+        name: its format: ``"PNG"``, ``"JPEG"``, ``"GIF"``, ``"TIFF"``, ``"BMP"`` or ``"WebP"``.
+        max_pixels: as ``check_size``, for run lengths, which are expanded here.
+        min_side: as ``check_size``.
 
     Raises:
-        ImageError: ``image_too_large`` for run lengths without end, or as `check_size`.
-        ValueError: The file is damaged, or split into more parts than any sound one.
-        IndexError: The file ends early.
-        struct.error: The file ends early.
+        ImageError: ``image_too_large`` for run lengths without end, or as ``check_size``.
+        ValueError: the file is damaged, or split into more parts than any sound one.
+        IndexError: the file ends early.
+        struct.error: the file ends early.
     """
     if name == "BMP":
         return _expand_run_lengths(data, max_pixels=max_pixels, min_side=min_side)

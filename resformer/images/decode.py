@@ -3,7 +3,7 @@
 PNG, JPEG, BMP, GIF, WebP and TIFF are read through Pillow, from hostile sources too: the format's
 own Pillow class is called instead of ``Image.open``, so that no other plugin ever sees the data,
 and Pillow's process-wide bomb limit, which warns instead of refusing, is replaced by ours. DICOM is
-read by `resformer.dicom`.
+read by ``resformer.dicom``.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def recognise_format(data: bytes) -> str | None:
     """Return the format that a file's first bytes announce, whatever its name is.
 
     Args:
-        data: The whole file, or its first few thousand bytes.
+        data: the whole file, or its first few thousand bytes.
 
     Returns:
         ``"DICOM"``, ``"PNG"``, ``"JPEG"``, ``"BMP"``, ``"GIF"``, ``"WebP"`` or ``"TIFF"``; None
@@ -101,9 +101,9 @@ class DecodedImage:
     """A decoded image with what a DICOM file says of it.
 
     Attributes:
-        pixels: ``(H, W)`` uint8, as `decode_image` returns them.
-        dicom: Nothing of the patient; None where the file is no DICOM.
-        windowed: A DICOM image through the window that was asked for, for people alone.
+        pixels: ``(H, W)`` uint8, as ``decode_image`` returns them.
+        dicom: nothing of the patient; None where the file is no DICOM.
+        windowed: a DICOM image through the window that was asked for, for people alone.
     """
 
     pixels: NDArray[np.uint8]
@@ -121,17 +121,17 @@ def decode_image(
     tag says.
 
     Args:
-        data: The whole file: PNG, JPEG, BMP, GIF, WebP or TIFF (first frame), or DICOM.
-        max_pixels: Bound on width x height, checked on the header before decoding.
-        min_side: Least pixels a side, checked likewise; DICOM has a bound of its own.
+        data: the whole file: PNG, JPEG, BMP, GIF, WebP or TIFF (first frame), or DICOM.
+        max_pixels: bound on width x height, checked on the header before decoding.
+        min_side: least pixels a side, checked likewise; DICOM has a bound of its own.
 
     Returns:
         ``(H, W)`` uint8, upright, 0 is black.
 
     Raises:
-        ImageError: The data is no image of these formats, damaged, too small or too large;
+        ImageError: the data is no image of these formats, damaged, too small or too large;
             see its ``code``. It is raised bare, because a decoder's own words may quote the file.
-        DecoderUnavailableError: The decoder is missing here or cannot be started.
+        DecoderUnavailableError: the decoder is missing here or cannot be started.
     """
     return decode_described(data, max_pixels=max_pixels, min_side=min_side).pixels
 
@@ -143,17 +143,17 @@ def decode_described(
     min_side: int = MIN_SIDE,
     window: tuple[float, float] | None = None,
 ) -> DecodedImage:
-    """Decode as `decode_image`, and tell what a DICOM file says of the image.
+    """Decode as ``decode_image``, and tell what a DICOM file says of the image.
 
     Args:
-        data: As for `decode_image`.
-        max_pixels: As for `decode_image`.
-        min_side: As for `decode_image`.
-        window: Center and width, in modality values, of one to show a DICOM image through as well.
+        data: as for ``decode_image``.
+        max_pixels: as for ``decode_image``.
+        min_side: as for ``decode_image``.
+        window: center and width, in modality values, of one to show a DICOM image through as well.
 
     Raises:
-        ImageError: As `decode_image`.
-        DecoderUnavailableError: As `decode_image`.
+        ImageError: as ``decode_image``.
+        DecoderUnavailableError: as ``decode_image``.
     """
     if not data:
         raise ImageError("The file is empty.", code="unreadable_image")
@@ -239,7 +239,7 @@ def _bound_tiff(image: TiffImagePlugin.TiffImageFile, data: bytes) -> None:
 
     Raises:
         ImageError: ``unreadable_image`` for fax compression where libtiff cannot be silenced.
-        ValueError: Its strips or passes add up to many times its size.
+        ValueError: its strips or passes add up to many times its size.
     """
     if image.info["compression"] in _FAX and not _silence_libtiff():
         raise ImageError(
@@ -294,7 +294,7 @@ _DECODERS = re.compile(r"(PIL|pydicom|resformer\.(images|dicom))\.")
 def _prepare_decoders() -> None:
     """Keep decoders from warning about, and quoting from, an uploaded file.
 
-    A lasting filter for their modules alone: `warnings.catch_warnings` swaps the filters of the
+    A lasting filter for their modules alone: ``warnings.catch_warnings`` swaps the filters of the
     whole process, and two requests in two threads would undo each other's. It is put in front
     again where a filter that was added later would let their warnings through.
     """
@@ -329,7 +329,7 @@ def _teach_tiff_layouts() -> None:
     """Add grey of more than 8 bits that Pillow 13 can unpack but does not look for.
 
     It knows 12 and 16 bits whose least value is white (photometric 0) in little-endian files at
-    best, and 32 bits hardly. Here 1 is unsigned, 2 signed; `depth.to_grey` turns photometric 0.
+    best, and 32 bits hardly. Here 1 is unsigned, 2 signed; ``depth.to_grey`` turns photometric 0.
     """
     little, big = TiffImagePlugin.II, TiffImagePlugin.MM
     layouts = {

@@ -1,7 +1,7 @@
 """Bring grey values of any depth to 8 bits, the same way for every file format.
 
 The network resizes a film, then stretches it between its 1st and 99th percentile (see
-`resformer.transforms`), and both work on 8 bits. So the reduction to 8 bits must leave enough
+``resformer.transforms``), and both work on 8 bits. So the reduction to 8 bits must leave enough
 levels between those percentiles: brightness is kept where it does, and the film is stretched at
 its full depth where it does not, as with one pixel of 65,535 in a film of 12 bits.
 
@@ -45,7 +45,7 @@ def scale_to_uint8(values: NDArray[Any]) -> NDArray[np.uint8]:
     maximum: brightness is kept, and a dark film stays dark. Negative values are first shifted so
     that the minimum becomes 0. Whole numbers beyond 16 bits and fractions have no such natural
     range and are stretched from their minimum to their maximum. Where that would leave too few
-    levels, values far from the others do not count (see `grey_levels`).
+    levels, values far from the others do not count (see ``grey_levels``).
 
     Args:
         values: ``(H, W)`` of any integer or floating dtype; uint8 is returned as it is.
@@ -118,7 +118,7 @@ def percentiles(values: NDArray[np.float64], counts: NDArray[np.int64]) -> tuple
         counts: ``(N,)``, how often each occurs.
 
     Returns:
-        The two values; zeros where none occurs.
+        the two values; zeros where none occurs.
     """
     order = np.argsort(values, kind="stable")
     cumulative = np.cumsum(counts[order])
@@ -272,14 +272,14 @@ def to_grey(image: ImageFile.ImageFile) -> NDArray[np.uint8]:
     """Convert to ITU-R 601 luma as Pillow rounds it, with transparency on black.
 
     Args:
-        image: A loaded image of any mode.
+        image: a loaded image of any mode.
 
     Returns:
         ``(H, W)`` uint8, possibly read-only.
 
     Raises:
-        ValueError: Pillow knows no way from this mode to grey.
-        ImageError: As `scale_to_uint8`.
+        ValueError: pillow knows no way from this mode to grey.
+        ImageError: as ``scale_to_uint8``.
     """
     if image.mode in _DEEP_MODES:
         return _deep_grey(image)
@@ -335,8 +335,8 @@ def deep_colour_to_grey(
     """Read all 16 bits, take the luma, scale it to 8 bits and composite it on black.
 
     Args:
-        image: An opened, not yet loaded image for which `has_deep_colour` is true.
-        again: The same file opened a second time, for the lower bytes.
+        image: an opened, not yet loaded image for which ``has_deep_colour`` is true.
+        again: the same file opened a second time, for the lower bytes.
 
     Returns:
         ``(H, W)`` uint8, possibly read-only.

@@ -29,10 +29,10 @@ def encode_preview(pixels: NDArray[np.uint8], *, max_side: int = PREVIEW_SIDE) -
 
     Args:
         pixels: ``(H, W)`` uint8.
-        max_side: Bound in pixels on the longer side.
+        max_side: bound in pixels on the longer side.
 
     Returns:
-        The PNG file.
+        the PNG file.
 
     Raises:
         ValueError: ``pixels`` is not ``(H, W)`` uint8.
