@@ -114,6 +114,15 @@ def build_without(part: type[nn.Module], config: ResFormerConfig) -> nn.Module:
     return model
 
 
+def build_without_imtm(config: ResFormerConfig) -> nn.Module:
+    """Return our network with the whole output of each EMPT added to its scale."""
+    model = build_without(IMTM, config)
+    for module in model.modules():
+        if isinstance(module, EMPT):
+            module.cell = 1
+    return model
+
+
 @dataclass(frozen=True)
 class Variant:
     """One row of the ablations.
@@ -153,7 +162,7 @@ VARIANTS = (
     Variant("ours"),
     Variant("ours without SimAM", partial(build_without, SimAM)),
     Variant("ours without EMPT", partial(build_without, EMPT)),
-    Variant("ours without IMTM", partial(build_without, IMTM)),
+    Variant("ours without IMTM", build_without_imtm),
     Variant("ours without EMPT and IMTM", BackboneAlone),
     Variant("ours pooling f4 only", LastScaleAlone),
     Variant("ours without infection head", infection_head=False),

@@ -91,7 +91,7 @@ class Speed:
 def main(arguments: Sequence[str] | None = None) -> Summary:
     """Measure, and write the tables and the plot."""
     parser = build_speed_parser(__doc__, "network", seconds=3.0)
-    parser.add_argument("--size", type=int, default=128, help="side of the image")
+    parser.add_argument("--size", type=int, help="side of the image (default: the model's own)")
     parser.add_argument("--batch", type=int, default=32, help="images in a batch")
     parser.add_argument(
         "--against",
@@ -102,10 +102,11 @@ def main(arguments: Sequence[str] | None = None) -> Summary:
         help=f"some of: {', '.join(BASELINES)} (default: all)",
     )
     options = parser.parse_args(arguments)
-    size, batch, threads, seconds = options.size, options.batch, options.threads, options.seconds
+    batch, threads, seconds = options.batch, options.threads, options.seconds
     torch.set_num_threads(threads)
     machine = describe_machine(threads)
     checkpoint = load_checkpoint(options.model)
+    size = options.size or checkpoint.input_spec.size
     networks = {
         OURS: fold_batch_norm(checkpoint.build_model()),
         **build_competitors(options.against, len(checkpoint.class_names)),

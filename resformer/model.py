@@ -16,7 +16,7 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor, nn
 
-from resformer.layers import EMPT, IMTM, MCCRM, ConvNormAct, LungHead, average_inside
+from resformer.layers import EMPT, IMTM, MCCRM, ConvNormAct, LungHead, average_inside, enlarge
 from resformer.transforms import DOWNSAMPLING, MIN_SIDE
 from resformer.validation import (
     require_between,
@@ -185,19 +185,28 @@ class Backbone(nn.Module):
 
 
 class AuxiliaryNetwork(nn.Module):
-    """One EMPT for each stage of the backbone."""
+    """One EMPT for each stage of the backbone, averaged down to the grid of the last.
+
+    The IMTM looks at all scales on that grid, so no EMPT computes more of its output.
+    """
 
     def __init__(self, config: ResFormerConfig) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            EMPT(embed_dim, num_heads, reduction_ratio=ratio, mlp_ratio=config.mlp_ratio)
-            for embed_dim, num_heads, ratio in zip(
-                config.channels, config.num_heads, config.reduction_ratios, strict=True
+            EMPT(
+                embed_dim,
+                num_heads,
+                reduction_ratio=ratio,
+                mlp_ratio=config.mlp_ratio,
+                cell=2 ** (NUM_STAGES - 1 - stage),
+            )
+            for stage, (embed_dim, num_heads, ratio) in enumerate(
+                zip(config.channels, config.num_heads, config.reduction_ratios, strict=True)
             )
         )
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """Map each stage's ``(B, C_i, H_i, W_i)`` to the same shape."""
+        """Map each stage's ``(B, C_i, H_i, W_i)`` to ``(B, C_i, H_4, W_4)``."""
         return [block(x) for block, x in zip(self.blocks, features, strict=True)]
 
 
@@ -257,7 +266,10 @@ class IdentityMappingResFormer(nn.Module):
     def fuse(self, features: list[Tensor]) -> list[Tensor]:
         """Map the backbone's four features to the fused ones, of the same shapes."""
         fused = self.imtm(self.auxiliary(features))
-        return [identity + mapped for identity, mapped in zip(features, fused, strict=True)]
+        return [
+            identity + enlarge(mapped, identity.shape[-1] // mapped.shape[-1])
+            for identity, mapped in zip(features, fused, strict=True)
+        ]
 
     def lungs(self, features: list[Tensor]) -> Tensor:
         """Map the fused features to logits of being lung, ``(B, 1, H / 4, W / 4)``.
@@ -350,9 +362,11 @@ def list_parts(config: ResFormerConfig, size: int) -> list[Part]:
     for i, feature in enumerate(features):
         name = f"Stage {i + 1}: {config.depths[i]} MCCRM"
         parts.append(_part(name, feature, backbone.stages[i], downsamples[i]))
-    for i, feature in enumerate(features):
+    averaged = model.auxiliary(features)
+    for i, feature in enumerate(averaged):
         parts.append(_part(f"EMPT {i + 1}", feature, model.auxiliary.blocks[i]))
-    parts.append(_part("IMTM, the four scales together", features[0], model.imtm))
+    fused = model.imtm(averaged)
+    parts.append(_part("IMTM, the four scales together", fused[0], model.imtm))
     if model.lung_head is not None:
         name = "Lung head" + (", with infected lung" if config.infection_head else "")
         parts.append(_part(name, model.lungs(features), model.lung_head))

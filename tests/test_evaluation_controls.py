@@ -36,6 +36,7 @@ class Reader(Predictor):
     """
 
     def __init__(self, config: ResFormerConfig, row: int, column: int) -> None:
+        self.at = row, column
         weights = IdentityMappingResFormer(config).state_dict()
         self.at = row, column  # before the check of its answers
         super().__init__(Checkpoint(config, CLASS_NAMES, InputSpec(SIDE), weights), "cpu")

@@ -180,6 +180,27 @@ def test_attention_has_one_key_for_each_square_of_positions(ratio: int) -> None:
     assert seen == [torch.Size((3 * 8 * 12 // ratio**2, 8))]
 
 
+def test_attention_is_that_of_queries_to_keys_however_it_is_computed() -> None:
+    torch.manual_seed(0)
+    attention = SpatialReductionAttention(8, 2, 2)
+    tokens = torch.randn(3, 4 * 6, 8)
+    grid = tokens.transpose(1, 2).unflatten(2, (4, 6))
+    reduced = attention.norm(attention.reduction(grid).flatten(2).transpose(1, 2))
+    mapped = (attention.query(tokens), *attention.key_value(reduced).chunk(2, dim=-1))
+    heads = (x.unflatten(-1, (2, 4)).transpose(1, 2) for x in mapped)
+    attended = nn.functional.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
+    torch.testing.assert_close(attention(tokens, 4, 6), attention.project(attended))
+
+
+def test_empt_averages_its_output_over_cells() -> None:
+    torch.manual_seed(0)
+    block = EMPT(8, 2, reduction_ratio=2).eval()
+    x = torch.randn(2, 8, 8, 4)
+    whole = block(x)
+    block.cell = 4
+    torch.testing.assert_close(block(x), nn.functional.avg_pool2d(whole, 4))
+
+
 def test_empt_is_the_identity_when_both_branches_are_silent() -> None:
     block = EMPT(8, 2, reduction_ratio=2)
     for layer in (block.attention.project, block.mlp.contract):
@@ -203,7 +224,7 @@ def test_imtm_lets_every_scale_see_every_other() -> None:
     fine = torch.randn(1, 4, 8, 8)
     coarse = torch.randn(1, 8, 4, 4, requires_grad=True)
     fused = module([fine, coarse])
-    assert [tuple(f.shape) for f in fused] == [(1, 4, 8, 8), (1, 8, 4, 4)]
+    assert [tuple(f.shape) for f in fused] == [(1, 4, 4, 4), (1, 8, 4, 4)]
     fused[0].sum().backward()
     assert coarse.grad is not None
     assert coarse.grad.abs().sum() > 0

@@ -1,6 +1,6 @@
 """Building blocks of the Identity-Mapping ResFormer: one primitive a file."""
 
-from resformer.layers.conv import ConvNormAct, DWConv3x3
+from resformer.layers.conv import ConvNormAct, DWConv3x3, enlarge
 from resformer.layers.empt import EMPT, ConvolutionalMlp, SpatialReductionAttention
 from resformer.layers.imtm import IMTM
 from resformer.layers.lung_head import LungHead, average_inside
@@ -18,4 +18,5 @@ __all__ = [
     "SimAM",
     "SpatialReductionAttention",
     "average_inside",
+    "enlarge",
 ]

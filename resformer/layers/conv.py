@@ -89,9 +89,14 @@ class DWConv3x3(nn.Module):
         return mixed
 
 
+def average(x: Tensor, cell: int) -> Tensor:
+    """Average ``(B, C, H, W)`` over squares of a side, ``(B, C, H / cell, W / cell)``."""
+    return x if cell == 1 else F.avg_pool2d(x, cell)
+
+
 def enlarge(x: Tensor, times: int) -> Tensor:
     """Enlarge ``(B, C, H, W)`` bilinearly to ``(B, C, times * H, times * W)``.
 
     By a factor and not to a size: an exported graph then keeps the layout of its convolutions.
     """
-    return F.interpolate(x, scale_factor=float(times), mode="bilinear")
+    return x if times == 1 else F.interpolate(x, scale_factor=float(times), mode="bilinear")

@@ -12,7 +12,8 @@ from __future__ import annotations
 from einops import rearrange
 from torch import Tensor, nn
 
-from resformer.layers.attention import attend, map_rows
+from resformer.layers.attention import map_rows
+from resformer.layers.conv import average
 from resformer.validation import require_divisible, require_positive
 
 
@@ -45,7 +46,6 @@ class SpatialReductionAttention(nn.Module):
 
     def forward(self, tokens: Tensor, height: int, width: int) -> Tensor:
         """Map tokens ``(B, height * width, embed_dim)`` to the same shape."""
-        query = rearrange(map_rows(self.query, tokens), "b n (h d) -> b h n d", h=self.num_heads)
         grid = rearrange(tokens, "b (y x) c -> b c y x", y=height, x=width)
         reduced = self.norm(rearrange(self.reduction(grid), "b c y x -> b (y x) c"))
         key, value = rearrange(
@@ -54,8 +54,20 @@ class SpatialReductionAttention(nn.Module):
             two=2,
             h=self.num_heads,
         )
-        attended = attend(query, key, value)
-        return map_rows(self.project, rearrange(attended, "b h n d -> b n (h d)"))
+        # There are far fewer keys than positions: what maps every position, the query and the
+        # projection, is multiplied into the keys and values instead. With W, b of the query,
+        # (W x + b) k = x (W^T k) + b k.
+        key = key * key.shape[-1] ** -0.5
+        query = rearrange(self.query.weight, "(h d) c -> h d c", h=self.num_heads)
+        offset = key @ rearrange(self.query.bias, "(h d) -> h d 1", h=self.num_heads)
+        scores = tokens @ rearrange(key @ query, "b h m c -> b c (h m)")
+        scores = scores + rearrange(offset, "b h m 1 -> b 1 (h m)")
+        shares = scores.unflatten(-1, (self.num_heads, -1)).softmax(dim=-1).flatten(-2)
+        project = rearrange(self.project.weight, "c (h d) -> h d c", h=self.num_heads)
+        # The shares of a position sum to 1 for each head, and so bring the whole bias.
+        projected = value @ project + self.project.bias / self.num_heads
+        attended: Tensor = shares @ rearrange(projected, "b h m c -> b (h m) c")
+        return attended
 
 
 class ConvolutionalMlp(nn.Module):
@@ -77,11 +89,16 @@ class ConvolutionalMlp(nn.Module):
         self.activation = nn.GELU()
         self.contract = nn.Linear(hidden_dim, embed_dim)
 
-    def forward(self, tokens: Tensor, height: int, width: int) -> Tensor:
-        """Map tokens ``(B, height * width, embed_dim)`` to the same shape."""
+    def forward(self, tokens: Tensor, height: int, width: int, cell: int = 1) -> Tensor:
+        """Map tokens ``(B, height * width, embed_dim)`` to their averages over squares of a side.
+
+        Returns:
+            ``(B, height * width / cell^2, embed_dim)``.
+        """
         grid = rearrange(map_rows(self.expand, tokens), "b (y x) c -> b c y x", y=height, x=width)
-        hidden = rearrange(self.activation(self.depthwise(grid)), "b c y x -> b (y x) c")
-        return map_rows(self.contract, hidden)
+        # The average goes before the last layer, which is linear, and not after it.
+        averaged = average(self.activation(self.depthwise(grid)), cell)
+        return map_rows(self.contract, rearrange(averaged, "b c y x -> b (y x) c"))
 
 
 class EMPT(nn.Module):
@@ -92,26 +109,34 @@ class EMPT(nn.Module):
         num_heads: attention heads; must divide ``embed_dim``.
         reduction_ratio: side of the square of positions that one key stands for.
         mlp_ratio: hidden channels of the MLP as a multiple of ``embed_dim``.
+        cell: side of the square of positions that the output is averaged over.
 
     Raises:
         ValueError: if an argument is not positive or the heads do not divide the channels.
     """
 
     def __init__(
-        self, embed_dim: int, num_heads: int, *, reduction_ratio: int = 1, mlp_ratio: float = 2.0
+        self,
+        embed_dim: int,
+        num_heads: int,
+        *,
+        reduction_ratio: int = 1,
+        mlp_ratio: float = 2.0,
+        cell: int = 1,
     ) -> None:
         super().__init__()
-        require_positive(mlp_ratio=mlp_ratio)
+        require_positive(mlp_ratio=mlp_ratio, cell=cell)
+        self.cell = cell
         self.attention_norm = nn.LayerNorm(embed_dim)
         self.attention = SpatialReductionAttention(embed_dim, num_heads, reduction_ratio)
         self.mlp_norm = nn.LayerNorm(embed_dim)
         self.mlp = ConvolutionalMlp(embed_dim, round(embed_dim * mlp_ratio))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(B, embed_dim, H, W)`` to the same shape."""
+        """Map ``(B, embed_dim, H, W)`` to ``(B, embed_dim, H / cell, W / cell)``."""
         height, width = x.shape[-2:]
         tokens = rearrange(x, "b c y x -> b (y x) c")
         tokens = tokens + self.attention(self.attention_norm(tokens), height, width)
-        tokens = tokens + self.mlp(self.mlp_norm(tokens), height, width)
-        attended: Tensor = rearrange(tokens, "b (y x) c -> b c y x", y=height, x=width)
-        return attended
+        mapped = self.mlp(self.mlp_norm(tokens), height, width, self.cell)
+        averaged = average(rearrange(tokens, "b (y x) c -> b c y x", y=height, x=width), self.cell)
+        return averaged + rearrange(mapped, "b (y x) c -> b c y x", y=averaged.shape[-2])

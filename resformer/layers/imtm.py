@@ -1,9 +1,9 @@
 """IMTM, the identity-mapping transformer module: four scales talk to each other once.
 
-Every scale is projected to one width and averaged down to the coarsest grid; one joint
+Every scale is averaged down to the coarsest grid and projected to one width; one joint
 self-attention runs over the tokens of all scales; each scale's tokens are projected back to its
-channels and resized to its grid. The caller adds the result to the features it came from (the
-identity mapping). A learned embedding for each scale tells the tokens apart.
+channels. The caller enlarges the result and adds it to the features it came from (the identity
+mapping). A learned embedding for each scale tells the tokens apart.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from resformer.layers.attention import attend, map_rows
-from resformer.layers.conv import enlarge
+from resformer.layers.conv import average
 from resformer.validation import require_divisible, require_positive
 
 
@@ -46,7 +45,7 @@ class IMTM(nn.Module):
         self.project_out = nn.ModuleList(nn.Conv2d(embed_dim, c, 1) for c in channels)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Map features of each scale ``(B, C_i, H_i, W_i)`` to fused features of the same shapes.
+        """Map features of each scale ``(B, C_i, H_i, W_i)`` to fused ones ``(B, C_i, H_4, W_4)``.
 
         Raises:
             ValueError: if the number of scales differs, or a grid is not a multiple of the last.
@@ -66,8 +65,7 @@ class IMTM(nn.Module):
         tokens = self._attend(tokens + self.scale_embedding)
         fused = rearrange(tokens, "b s (y x) c -> s b c y x", y=height, x=width)
         return [
-            _resize_to(project(scale), x)
-            for project, scale, x in zip(self.project_out, fused.unbind(0), features, strict=True)
+            project(scale) for project, scale in zip(self.project_out, fused.unbind(0), strict=True)
         ]
 
     def _attend(self, tokens: Tensor) -> Tensor:
@@ -88,15 +86,10 @@ class IMTM(nn.Module):
 
 def _average_to(x: Tensor, height: int, width: int) -> Tensor:
     """Average ``(B, C, H, W)`` down to ``(B, C, height, width)``."""
-    if x.shape[-2] % height or x.shape[-1] % width:
+    cell = x.shape[-2] // height
+    if (cell * height, cell * width) != tuple(x.shape[-2:]):
         raise ValueError(
             f"a grid of {tuple(x.shape[-2:])} is no multiple of the coarsest {(height, width)}: "
             "pass images whose sides are divisible by 32"
         )
-    kernel = (x.shape[-2] // height, x.shape[-1] // width)
-    return x if kernel == (1, 1) else F.avg_pool2d(x, kernel)
-
-
-def _resize_to(x: Tensor, reference: Tensor) -> Tensor:
-    """Resize ``x`` bilinearly to the grid of ``reference``, a multiple of its own."""
-    return x if x.shape == reference.shape else enlarge(x, reference.shape[-1] // x.shape[-1])
+    return average(x, cell)
