@@ -139,4 +139,7 @@ class EMPT(nn.Module):
         tokens = tokens + self.attention(self.attention_norm(tokens), height, width)
         mapped = self.mlp(self.mlp_norm(tokens), height, width, self.cell)
         averaged = average(rearrange(tokens, "b (y x) c -> b c y x", y=height, x=width), self.cell)
-        return averaged + rearrange(mapped, "b (y x) c -> b c y x", y=averaged.shape[-2])
+        attended: Tensor = averaged + rearrange(
+            mapped, "b (y x) c -> b c y x", y=averaged.shape[-2]
+        )
+        return attended
