@@ -6,14 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 
 from resformer.checkpoint import Checkpoint, save_checkpoint
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
-from resformer.phantom import draw_chest_phantom
 from resformer.transforms import InputSpec
-
-CLASS_NAMES = ("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia")
+from tests.data_sets import CLASS_NAMES, write_masked_films
 
 
 @pytest.fixture(scope="session")
@@ -42,12 +39,5 @@ def tiny_checkpoint(tiny_config: ResFormerConfig, tmp_path_factory: pytest.TempP
 def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of drawn films in the Kaggle layout: 12 a class, told apart by brightness."""
     root = tmp_path_factory.mktemp("films")
-    for index, name in enumerate(CLASS_NAMES):
-        folder = root / name / "images"
-        folder.mkdir(parents=True)
-        for number in range(12):
-            film = draw_chest_phantom(96, seed=100 * index + number)
-            Image.fromarray((film * (1 - 0.15 * index)).astype("uint8")).save(
-                folder / f"{name}-{number}.png"
-            )
+    write_masked_films(root, masked=0, darker=0.15)
     return root

@@ -14,6 +14,7 @@ import copy
 import json
 import logging
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,14 +26,15 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
-from tests.notebook_privacy import cells_tagged, find_private, remove_films
-
 logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "notebook.ipynb"
 PARAMETERS_TAG = "parameters"
 _INJECTED_ID = "injected-parameters"
+FILMS_TAG = "films"
+# An absolute path of Unix or Windows; not an address on the web, a closing tag or "images/s".
+_MACHINE_PATH = re.compile(r"(?<![\w.</:])/[\w.-]+/[\w.-]+|file://|\b[A-Za-z]:\\|(?<!\w)~/\w")
 
 
 def read_notebook(path: Path = NOTEBOOK) -> NotebookNode:
@@ -162,6 +164,50 @@ def _write(notebook: NotebookNode, path: Path) -> None:
         os.replace(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+# What a notebook must not be published with
+
+
+def cells_tagged(notebook: NotebookNode, tag: str) -> list[NotebookNode]:
+    """Return the cells that carry a tag."""
+    return [cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
+
+
+def remove_films(notebook: NotebookNode) -> None:
+    """Take the pictures out of the outputs of the cells tagged ``films``."""
+    for cell in cells_tagged(notebook, FILMS_TAG):
+        for output in cell.outputs:
+            for kind in _pictures(output):
+                del output.data[kind]
+                output.metadata.pop(kind, None)
+
+
+def find_private(notebook: NotebookNode) -> list[str]:
+    """Name paths of the machine, films and errors, each with the number of its cell."""
+    found = []
+    for number, cell in enumerate(notebook.cells):
+        outputs = cell.get("outputs", [])
+        texts = [cell.source, *(text for output in outputs for text in _texts(output))]
+        for text in texts:
+            paths = _MACHINE_PATH.finditer(text)
+            found += [f"cell {number} tells the path {path.group()}" for path in paths]
+        if any(output.output_type == "error" for output in outputs):
+            found.append(f"cell {number} ended in an error")
+        if FILMS_TAG in cell.metadata.get("tags", []) and any(map(_pictures, outputs)):
+            found.append(f"cell {number} shows films")
+    return found
+
+
+def _pictures(output: NotebookNode) -> list[str]:
+    return [kind for kind in output.get("data", {}) if kind.startswith("image/")]
+
+
+def _texts(output: NotebookNode) -> Iterator[str]:
+    """Yield what a reader sees of an output besides pictures."""
+    yield output.get("text", "")
+    pictures = _pictures(output)
+    yield from (str(v) for kind, v in output.get("data", {}).items() if kind not in pictures)
 
 
 if __name__ == "__main__":

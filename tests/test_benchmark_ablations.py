@@ -20,9 +20,8 @@ from resformer.evaluation.tables import render_ablations
 from resformer.layers import EMPT, IMTM
 from resformer.layers.simam import SimAM
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
-from tests.conftest import CLASS_NAMES
-from tests.report_setup import report_arguments, tell_of_a_training
-from tests.training_setup import split_by_number
+from tests.data_sets import CLASS_NAMES
+from tests.training_setup import report_arguments, split_by_number, tell_of_a_training
 
 PUBLISHED = sorted((Path(__file__).resolve().parent.parent / "docs/ablations").glob("*.json"))
 BY_NAME = {variant.name: variant for variant in VARIANTS}

@@ -27,7 +27,7 @@ from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.phantom import draw_chest_phantom
 from resformer.predict import Predictor
 from resformer.transforms import InputSpec, to_input
-from tests.conftest import CLASS_NAMES
+from tests.data_sets import CLASS_NAMES
 from tests.training_setup import split_by_number
 from tests.web.checkpoints import write_gated_checkpoint, write_upright_checkpoint
 

@@ -16,7 +16,7 @@ import pytest
 from resformer.checkpoint import load_checkpoint
 from resformer.cli import main
 from resformer.training.config import TrainingConfig
-from tests.conftest import CLASS_NAMES
+from tests.data_sets import CLASS_NAMES
 
 ROOT = Path(__file__).parent.parent
 QUICK = (

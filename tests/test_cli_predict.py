@@ -24,12 +24,12 @@ from resformer.images import decode_image
 from resformer.orientation import Correction
 from resformer.phantom import draw_chest_phantom
 from resformer.predict import Predictor
-from tests.abstaining import write_abstaining_checkpoint
-from tests.conftest import CLASS_NAMES
+from tests.data_sets import CLASS_NAMES
 from tests.dicom_files import radiograph, write
 from tests.web.checkpoints import (
     ACCEPTED,
     REFUSED,
+    write_abstaining_checkpoint,
     write_gated_checkpoint,
     write_recorded_checkpoint,
     write_upright_checkpoint,

@@ -20,7 +20,7 @@ from PIL import Image
 from resformer.cli import main
 from resformer.phantom import draw_chest_phantom
 from resformer.predict import Predictor
-from tests.conftest import CLASS_NAMES
+from tests.data_sets import CLASS_NAMES
 from tests.web.checkpoints import write_gated_checkpoint
 
 FILMS, PART = 40, 8

@@ -22,8 +22,7 @@ from resformer.data.find import (
 )
 from resformer.data.manifest import build_manifest
 from resformer.data.unpack import extract_images, open_dataset, open_datasets
-from tests.conftest import CLASS_NAMES
-from tests.data_sets import draw_texture
+from tests.data_sets import CLASS_NAMES, draw_texture
 from tests.dicom_files import radiograph, write
 
 PNG = b"\x89PNG\r\n\x1a\n"

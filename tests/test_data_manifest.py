@@ -24,8 +24,7 @@ from resformer.data.manifest import (
 from resformer.data.masks import cache_films
 from resformer.data.unpack import open_datasets
 from resformer.phantom import draw_chest_phantom
-from tests.conftest import CLASS_NAMES
-from tests.data_sets import draw_texture, encode, write_data_set
+from tests.data_sets import CLASS_NAMES, draw_texture, encode, write_data_set
 
 HASH = "0" * 64
 HEADER = "path,class,group,split,sha256,source,reading"

@@ -23,7 +23,7 @@ from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.phantom import draw_chest_phantom
 from resformer.predict import Prediction, Predictor
 from resformer.transforms import InputSpec
-from tests.conftest import CLASS_NAMES
+from tests.data_sets import CLASS_NAMES
 
 SIDE = 64
 Pixels = NDArray[np.uint8]

@@ -24,7 +24,7 @@ from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.phantom import draw_chest_phantom
 from resformer.predict import Prediction
 from resformer.transforms import InputSpec
-from tests.conftest import CLASS_NAMES
+from tests.data_sets import CLASS_NAMES
 from tests.training_setup import split_by_number
 
 FILMS = [

@@ -20,7 +20,7 @@ from resformer.evaluation.sources import (
     trace_sources,
 )
 from resformer.evaluation.tables import render_readings, render_traces, render_within_sources
-from tests.conftest import CLASS_NAMES
+from tests.data_sets import CLASS_NAMES
 
 
 def row(

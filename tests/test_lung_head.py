@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from resformer.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from resformer.layers import average_inside
@@ -14,8 +15,7 @@ from resformer.layers.lung_head import OUTSIDE_WEIGHT
 from resformer.model import HEALTHY_WEIGHT, IdentityMappingResFormer, ResFormerConfig
 from resformer.training.losses import FilmBatch, TrainingLoss
 from resformer.transforms import InputSpec
-from tests.conftest import CLASS_NAMES
-from tests.lung_films import fix_regions
+from tests.data_sets import CLASS_NAMES
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["lungs", "infection"])
@@ -39,6 +39,16 @@ def test_a_picture_without_lungs_is_pooled_as_a_whole() -> None:
     x = torch.randn(2, 3, 4, 4)
     whole = x.mean((2, 3))[:, None].expand(-1, 2, -1)
     torch.testing.assert_close(average_inside(x, torch.zeros(2, 2, 8, 8)), whole)
+
+
+def fix_regions(model: IdentityMappingResFormer, regions: Tensor) -> None:
+    """Let a network find the same regions ``(1, R, h, w)`` of ones and zeros in every film."""
+
+    class Found(nn.Module):
+        def forward(self, features: list[Tensor]) -> Tensor:
+            return torch.where(regions > 0, 30.0, -30.0)
+
+    model.add_module("lung_head", Found())
 
 
 def test_the_class_is_read_off_the_lungs_and_off_what_is_infected_in_them(

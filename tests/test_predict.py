@@ -30,7 +30,7 @@ from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.phantom import draw_chest_phantom
 from resformer.predict import Prediction, Predictor
 from resformer.transforms import InputSpec, normalise_pixels, resize_pixels, to_input
-from tests.conftest import CLASS_NAMES
+from tests.data_sets import CLASS_NAMES
 from web.config import DEFAULT_MODEL
 
 CPU = torch.device("cpu")

@@ -28,9 +28,8 @@ from resformer.evaluation.lineage import describe_model, list_stages
 from resformer.evaluation.tables import replace_block
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.transforms import InputSpec
-from tests.conftest import CLASS_NAMES
-from tests.report_setup import report_arguments, tell_of_a_training
-from tests.training_setup import split_by_number
+from tests.data_sets import CLASS_NAMES
+from tests.training_setup import report_arguments, split_by_number, tell_of_a_training
 
 README = "# Title\n\nProse.\n\n<!-- figures:begin -->\nold\n<!-- figures:end -->\n\nMore prose.\n"
 ABOUT = """

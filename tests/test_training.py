@@ -22,8 +22,7 @@ from resformer.training.data import TrainingData
 from resformer.training.state import STATE_NAME, read_initial
 from resformer.training.train import train
 from resformer.transforms import InputSpec
-from tests.conftest import CLASS_NAMES
-from tests.lung_films import draw_lungs, write_masked_films
+from tests.data_sets import CLASS_NAMES, draw_lungs, write_masked_films
 from tests.training_setup import (
     LUNG_TRAINING,
     TINY_TRAINING,

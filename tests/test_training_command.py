@@ -22,8 +22,7 @@ from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.phantom import draw_chest_phantom
 from resformer.training.config import RECIPES, TrainingConfig
 from resformer.transforms import InputSpec
-from tests.conftest import CLASS_NAMES
-from tests.lung_films import draw_lungs, write_masked_films
+from tests.data_sets import CLASS_NAMES, draw_lungs, write_masked_films
 
 ROOT = Path(__file__).parent.parent
 # Drawn films look so much alike that many would be near-duplicates.

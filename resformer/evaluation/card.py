@@ -151,7 +151,7 @@ def _introduce(report: Report, *, published: bool) -> str:
     limits = "\n".join(f"- {limit}" for limit in LIMITATIONS)
     where = "docs/report.json" if published else "report.json"
     also = (
-        "\nThe README, the notebook and the app's page ``/about`` quote the same report."
+        "\nThe README, the notebook and the app's page `/about` quote the same report."
         if published
         else ""
     )

@@ -1,4 +1,4 @@
-"""Checkpoints with a gate that a test can choose, and with a training to tell of."""
+"""Checkpoints with a gate and an abstention that a test can choose, and a training to tell of."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from flask.testing import FlaskClient
 from numpy.typing import NDArray
 
+from resformer.abstention import Abstention, Reason
 from resformer.backends import PyTorchBackend
 from resformer.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from resformer.evaluation.metrics import evaluate_predictions
@@ -17,11 +18,13 @@ from resformer.gate.gate import FEATURE_GRID, INPUT_GRID, Gate, Subspace
 from resformer.model import IdentityMappingResFormer
 from resformer.orientation import CORRECTIONS, Correction
 from resformer.transforms import resize_pixels
-from tests.conftest import CLASS_NAMES
+from tests.data_sets import CLASS_NAMES
 from web import WebConfig, create_app
 
 # The scores that such gates give.
 ACCEPTED, REFUSED = 0.98201379, 0.01798621
+# What no film reaches, and what none exceeds.
+LEAST_CONFIDENCE, GREATEST_DISTANCE = 1.0, 1234.5
 
 
 def client_of(path: Path) -> FlaskClient:
@@ -132,3 +135,18 @@ def write_telling_checkpoint(source: Path, target: Path) -> Path:
         dataclasses.replace(checkpoint, metrics={"test": report}, training=TRAINING), path
     )
     return path
+
+
+def write_abstaining_checkpoint(
+    source: Path, target: Path, reason: Reason | None = "undecided"
+) -> Path:
+    """Copy a checkpoint and add an abstention, from every film for this reason, or from none."""
+    checkpoint = load_checkpoint(source)
+    width = checkpoint.model_config.pooled_width
+    abstention = Abstention(
+        *(torch.zeros(width), torch.eye(width, 1), torch.zeros(4, 1)),
+        least_confidence=LEAST_CONFIDENCE if reason == "undecided" else 0.0,
+        greatest_distance=0.0 if reason == "unfamiliar" else GREATEST_DISTANCE,
+    )
+    save_checkpoint(dataclasses.replace(checkpoint, abstention=abstention), target)
+    return target

@@ -13,7 +13,6 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, Request, Route, expect
 
 from resformer.phantom import draw_chest_phantom
-from tests.abstaining import write_abstaining_checkpoint
 from tests.dicom_files import radiograph, write
 from tests.web.browser import (
     answer_for,
@@ -24,7 +23,7 @@ from tests.web.browser import (
     image,
     open_page,
 )
-from tests.web.checkpoints import write_gated_checkpoint
+from tests.web.checkpoints import write_abstaining_checkpoint, write_gated_checkpoint
 from tests.web.posting import encode
 from tests.web.serving import serve_in_thread
 from tests.web.test_gate_and_abstention import WARNING

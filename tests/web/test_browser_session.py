@@ -12,7 +12,7 @@ from playwright.sync_api import FilePayload, Page, Route, expect
 
 from resformer.cli.results_table import ResultsTable
 from resformer.phantom import draw_chest_phantom
-from tests.conftest import CLASS_NAMES
+from tests.data_sets import CLASS_NAMES
 from tests.dicom_files import radiograph, write
 from tests.web.browser import choose, expect_result, fits_phone, image
 from tests.web.posting import encode

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from schemathesis.specs.openapi.checks import negative_data_rejection
 
 from resformer import __version__
-from tests.conftest import CLASS_NAMES
+from tests.data_sets import CLASS_NAMES
 from tests.web.checkpoints import write_gated_checkpoint
 from tests.web.conftest import SMALL
 from tests.web.posting import PATIENCE, encode, post_batch, post_file

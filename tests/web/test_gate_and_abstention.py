@@ -13,12 +13,14 @@ from PIL import Image
 
 from resformer.images import decode_image
 from resformer.phantom import draw_chest_phantom
-from tests.abstaining import GREATEST_DISTANCE, LEAST_CONFIDENCE, write_abstaining_checkpoint
 from tests.dicom_files import radiograph, write
 from tests.web.checkpoints import (
     ACCEPTED,
+    GREATEST_DISTANCE,
+    LEAST_CONFIDENCE,
     REFUSED,
     client_of,
+    write_abstaining_checkpoint,
     write_gated_checkpoint,
     write_recorded_checkpoint,
 )

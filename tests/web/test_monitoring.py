@@ -13,8 +13,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from resformer.predict import Predictor
-from tests.abstaining import write_abstaining_checkpoint
-from tests.web.checkpoints import client_of, write_gated_checkpoint
+from tests.web.checkpoints import client_of, write_abstaining_checkpoint, write_gated_checkpoint
 from tests.web.posting import encode, figures, post_file
 from tests.web.serving import ROOT
 from web import WebConfig, create_app

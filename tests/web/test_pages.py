@@ -18,7 +18,7 @@ from resformer.evaluation.metrics import evaluate_predictions
 from resformer.evaluation.predictions import Predictions
 from resformer.evaluation.tables import show_name
 from resformer.images import IMAGE_SUFFIXES
-from tests.conftest import CLASS_NAMES
+from tests.data_sets import CLASS_NAMES
 from tests.web.checkpoints import (
     LABELS,
     PROBABILITIES,

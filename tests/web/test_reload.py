@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from resformer.predict import Predictor
-from tests.conftest import CLASS_NAMES
+from tests.data_sets import CLASS_NAMES
 from tests.web.checkpoints import OTHER_CLASSES, write_other_checkpoint
 from tests.web.posting import CONTENT_TYPE, PATIENCE, encode, figures, form, post_file
 from tests.web.serving import RunningApp, run_app, run_gunicorn
