@@ -232,7 +232,7 @@ def measure_curves(predictor: Predictor, films: Sequence[Film]) -> dict[str, Row
             deleted = replace_by_evidence(pixels, grey, order, _STEPS)
             inserted = replace_by_evidence(blurred, pixels, order, _STEPS)
             curves = (follow(predictor, images, index) for images in (deleted, inserted))
-            areas[name].append(tuple(area_under_curve(curve) for curve in curves))
+            areas[name].append(tuple(float(np.trapezoid(curve, dx=1 / _STEPS)) for curve in curves))
     return {
         name: dict(zip(("deletion", "insertion"), np.array(pairs).T, strict=True))
         for name, pairs in areas.items()
@@ -331,31 +331,12 @@ def replace_by_evidence(
 
     Returns:
         ``(steps + 1, H, W)``, the film first and the substitute last.
-
-    Raises:
-        ValueError: if the shapes differ or there is no step.
     """
-    if not film.shape == substitute.shape == evidence.shape or steps < 1:
-        raise ValueError(
-            f"film {film.shape}, substitute {substitute.shape} and evidence {evidence.shape} need "
-            f"the same shape, and there must be a step at least, got {steps}"
-        )
     rank = np.empty(film.size, dtype=np.int64)
     rank[np.argsort(-evidence, axis=None, kind="stable")] = np.arange(film.size)
     counts = np.round(np.linspace(0, film.size, steps + 1)).astype(np.int64)
     replaced = rank.reshape(film.shape) < counts[:, None, None]
     return np.where(replaced, substitute, film).astype(np.float32)
-
-
-def area_under_curve(values: NDArray[np.floating]) -> float:
-    """Return the area under values ``(S,)`` that are evenly spread over [0, 1], by trapezoids.
-
-    Raises:
-        ValueError: if there are fewer than two values.
-    """
-    if values.ndim != 1 or values.size < 2:
-        raise ValueError(f"a curve needs two values at least, got the shape {values.shape}")
-    return float(np.trapezoid(values, dx=1 / (values.size - 1)))
 
 
 def share_inside(evidence: FloatMap, mask: FloatMap) -> float:
@@ -367,15 +348,7 @@ def share_inside(evidence: FloatMap, mask: FloatMap) -> float:
 
     Returns:
         from 0 to 1; NaN where there is no evidence.
-
-    Raises:
-        ValueError: if the shapes differ or a value is negative.
     """
-    if evidence.shape != mask.shape or evidence.min() < 0 or mask.min() < 0:
-        raise ValueError(
-            f"evidence {evidence.shape} and mask {mask.shape} need the same shape and no value "
-            "below 0: rectify the evidence first"
-        )
     total = float(evidence.sum())
     return float((evidence * mask).sum()) / total if total > 0 else float("nan")
 

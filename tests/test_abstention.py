@@ -71,11 +71,6 @@ def test_an_abstention_survives_the_checkpoint(checkpoint: Checkpoint, tmp_path:
         torch.testing.assert_close(getattr(found, name), getattr(abstention, name), rtol=0, atol=0)
 
 
-def test_a_checkpoint_without_an_abstention_never_abstains(tiny_checkpoint: Path) -> None:
-    prediction = Predictor.from_file(tiny_checkpoint, "cpu").predict(draw_chest_phantom(64))
-    assert (prediction.abstained, prediction.distance) == (False, None)
-
-
 def test_the_predictor_abstains_by_the_features_that_the_class_is_read_off(
     checkpoint: Checkpoint,
 ) -> None:
@@ -154,13 +149,6 @@ def test_all_may_be_abstained_on_for_one_reason(
     rising = torch.arange(100, dtype=torch.float64)
     config = AbstentionConfig(share=0.05, distance_share=distance_share)
     assert choose_thresholds(rising / 100, rising, config) == pytest.approx((least, greatest))
-
-
-def test_films_that_are_alike_are_not_abstained_on_together() -> None:
-    confidence = torch.full((40,), 0.9, dtype=torch.float64)
-    distance = torch.full((40,), 3.0)
-    found = choose_thresholds(confidence, distance, AbstentionConfig(share=0.05))
-    assert found == pytest.approx((0.9, 3.0))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.29, 0.7])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -16,17 +15,13 @@ from PIL import Image
 from benchmarks import elsewhere, evidence, familiarity, refusal
 from benchmarks.evidence import share_inside
 from resformer.checkpoint import load_checkpoint, save_checkpoint
-from resformer.data.dataset import FilmDataset
 from resformer.data.manifest import write_manifest
 from resformer.evaluation.predictions import Predictions
 from resformer.explanation import evidence_map
 from resformer.gate.drawings import DRAWINGS
-from resformer.gate.fit import Blocks, GateConfig, GateSamples, fit_gate
-from resformer.gate.gate import Gate
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.phantom import draw_chest_phantom
 from resformer.predict import Predictor
-from resformer.transforms import InputSpec, to_input
 from tests.data_sets import CLASS_NAMES
 from tests.training_setup import split_by_number
 from tests.web.checkpoints import write_gated_checkpoint, write_upright_checkpoint
@@ -64,16 +59,6 @@ def predictor(tiny_checkpoint: Path) -> Predictor:
     return Predictor(replace(load_checkpoint(tiny_checkpoint), temperature=0.4), "cpu")
 
 
-@pytest.mark.parametrize("benchmark", [elsewhere, evidence, familiarity, refusal])
-def test_the_data_must_be_named(
-    benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.delenv("RESFORMER_DATA", raising=False)
-    with pytest.raises(SystemExit):
-        benchmark.main([])
-    assert "--data" in capsys.readouterr().err
-
-
 def test_the_evidence_is_measured_and_printed(
     tiny_checkpoint: Path,
     places: list[str],
@@ -103,23 +88,6 @@ def test_the_class_activation_adds_up_to_the_logit(
     activation = evidence.class_activation(Predictor(checkpoint, "cpu"), image, 2)
     assert activation.shape == (16, 16)
     assert float(activation.sum()) == pytest.approx(logit, abs=1e-3)
-
-
-def test_edges_are_where_the_film_changes(predictor: Predictor) -> None:
-    image = torch.zeros(1, 64, 64)
-    image[..., 30:] = 1
-    found = evidence.edges(predictor, image, 0)
-    assert found.shape == (16, 16)
-    assert (found[:, 7] == 2).all()  # two of its four columns, at 4 each
-    assert found.sum() == pytest.approx(2 * 16)
-
-
-def test_what_is_followed_is_the_calibrated_probability(predictor: Predictor) -> None:
-    film = draw_chest_phantom(90)
-    image = to_input(film, predictor.checkpoint.input_spec)[0].numpy()
-    expected = predictor.predict([film])[0].probabilities["Normal"]
-    followed = evidence.follow(predictor, np.stack([image, image]), 2)
-    assert followed.tolist() == pytest.approx([expected] * 2, abs=1e-5)
 
 
 def test_shares_are_of_the_films_own_class_and_of_films_with_a_mask(
@@ -204,39 +172,6 @@ def test_whoever_is_sure_and_wrong_without_a_warning_is_counted() -> None:
     assert counted[:3] == ["5", "3", "2"]
 
 
-def test_what_is_measured_was_left_out_of_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    fitted_on: list[frozenset[str]] = []
-
-    def fit(samples: GateSamples, config: GateConfig) -> Gate:
-        fitted_on.append(frozenset(samples.outliers))
-        return fit_gate(samples, config)
-
-    def describe(count: int, offset: float, seed: int) -> Blocks:
-        generator = torch.Generator().manual_seed(seed)
-        return [torch.randn(count, 4, generator=generator) + offset]
-
-    monkeypatch.setattr(refusal, "fit_gate", fit)
-    names = ["a/first", "a/second", "b/first", "b/second"]
-    films, varied, validation = (describe(40, 0, seed) for seed in range(3))
-    outliers = {name: describe(10, 8, seed) for seed, name in enumerate([*names, "noise"])}
-    looked_at = {
-        (name[0], name[2:]): refusal.Measured(describe(5, 8, 50 + i), [""] * 5)
-        for i, name in enumerate(names)
-    }
-    samples = GateSamples(films, varied, validation, outliers)
-    tables = refusal.measure_outliers(samples, looked_at, GateConfig())
-    left_out = [frozenset(outliers) - fitted for fitted in fitted_on]
-    assert left_out == [
-        {"a/second", "b/second"},
-        {"a/first", "b/first"},
-        {"a/first", "a/second"},
-        {"b/first", "b/second"},
-        set(names),
-    ]
-    halves, wholes = [(5, 5), (5, 5)], [(10, 10), (10, 10)]
-    assert [list(rows.values()) for rows in tables.values()] == [halves, halves, wholes, wholes]
-
-
 def test_near_duplicates_stay_in_one_half() -> None:
     twice = [picture for picture in draw(6, seed=1) for _ in range(2)]
     halves = refusal.split_halves(twice)
@@ -244,14 +179,6 @@ def test_near_duplicates_stay_in_one_half() -> None:
     assert not first & second
     assert len(first | second) == 6
     assert {len(half) for half in halves.values()} == {6}
-
-
-def test_a_photographed_screen_is_another_picture_of_the_same_film() -> None:
-    film = draw_chest_phantom(96)
-    photo, again = (refusal.photograph_screen(film, np.random.default_rng(3)) for _ in range(2))
-    np.testing.assert_array_equal(photo, again)
-    assert np.abs(photo.astype(int) - film).mean() > 5
-    assert np.corrcoef(photo.ravel(), film.ravel())[0, 1] > 0.5
 
 
 def test_each_network_is_measured_under_each_change(
@@ -273,27 +200,3 @@ def test_each_network_is_measured_under_each_change(
     assert [row[1:] for row in rows[::2]] == [row[1:] for row in rows[1::2]]
     with pytest.raises(SystemExit):
         elsewhere.main([*places, "--model", str(one), "--beside", str(one)])
-
-
-def test_each_change_is_made_alike_again_and_differs_from_the_film() -> None:
-    drawn = np.stack([draw_chest_phantom(64, seed=seed) for seed in range(4)])
-    outlines = np.zeros_like(drawn)
-    outlines[:, 16:48, 8:56] = 255
-    films = FilmDataset(drawn, np.arange(4), InputSpec(64))
-    for name, change in elsewhere.build_changes(films, outlines).items():
-        first = [change(index) for index in range(4)]
-        np.testing.assert_array_equal([change(index) for index in range(4)], first)
-        same = [np.array_equal(film, drawn[index]) for index, film in enumerate(first)]
-        assert same == [name == "as they are"] * 4, name
-        assert all(film.shape == (64, 64) and film.dtype == np.uint8 for film in first)
-
-
-def test_a_stretched_film_keeps_its_middle_and_gets_an_even_margin() -> None:
-    film = np.full((64, 64), 100, np.uint8)
-    film[28:36, 28:36] = 200
-    stretched = [elsewhere.stretch(film, seed) for seed in range(40)]
-    assert {int(one[32, 32]) for one in stretched} == {200}
-    areas = [(one[20:44, 20:44] > 150).sum() / 64 for one in stretched]
-    assert 0.5 < min(areas) < 0.8 < 1.2 < max(areas) < 1.7
-    # A film that became larger has itself in the corner, as one with a margin of its own grey has.
-    assert {0, 100, 255} <= {int(one[0, 0]) for one in stretched}

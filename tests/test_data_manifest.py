@@ -12,7 +12,7 @@ import pytest
 
 from resformer.checkpoint import load_checkpoint
 from resformer.cli import main
-from resformer.data.find import DatasetError, JoinedRoot, find_images
+from resformer.data.find import DatasetError, find_images
 from resformer.data.manifest import (
     Manifest,
     ManifestRow,
@@ -21,7 +21,6 @@ from resformer.data.manifest import (
     read_manifest,
     write_manifest,
 )
-from resformer.data.masks import cache_films
 from resformer.data.unpack import open_datasets
 from resformer.phantom import draw_chest_phantom
 from tests.data_sets import CLASS_NAMES, draw_texture, encode, write_data_set
@@ -295,14 +294,6 @@ def test_a_manifest_of_several_data_sets_holds_wherever_they_lie(
         read_manifest(tmp_path / "manifest.csv", joined)
     with pytest.raises(DatasetError, match=r"2 files .* cannot be found .*: data-2/Normal/Normal"):
         read_manifest(tmp_path / "manifest.csv", moved[0])
-
-
-def test_films_are_decoded_from_where_they_lie(root: Path, uploads: Path, tmp_path: Path) -> None:
-    rows = [row for row in build(root, uploads).rows if row.path.startswith("data-2/")]
-    films = cache_films(JoinedRoot((root, uploads)), rows, 128, tmp_path / "cache")
-    assert len(films) == 2
-    for film, seed in zip(films, (700, 701), strict=True):
-        np.testing.assert_array_equal(film, draw_texture(seed))
 
 
 @pytest.mark.parametrize("empty_class", [False, True])

@@ -76,11 +76,6 @@ def test_history_draws_the_curves_and_marks_the_first_best_epoch() -> None:
     assert [x for x, _ in points(losses.lines[2])] == [2, 2]
 
 
-def test_history_of_one_epoch_is_visible() -> None:
-    for axes in plot_history(HISTORY[:1]).axes:
-        assert [line.get_marker() for line in axes.lines[:2]] == ["o", "o"]
-
-
 def test_history_must_be_complete() -> None:
     with pytest.raises(ValueError, match="history is empty"):
         plot_history([])
@@ -131,13 +126,6 @@ def test_reliability_places_accuracy_over_confidence() -> None:
     found = curve.get_legend()
     assert found is not None
     assert found.get_title().get_text() == "Expected calibration error 0.233"
-
-
-def test_plots_name_bad_arguments() -> None:
-    with pytest.raises(ValueError, match="softmax"):
-        plot_roc(LABELS, PROBABILITIES * 3, NAMES)
-    with pytest.raises(ValueError, match="one row for each label"):
-        plot_reliability(LABELS[:4], PROBABILITIES)
 
 
 def test_risk_is_drawn_over_coverage_and_the_shipped_model_as_a_point() -> None:

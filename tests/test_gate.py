@@ -220,12 +220,6 @@ def test_the_threshold_leaves_the_chosen_share_of_validation_below(samples: Gate
     assert int((gate.scores(samples.validation) < gate.threshold).sum()) == 5
 
 
-def test_a_fit_is_reproducible(samples: GateSamples) -> None:
-    one, other = fit_gate(samples, CONFIG), fit_gate(samples, CONFIG)
-    torch.testing.assert_close(one.weights, other.weights, rtol=0, atol=0)
-    assert one.bias == other.bias
-
-
 def test_a_gate_needs_films_and_outliers(describer: Describer, samples: GateSamples) -> None:
     with pytest.raises(ValueError, match="needs training films and validation films"):
         collect_samples(describer, [], [draw_chest_phantom(80)], {}, CONFIG)
@@ -320,11 +314,3 @@ def test_fit_gate_gives_a_checkpoint_a_gate_an_abstention_and_a_new_graph(
     assert prediction.distance is not None
     assert prediction.gate is not None
     assert not prediction.gate.accepted
-
-
-def test_fit_gate_names_missing_outliers(
-    tiny_checkpoint: Path, image_folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    command = ["fit-gate", "--model", str(tiny_checkpoint), "--data", str(image_folder)]
-    assert main([*command, "--outliers", "absent"]) == 1
-    assert "there is no folder absent" in caplog.text

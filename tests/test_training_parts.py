@@ -28,8 +28,6 @@ from resformer.training.optim import (
     WeightAverage,
     build_optimizer,
     build_scheduler,
-    choose_precision,
-    is_matrix,
 )
 from resformer.training.state import Progress
 from resformer.training.train import score_epoch
@@ -275,14 +273,6 @@ def _descend(model: nn.Module, optimizer: AdamW, *steps: int) -> None:
         optimizer.step()
 
 
-@pytest.mark.parametrize(
-    ("shape", "expected"),
-    [((16, 16), True), ((64, 2, 3, 3), True), ((64, 1, 3, 3), False), ((4, 99), False), ((99,), 0)],
-)
-def test_a_matrix_has_sixteen_rows_and_columns(shape: tuple[int, ...], expected: bool) -> None:
-    assert is_matrix(torch.zeros(shape)) == expected
-
-
 def test_every_parameter_is_stepped_once_and_biases_are_not_decayed() -> None:
     model = IdentityMappingResFormer(ResFormerConfig(lung_head=True, infection_head=True))
     optimizer = _build(model)
@@ -319,18 +309,6 @@ def test_a_kernel_is_stepped_as_a_matrix(layout: torch.memory_format) -> None:
         torch.testing.assert_close(weight, before[name], rtol=0, atol=0)
 
 
-def test_muon_goes_on_where_it_was_stopped() -> None:
-    whole, stopped = _network(), _network()
-    _descend(whole, _build(whole), 0, 1)
-    first = _build(stopped)
-    _descend(stopped, first, 0)
-    second = _build(stopped)
-    second.load_state_dict(copy.deepcopy(first.state_dict()))
-    _descend(stopped, second, 1)
-    for one, other in zip(whole.parameters(), stopped.parameters(), strict=True):
-        torch.testing.assert_close(other, one, rtol=0, atol=0)
-
-
 def test_the_learning_rates_warm_up_and_fall_along_a_cosine() -> None:
     config = replace(MUON, learning_rate=1.0, warmup_epochs=1)
     model = _network()
@@ -361,13 +339,6 @@ def test_the_average_forgets_the_first_weights_soon_and_the_later_ones_slowly() 
     third = 3 / 12 * second + 9 / 12 * 3
     assert average.module.get_parameter("weight").item() == pytest.approx(third)
     assert average.module.get_buffer("num_batches_tracked").item() == 3
-
-
-def test_precision_is_what_was_asked_for() -> None:
-    cpu = torch.device("cpu")
-    assert choose_precision("float32", cpu) is torch.float32
-    assert choose_precision("bfloat16", cpu) is torch.bfloat16
-    assert choose_precision("auto", cpu) in {torch.float32, torch.bfloat16}
 
 
 # Options and progress
