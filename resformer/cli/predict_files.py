@@ -16,13 +16,8 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from resformer.images import (
-    DICOM_SUFFIXES,
-    IMAGE_SUFFIXES,
-    ImageError,
-    decode_image,
-    recognise_format,
-)
+from resformer.data.find import has_image_name, is_hidden
+from resformer.images import ImageError, decode_image, recognise_format
 from resformer.images.errors import DecoderUnavailableError
 from resformer.orientation import Correction, Orientation
 from resformer.predict import NOT_A_FILM, Prediction, Predictor, PreparedFilm, prepare_film
@@ -33,22 +28,10 @@ Result = TypeVar("Result")
 BATCH_SIZE = 16
 # So many are read, or being read, while the network runs on one.
 _BATCHES_AHEAD = 3
-FILM_SUFFIXES = IMAGE_SUFFIXES | DICOM_SUFFIXES
 MAX_BYTES = 1 << 30
 """Of a file; no film is larger."""
 _HEAD = 8192
 _AS_IT_IS = Correction()
-# What storage devices and systems put beside the user's own files.
-_SYSTEM_FOLDERS = frozenset(
-    {
-        "__macosx",
-        "@eadir",
-        "#recycle",
-        "$recycle.bin",
-        "lost+found",
-        "system volume information",
-    }
-)
 # The UID of the Media Storage Directory, which lists a disc's films and is none.
 _DICOM_DIRECTORY = b"1.2.840.10008.1.3.10"
 
@@ -112,7 +95,7 @@ def walk_films(folder: Path, leave_out: Callable[[Path, str], None]) -> Iterator
         folders: list[Path] = []
         for entry in entries:
             path = current / entry.name
-            if is_left_out(entry.name):
+            if is_hidden(entry.name):
                 leave_out(path, "hidden, or of the system")
             elif _is_folder(entry):
                 (linked if entry.is_symlink() else folders).append(path)
@@ -121,11 +104,6 @@ def walk_films(folder: Path, leave_out: Callable[[Path, str], None]) -> Iterator
             else:
                 yield path
         waiting += reversed(folders)
-
-
-def is_left_out(name: str) -> bool:
-    """Return whether a file or folder of this name is not the user's."""
-    return name.startswith(".") or name.lower() in _SYSTEM_FOLDERS
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -139,7 +117,7 @@ def _objection(path: Path) -> str:
     """Return why a file is no film; empty if it is one, or is named like one."""
     if not os.path.isfile(path):  # False where ``Path.is_file`` raises
         return "broken links and other things that are no files"
-    if path.suffix.lower() in FILM_SUFFIXES:
+    if has_image_name(path.name):
         return ""
     try:
         with path.open("rb") as file:

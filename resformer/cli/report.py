@@ -8,7 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resformer.cli.options import add_model_option, add_report_option, add_runtime_options
+from resformer.cli.options import (
+    add_datasets_option,
+    add_model_option,
+    add_report_option,
+    add_runtime_options,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,13 +38,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         "Nothing else is touched unless --store or --publish says so.",
     )
     add_model_option(parser)
-    parser.add_argument(
-        "--data",
-        type=Path,
-        required=True,
-        action="append",
-        help="folder or .zip, laid out as for train; may be given more than once",
-    )
+    add_datasets_option(parser)
     parser.add_argument("--manifest", type=Path, required=True, help="CSV of the split")
     add_report_option(parser, "runs/report")
 

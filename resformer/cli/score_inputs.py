@@ -17,7 +17,8 @@ from typing import IO
 
 import fsspec
 
-from resformer.cli.predict_files import FILM_SUFFIXES, MAX_BYTES, is_left_out, walk_films
+from resformer.cli.predict_files import MAX_BYTES, walk_films
+from resformer.data.find import FILM_SUFFIXES, is_hidden
 from resformer.images import recognise_format
 
 _HEAD = 8192
@@ -120,10 +121,10 @@ def _names_at(
 ) -> Iterator[str]:
     """Walk through object storage; what has no suffix is taken for DICOM, and reading it tells."""
     for folder, folders, files in system.walk(root, detail=False):
-        folders[:] = sorted(name for name in folders if not is_left_out(name))
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
         for name in sorted(files):
             suffix = PurePosixPath(name).suffix.lower()
-            if is_left_out(name):
+            if is_hidden(name):
                 left_out["hidden, or of the system"] += 1
             elif suffix in FILM_SUFFIXES or not suffix or suffix[1:].isdigit():
                 yield f"{folder}/{name}".removeprefix(root).lstrip("/")

@@ -45,7 +45,7 @@ _SYSTEM_FOLDERS = frozenset(
     }
 )
 _SPLIT_FOLDERS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation"})
-_FILM_SUFFIXES = IMAGE_SUFFIXES | DICOM_SUFFIXES
+FILM_SUFFIXES = IMAGE_SUFFIXES | DICOM_SUFFIXES
 # Enough for the preamble of a DICOM file, and for the elements that tell one without it.
 HEAD = 4096
 _NAMED = 5
@@ -208,7 +208,7 @@ def summarise(texts: Iterable[str]) -> str:
 
 def has_image_name(name: str) -> bool:
     """Tell whether the suffix of a name is that of an image or of a DICOM file."""
-    return os.path.splitext(name)[1].lower() in _FILM_SUFFIXES
+    return os.path.splitext(name)[1].lower() in FILM_SUFFIXES
 
 
 def _is_mask_folder(name: str) -> bool:

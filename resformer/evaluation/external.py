@@ -119,8 +119,7 @@ def evaluate_external(
     Raises:
         ValueError: if there is not one prediction for each film.
     """
-    if len(films) != len(predictions):
-        raise ValueError(f"give one prediction for each film: {len(predictions)} for {len(films)}")
+    predictions.check_count(len(films))
     names = list(class_names)
     expected = expected_classes(films, names, healthy_class)
     keys = [(film.set_name, film.finding) for film in films]
@@ -170,7 +169,7 @@ def expected_classes(
 def _count(predictions: Predictions, names: list[str], expected: str | None) -> dict[str, Any]:
     """Count what films of one finding are called."""
     count, predicted, shown = len(predictions), predictions.predicted, predictions.shown
-    called = {name: int((predicted == k).sum()) for k, name in enumerate(names)}
+    called = predictions.count_classes(names)
     wrong = None
     if expected is not None:
         mistaken = (predicted != names.index(expected)) & shown

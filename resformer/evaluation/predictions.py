@@ -75,6 +75,20 @@ class Predictions:
         """Return those of some films, by index or by a mask ``(N,)``."""
         return Predictions(self.probabilities[films], self.refused[films], self.abstained[films])
 
+    def check_count(self, films: int) -> None:
+        """Make sure that there is one prediction for each of so many films.
+
+        Raises:
+            ValueError: if there is not.
+        """
+        if len(self) != films:
+            raise ValueError(f"give one prediction for each film: {len(self)} for {films}")
+
+    def count_classes(self, class_names: Sequence[str]) -> dict[str, int]:
+        """Return how many films are called each class."""
+        counts = np.bincount(self.predicted, minlength=len(class_names)).tolist()
+        return dict(zip(class_names, counts, strict=True))
+
     @property
     def predicted(self) -> NDArray[np.int64]:
         """Index of the most probable class of each film, ``(N,)``."""

@@ -108,12 +108,12 @@ def count_by_source(
     Raises:
         ValueError: if there is not one prediction for each film.
     """
-    _check_length(rows, predictions)
+    predictions.check_count(len(rows))
     groups = [(row.class_name, name_source(row)) for row in rows]
     figures: dict[str, Any] = {}
     for class_name, source in sorted(set(groups)):
         chosen = [k for k, group in enumerate(groups) if group == (class_name, source)]
-        predicted = _count_classes(predictions.subset(np.array(chosen)), class_names)
+        predicted = predictions.subset(np.array(chosen)).count_classes(class_names)
         figures.setdefault(class_name, {})[source] = {
             "count": len(chosen),
             "recall": estimate_share(predicted[class_name], len(chosen)),
@@ -195,7 +195,7 @@ def evaluate_within_sources(
     Raises:
         ValueError: if there is not one prediction for each film.
     """
-    _check_length(rows, predictions)
+    predictions.check_count(len(rows))
     labels = class_indices(rows, class_names)
     sources = np.array([name_source(row) for row in rows])
     probabilities = predictions.probabilities
@@ -302,7 +302,7 @@ def compare_readings(
     Raises:
         ValueError: if there is not one prediction for each film.
     """
-    _check_length(rows, predictions)
+    predictions.check_count(len(rows))
     read = [k for k, row in enumerate(rows) if row.reading]
     if not read:
         return None
@@ -320,7 +320,7 @@ def compare_readings(
             continue
         as_read = read_as(reading, class_names, healthy_class)
         chosen = np.array([k for k in read if (labels[k], rows[k].reading) == (label, reading)])
-        predicted = _count_classes(predictions.subset(chosen), class_names)
+        predicted = predictions.subset(chosen).count_classes(class_names)
         others = labels != label
         contradicted.append(
             {
@@ -409,16 +409,6 @@ def _mean_area(
     drawn = [areas(weights) for weights in bootstrap_weights(targets.size, bootstrap, seed)]
     value = float(areas(np.ones((1, targets.size)))[0])
     return estimate_from(value, np.concatenate(drawn) if drawn else np.empty(0))
-
-
-def _check_length(rows: Sequence[ManifestRow], predictions: Predictions) -> None:
-    if len(rows) != len(predictions):
-        raise ValueError(f"give one prediction for each film: {len(predictions)} for {len(rows)}")
-
-
-def _count_classes(predictions: Predictions, class_names: Sequence[str]) -> dict[str, int]:
-    counts = np.bincount(predictions.predicted, minlength=len(class_names)).tolist()
-    return dict(zip(class_names, counts, strict=True))
 
 
 def find_healthy_class(training: Mapping[str, Any], class_names: Sequence[str]) -> str:
