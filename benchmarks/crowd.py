@@ -123,7 +123,7 @@ def run_server(
     command = [sys.executable, "app.py"]
     variables = {"OMP_NUM_THREADS": str(options.threads), "RESFORMER_PORT": "0"}
     if name == NGINX:
-        command = [sys.executable, "-m", "gunicorn", "--worker-class=gthread", "app:create_app()"]
+        command = [sys.executable, "-m", "gunicorn", "app:create_app()"]
         variables |= {"RESFORMER_WORKERS": "1", "RESFORMER_PROXIES": "1"}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         model, log = options.model.resolve(), Path(folder) / "log.txt"

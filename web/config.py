@@ -57,7 +57,9 @@ class WebConfig:
     concurrency: Annotated[int, "images decoded at the same time, in each process"] = 2
     queue_size: Annotated[int, "requests that may wait, in each process; more get 503"] = 32
     time_limit: Annotated[float, "seconds from the arrival of a request to its answer"] = 30.0
-    receive_limit: Annotated[float, "seconds in which a whole request must arrive"] = 60.0
+    receive_limit: Annotated[
+        float, "seconds in which a whole request must arrive (app.py only)"
+    ] = 60.0
     stop_limit: Annotated[float, "seconds to finish what has begun when the server stops"] = 30.0
     api_key: Annotated[str | None, "key that /predict, /feedback and /metrics ask for"] = field(
         default=None, repr=False

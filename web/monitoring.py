@@ -234,8 +234,9 @@ class JsonFormatter(_Formatter):
 def logging_config(style: str) -> dict[str, Any]:
     """Return the configuration for `logging.config.dictConfig` and for gunicorn.
 
-    Flask-Limiter and Waitress note addresses at level INFO, and Waitress warns of
-    every request that waits for a moment, as the files of one page do.
+    Flask-Limiter and Waitress note addresses at level INFO, gunicorn warns of requests that it
+    refuses with address and content, and Waitress warns of every request that waits for a moment,
+    as the files of one page do.
     """
     formatter = JsonFormatter if style == "json" else TextFormatter
     return {
@@ -251,7 +252,12 @@ def logging_config(style: str) -> dict[str, Any]:
         },
         "root": {"level": "INFO", "handlers": ["stderr"]},
         "loggers": {
-            "gunicorn.error": {"level": "INFO", "propagate": True, "handlers": []},
+            "gunicorn.error": {
+                "level": "INFO",
+                "propagate": True,
+                "handlers": [],
+                "filters": [lambda record: not str(record.msg).startswith("Invalid request")],
+            },
             "flask-limiter": {"level": "WARNING"},
             "waitress": {"level": "WARNING"},
             "waitress.queue": {"level": "ERROR"},

@@ -1,11 +1,12 @@
-"""Serve the application with Waitress, a production WSGI server that runs on every system.
+"""Serve the application as `python app.py` does: with Waitress, on every system, alone.
 
-Waitress receives requests in its event loop, so that a slow client costs no thread. Three bounds
-are missing there and added here: on the whole time that a request takes to arrive and an answer
-to leave (Waitress only closes connections that are silent), on the memory of all requests that
-are arriving, and on the length of the lines between chunks. What it refuses itself is answered in
-the application's words. Where there is no room for another connection, an idle one is dropped, of
-the client that has the most; and one client leaves a quarter of the memory to others.
+Waitress receives requests in its event loop, so that a slow client costs no thread. What it lacks
+by configuration alone (measured: benchmarks/README.md) is added here: bounds on the whole time
+that a request takes to arrive and an answer to leave (Waitress only closes connections that are
+silent), on the memory of all requests that are arriving, and on the length of the lines between
+chunks; and whoever is refused before the application gets to read why, in its words. Where there
+is no room for another connection, an idle one is dropped, of the client that has the most; and
+one client leaves a quarter of the memory to others.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
 from types import FrameType
@@ -63,34 +64,25 @@ class Server:
     Args:
         app: the application.
         config: address, limits and threads; port 0 takes any free one.
-        sockets: bound already, to be used instead of the address.
-        threads: instead of the number that the configuration asks for.
 
     Raises:
         StartError: if the address cannot be used.
     """
 
-    def __init__(
-        self,
-        app: WSGIApplication,
-        config: WebConfig,
-        *,
-        sockets: Sequence[socket.socket] = (),
-        threads: int | None = None,
-    ) -> None:
-        where: dict[str, Any] = {"host": config.host, "port": config.port}
+    def __init__(self, app: WSGIApplication, config: WebConfig) -> None:
         limit = config.max_request_bytes + 1
         self._map: dict[int, Any] = {}
         try:
             server = waitress.create_server(
                 app,
                 map=self._map,
-                **({"sockets": list(sockets)} if sockets else where),
+                host=config.host,
+                port=config.port,
                 ident="",
-                threads=threads or config.threads,
+                threads=config.threads,
                 connection_limit=_MAX_CONNECTIONS + _BUSY_CONNECTIONS,
                 asyncore_use_poll=True,
-                channel_timeout=max(1, round(config.receive_limit)),
+                channel_timeout=round(config.receive_limit),
                 cleanup_interval=1,
                 recv_bytes=_RECEIVE_BYTES,
                 max_request_header_size=_MAX_HEADER_BYTES,
@@ -108,7 +100,7 @@ class Server:
         self._dispatcher = server.task_dispatcher
         self._listeners = [s for s in self._map.values() if isinstance(s, BaseWSGIServer)]
         for listener in self._listeners:
-            listener.channel_class = _ProxiedChannel if config.proxies else Channel
+            listener.channel_class = _Channel
 
     @property
     def address(self) -> str:
@@ -138,7 +130,7 @@ class Server:
         wasyncore.close_all(self._map)
 
     def _has_work(self) -> bool:
-        channels = [c for c in self._map.values() if isinstance(c, Channel)]
+        channels = [c for c in self._map.values() if isinstance(c, _Channel)]
         for channel in channels:
             channel.will_close = channel.will_close or channel.is_idle()
         return bool(channels)
@@ -246,7 +238,7 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]
         self.body_rcv, self.body_bytes_received = None, 0
 
 
-class Channel(HTTPChannel):  # type: ignore[misc]
+class _Channel(HTTPChannel):  # type: ignore[misc]
     """The connection of one client; `adj.channel_timeout` bounds each direction, in seconds."""
 
     parser_class = _Parser
@@ -254,7 +246,6 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     request: Any
     close_when_flushed: bool
     is_refusing = False
-    tells_clients_apart = True
     _is_lingering = False
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -265,25 +256,19 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         self._make_room()
 
     def _make_room(self) -> None:
-        """Drop the longest silent connection of the client with the most, if there are too many.
+        """Where there are too many connections, drop one that has nothing in work.
 
-        None whose request is in work; and none of a proxy whose request is arriving.
+        It is one of the client with the most, and of these the longest silent.
         """
-        others = [c for c in self._others() if not c.will_close]
-        if len(others) < _MAX_CONNECTIONS:
-            return
-        counts = Counter(channel.client for channel in others)
-        droppable = [
-            channel
-            for channel in others
-            if channel.is_idle() or (self.tells_clients_apart and not channel.requests)
-        ]
-        if droppable:
-            victim = max(droppable, key=lambda c: (counts[c.client], -c.last_activity))
+        others = [channel for channel in self._others() if not channel.will_close]
+        idle = [channel for channel in others if not channel.requests]
+        if len(others) >= _MAX_CONNECTIONS and idle:
+            counts = Counter(channel.client for channel in others)
+            victim = max(idle, key=lambda c: (counts[c.client], -c.last_activity))
             victim.will_close = True
 
-    def _others(self) -> list[Channel]:
-        channels: list[Channel] = list(self.server.active_channels.values())
+    def _others(self) -> list[_Channel]:
+        channels: list[_Channel] = list(self.server.active_channels.values())
         return [channel for channel in channels if channel is not self]
 
     def received(self, data: bytes) -> bool:
@@ -299,12 +284,9 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     def _has_memory(self) -> bool:
         others = self._others()
         held = self.held_bytes + sum(channel.held_bytes for channel in others)
-        limit: float = _LARGEST_REQUESTS * self.adj.max_request_body_size
-        if self.tells_clients_apart and any(
-            channel.held_bytes for channel in others if channel.client == self.client
-        ):
-            limit *= 3 / 4
-        return held <= limit
+        is_first = not any(c.held_bytes for c in others if c.client == self.client)
+        limit = _LARGEST_REQUESTS * self.adj.max_request_body_size
+        return held <= (limit if is_first else 3 / 4 * limit)
 
     @property
     def held_bytes(self) -> int:
@@ -362,9 +344,3 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             self.requests.append(request)
             if len(self.requests) == 1:
                 self.server.add_task(self)
-
-
-class _ProxiedChannel(Channel):
-    """A connection of a proxy, which brings the requests of all clients."""
-
-    tells_clients_apart = False

@@ -31,6 +31,7 @@ from tests.web.serving import (
     ROOT,
     RunningApp,
     free_port,
+    run_gunicorn,
     run_nginx,
     serve_in_thread,
     wait_for_log,
@@ -45,9 +46,13 @@ CONFIG = WebConfig(device="cpu", port=0, proxies=1, hosts="films.example")
 
 
 @pytest.fixture(scope="module")
-def app_url(loaded: ModelService) -> Iterator[str]:
-    with serve_in_thread(create_app(CONFIG, loaded), CONFIG) as url:
-        yield url
+def app_url(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """gunicorn as its file says, with one worker."""
+    settings = {"HOSTS": "films.example", "PROXIES": "1", "WORKERS": "1"}
+    variables = {f"RESFORMER_{name}": value for name, value in settings.items()}
+    log = tmp_path_factory.mktemp("gunicorn") / "log.txt"
+    with run_gunicorn(tiny_checkpoint, log, **variables) as running:
+        yield running.url
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +104,14 @@ def test_what_nginx_refuses_itself_is_told_in_our_words(
         connection.sendall(request_bytes)
         answered, answer = read_answer(connection)
     assert (answered, answer["code"], answer["success"]) == (status, code, False)
+
+
+def test_what_nginx_lets_through_is_not_too_long_for_gunicorn(nginx: RunningApp) -> None:
+    head = b"GET /readyz?%s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" % (b"x" * 8000)
+    for fields in (b"X-Long: " + b"x" * 8000 + b"\r\n", b"X: y\r\n" * 900):
+        with connect(nginx.url) as connection:
+            connection.sendall(head + fields + b"\r\n")
+            assert read_answer(connection) == (200, {"status": "ready"})
 
 
 def test_slow_and_silent_clients_stop_nobody(nginx: RunningApp) -> None:
