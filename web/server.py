@@ -285,7 +285,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
         others = self._others()
         held = self.held_bytes + sum(channel.held_bytes for channel in others)
         is_first = not any(c.held_bytes for c in others if c.client == self.client)
-        limit = _LARGEST_REQUESTS * self.adj.max_request_body_size
+        limit: float = _LARGEST_REQUESTS * self.adj.max_request_body_size
         return held <= (limit if is_first else 3 / 4 * limit)
 
     @property
