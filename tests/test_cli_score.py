@@ -1,4 +1,4 @@
-"""`score`: an archive to a table, stopped at any moment."""
+"""`score`: an archive to a table, stopped at any moment, on one machine and on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import fsspec
 import pyarrow as pa
@@ -24,6 +27,7 @@ from tests.data_sets import CLASS_NAMES
 from tests.web.checkpoints import write_gated_checkpoint
 
 FILMS, PART = 40, 8
+Found = TypeVar("Found")
 
 
 @pytest.fixture(autouse=True)
@@ -92,12 +96,21 @@ def parts(out: Path) -> list[Path]:
     return sorted(out.glob("part-*.parquet"))
 
 
-def wait_for_a_part(out: Path, process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + 120
-    while not parts(out):
-        assert process.poll() is None
-        assert time.monotonic() < end
+def wait_for(find: Callable[[], Found | None]) -> Found:
+    limit = time.monotonic() + 120
+    while (found := find()) is None:
+        assert time.monotonic() < limit
         time.sleep(0.005)
+    return found
+
+
+def wait_for_a_part(out: Path, process: subprocess.Popen[bytes]) -> None:
+    wait_for(lambda: parts(out) or (None if process.poll() is None else []))
+    assert process.poll() is None
+
+
+def wait_for_end(pid: int) -> None:
+    wait_for(lambda: None if Path(f"/proc/{pid}").exists() else True)
 
 
 def test_a_row_for_each_film(archive: Path, tiny_checkpoint: Path, expected: pa.Table) -> None:
@@ -220,3 +233,63 @@ def test_nothing_is_lost_when_the_driver_is_killed(
     assert score(tiny_checkpoint, archive, out) == 0
     assert_same(read(out), expected)
     assert written.items() <= {path: path.stat().st_mtime_ns for path in parts(out)}.items()
+
+
+def test_nothing_is_lost_when_driver_and_worker_of_a_cluster_are_killed(
+    archive: Path, tiny_checkpoint: Path, tmp_path: Path, expected: pa.Table
+) -> None:
+    """One film is a pipe: whoever is stopped waits for it, in the middle of a part."""
+    names = [str(archive / name) for name in expected["path"].to_pylist()]
+    film = Path(names[FILMS // 2]).read_bytes()
+    pipe = tmp_path / "pipe.png"
+    os.mkfifo(pipe)
+    names[FILMS // 2] = str(pipe)
+    (tmp_path / "list.txt").write_text("\n".join(names))
+    out = tmp_path / "out"
+    options = options_of(tiny_checkpoint, tmp_path / "list.txt", out, "--cluster", "auto")
+
+    with start(*options) as process:
+        wait_for_a_part(out, process)
+        with open_pipe(pipe) as (_, reader):
+            process.kill()
+            process.communicate()
+            wait_for_end(reader)
+    written = {path: path.stat().st_mtime_ns for path in parts(out)}
+    assert 0 < len(written) < FILMS // PART
+
+    with start(*options) as process:
+        with open_pipe(pipe) as (_, reader):
+            os.kill(reader, signal.SIGKILL)
+            wait_for_end(reader)
+        with open_pipe(pipe) as (end, other):
+            assert other != reader
+            os.write(end, film)
+        _, messages = process.communicate(timeout=120)
+    assert process.returncode == 0, messages.decode()
+    assert_same(read(out), expected, but="path")
+    assert len(parts(out)) == FILMS // PART
+    assert written.items() <= {path: path.stat().st_mtime_ns for path in parts(out)}.items()
+
+
+@contextmanager
+def open_pipe(pipe: Path) -> Iterator[tuple[int, int]]:
+    """Wait until a process reads from a pipe; the pipe's end to write to, and the process."""
+    end = wait_for(lambda: open_end(pipe))
+    try:
+        yield end, wait_for(lambda: find_reader(pipe))
+    finally:
+        os.close(end)
+
+
+def open_end(pipe: Path) -> int | None:
+    with suppress(OSError):  # nobody reads from it
+        return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    return None
+
+
+def find_reader(pipe: Path) -> int | None:
+    for handle in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):  # it has gone, or is not ours to look at
+            if handle.readlink() == pipe and handle.parts[2] != str(os.getpid()):
+                return int(handle.parts[2])
+    return None

@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import logging
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,12 +39,19 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument("--out", required=True, help="folder of the table, or its URL")
     add_model_option(parser)
     parser.add_argument(
+        "--cluster",
+        metavar="ADDRESS",
+        help="of a Ray cluster whose machines all have the films and --out under the same path or "
+        "URL; auto is the one that this machine belongs to, or else one of its own cores (default: "
+        "without Ray, the cores of this machine)",
+    )
+    parser.add_argument(
         "--part-size",
         type=_positive,
         default=_PART_SIZE,
         metavar="N",
-        help="films in a file of the table; of at most so many the work is lost when it is stopped "
-        "(default: %(default)s)",
+        help="films in a file of the table; of at most so many the work is lost when a process is "
+        "stopped (default: %(default)s)",
     )
     parser.add_argument(
         "--force",
@@ -65,9 +73,9 @@ def run(options: argparse.Namespace) -> int:
     """Score. Return the exit status.
 
     Raises:
-        ValueError: if there are no films, the table is one of something else, or the model cannot
-            be used.
-        OSError: if a disk or the network fails.
+        ValueError: if there are no films, the table is one of something else, or the model or the
+            cluster cannot be used.
+        OSError: if a disk, the network or the cluster fails.
     """
     try:
         from resformer.cli.score_run import ResultsFolder, Settings
@@ -99,7 +107,8 @@ def _score(run: Run, options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from resformer.checkpoint import library_versions, load_checkpoint
-    from resformer.cli.score_run import score_here
+    from resformer.cli.score_cluster import score_on_cluster
+    from resformer.cli.score_run import score_part
     from resformer.predict import Predictor
 
     parts = run.parts_to_do()
@@ -109,9 +118,18 @@ def _score(run: Run, options: argparse.Namespace) -> int:
     if parts:
         checkpoint = load_checkpoint(options.model)
         versions = ", ".join(f"{name} {number}" for name, number in library_versions().items())
-        predictor = Predictor(checkpoint, options.device, options.backend)
+        runtime = {"device": options.device, "backend": options.backend}
+        if options.cluster:
+            counted = score_on_cluster(
+                run, parts, checkpoint, versions, address=options.cluster, **runtime
+            )
+        else:
+            predictor = Predictor(checkpoint, **runtime)
+            counted = chain.from_iterable(
+                score_part(run, part, predictor, versions) for part in parts
+            )
         with tqdm(total=run.films, initial=done, desc="score", unit="img") as bar:
-            for found in score_here(run, parts, predictor, versions):
+            for found in counted:
                 counts += found
                 bar.update(found.total())
     logger.info(

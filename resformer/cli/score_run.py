@@ -211,19 +211,16 @@ def begin_run(results: ResultsFolder, settings: Settings, listing: Listing) -> R
     return run
 
 
-def score_here(
-    run: Run, parts: Iterable[int], predictor: Predictor, versions: str
-) -> Iterator[Counter[str]]:
-    """Score parts on the cores of this machine.
+def score_part(run: Run, part: int, predictor: Predictor, versions: str) -> Iterator[Counter[str]]:
+    """Score a part on this machine and write it.
 
     Yields:
         how many films of the next few had which error; none is the empty text.
     """
     size = predictor.checkpoint.input_spec.size
-    for part in parts:
-        rows: list[Row] = []
-        for films in read_ahead(lambda item: read_film(run.source, *item, size), run.inputs(part)):
-            answered = answer_films(predictor, films, force=run.settings.force)
-            rows += answered
-            yield Counter(row.answer.error_code for row in answered)
-        run.write(part, rows, predictor.class_names, versions)
+    rows: list[Row] = []
+    for films in read_ahead(lambda item: read_film(run.source, *item, size), run.inputs(part)):
+        answered = answer_films(predictor, films, force=run.settings.force)
+        rows += answered
+        yield Counter(row.answer.error_code for row in answered)
+    run.write(part, rows, predictor.class_names, versions)
