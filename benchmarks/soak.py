@@ -35,7 +35,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -53,6 +53,8 @@ from tests.web.posting import CONTENT_TYPE, form
 from tests.web.serving import RunningApp, run_command
 
 logger = logging.getLogger(__name__)
+
+Sample = TypeVar("Sample")
 
 _VARIANTS = 6
 _PATIENCE = 120
@@ -161,6 +163,7 @@ def soak(server: RunningApp, options: argparse.Namespace) -> tuple[list[Outcome]
     good, bad = good_messages(), bad_messages(has_gate=has_gate)
     alone = ask_alone(server.url, good)
     outcomes: list[Outcome] = []
+    at_rest = resident_bytes(server.process.pid)
     start = time.monotonic()
 
     def mix(seed: int) -> Iterator[Message]:
@@ -172,7 +175,7 @@ def soak(server: RunningApp, options: argparse.Namespace) -> tuple[list[Outcome]
             yield choose((good, bad)[number % 2])
 
     with (
-        watch_memory(server.process.pid) as memory,
+        watch(1.0, lambda: resident_bytes(server.process.pid)) as memory,
         ThreadPoolExecutor(options.clients) as clients,
     ):
         running = [
@@ -181,7 +184,7 @@ def soak(server: RunningApp, options: argparse.Namespace) -> tuple[list[Outcome]
         ]
         for client in running:
             client.result()
-    return outcomes, memory, time.monotonic() - start
+    return outcomes, [at_rest, *memory], time.monotonic() - start
 
 
 def ask_alone(url: str, messages: Iterable[Message]) -> dict[Message, Shares]:
@@ -251,34 +254,42 @@ def _is_same(shares: Shares, expected: Shares) -> bool:
 
 
 @contextmanager
+def watch(every: float, take: Callable[[], Sample]) -> Iterator[list[Sample]]:
+    """Take a sample at intervals of some seconds, in a thread."""
+    samples: list[Sample] = []
+    over = threading.Event()
+
+    def repeat() -> None:
+        while not over.wait(every):
+            samples.append(take())
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        over.set()
+        thread.join()
+
+
+@contextmanager
 def watch_health(url: str) -> Iterator[list[Probe]]:
     """Time `/healthz` twice a second, and beside it a process that does nothing else."""
     listener = socket.create_server(("127.0.0.1", 0))
     idle = multiprocessing.get_context("fork").Process(target=_echo, args=(listener,), daemon=True)
     idle.start()
-    probes: list[Probe] = []
-    over = threading.Event()
+    host, port = urlsplit(url).netloc.split(":")
+    request = b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n"
 
-    def watch() -> None:
-        while not over.wait(0.5):
-            before = _time_exchange(listener.getsockname(), b"ping")
-            host, port = urlsplit(url).netloc.split(":")
-            seconds = _time_exchange(
-                (host, int(port)), b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n"
-            )
-            probes.append(
-                Probe(seconds, max(before, _time_exchange(listener.getsockname(), b"ping")))
-            )
+    def probe() -> Probe:
+        before = _time_exchange(listener.getsockname(), b"ping")
+        seconds = _time_exchange((host, int(port)), request)
+        return Probe(seconds, max(before, _time_exchange(listener.getsockname(), b"ping")))
 
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
+    with watch(0.5, probe) as probes:
         yield probes
-    finally:
-        over.set()
-        thread.join()
-        idle.terminate()
-        listener.close()
+    idle.terminate()
+    listener.close()
 
 
 def _echo(listener: socket.socket) -> None:
@@ -299,25 +310,6 @@ def _time_exchange(address: tuple[str, int], request: bytes) -> float:
     except OSError:
         return _PATIENCE
     return time.monotonic() - start
-
-
-@contextmanager
-def watch_memory(pid: int) -> Iterator[list[int]]:
-    """Add the resident bytes of a process and its descendants to a list, once a second."""
-    samples = [resident_bytes(pid)]
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.wait(1.0):
-            samples.append(resident_bytes(pid))
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield samples
-    finally:
-        over.set()
-        thread.join()
 
 
 def find_faults(

@@ -44,7 +44,7 @@ from resformer.evaluation.tables import render_table
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.training.baselines import build_baseline
 from resformer.training.config import TrainingConfig
-from resformer.training.data import build_loader
+from resformer.training.data import build_loader, take_heads
 from resformer.training.distributed import ProcessGroup, join_processes
 from resformer.training.learner import Learner, build_learner, build_loss, train_one_epoch
 from resformer.training.optim import choose_precision
@@ -139,10 +139,7 @@ def training_config(checkpoint: Checkpoint, **changes: Any) -> TrainingConfig:
     told = {**checkpoint.training.get("config", {}), **changes}
     known = {option.name for option in fields(TrainingConfig)}
     config = TrainingConfig(**{name: value for name, value in told.items() if name in known})
-    network = checkpoint.model_config
-    if not network.lung_head:
-        return config.without_lungs()
-    return replace(config, lung_head=True, infection_head=network.infection_head)
+    return take_heads(config, checkpoint.model_config)
 
 
 def measure(

@@ -76,14 +76,6 @@ def test_values_worked_out_by_hand() -> None:
     assert report["bootstrap"] == {"samples": 1000, "seed": 0, "confidence": 0.95}
 
 
-def test_auc_counts_ties_half() -> None:
-    scores = np.array([0.1, 0.4, 0.4, 0.8])
-    report = evaluate_predictions(
-        np.array([0, 0, 1, 1]), np.stack([1 - scores, scores], axis=1), ("no", "yes"), bootstrap=0
-    )
-    assert values(report, "auc") == [3.5 / 4, 3.5 / 4]
-
-
 def test_calibration_error_averages_the_gap_of_each_bin() -> None:
     top = np.array([0.9, 0.9, 0.7, 0.7])
     report = evaluate_predictions(
@@ -134,11 +126,6 @@ def test_only_one_class_has_images() -> None:
     assert report["macro_specificity"]["value"] is None
     assert values(report, "specificity") == [None, 2 / 3]
     assert report["macro_recall"]["value"] == pytest.approx(2 / 3)
-
-
-def test_no_bootstrap_gives_values_without_intervals() -> None:
-    report = evaluate_predictions(LABELS, PROBABILITIES, NAMES, bootstrap=0)
-    assert report["accuracy"] == {"value": pytest.approx(2 / 3), "low": None, "high": None}
 
 
 def test_the_seed_decides_the_intervals_and_the_pass_size_does_not(

@@ -14,7 +14,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -45,8 +45,6 @@ from resformer.data.split import SPLITS, assign_splits
 logger = logging.getLogger(__name__)
 
 _COLUMNS = ("path", "class", "group", "split", "sha256", "source", "reading")
-# Of manifests made before sources and readings were kept.
-_FORMER_COLUMNS = _COLUMNS[:5]
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # Real groups are a few films of one patient; a larger one comes of images all alike.
 _LARGE_GROUP, _LARGE_SHARE = 10, 0.02
@@ -261,17 +259,7 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(_COLUMNS)
             for row in manifest.rows:
-                writer.writerow(
-                    [
-                        row.path,
-                        row.class_name,
-                        row.group,
-                        row.split,
-                        row.sha256,
-                        row.source,
-                        row.reading,
-                    ]
-                )
+                writer.writerow(astuple(row))
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -279,9 +267,6 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
 
 def read_manifest(path: Path, root: DataRoot | None = None) -> Manifest:
     """Read a manifest back; given ``root``, make sure that its files are there and unchanged.
-
-    A manifest without the columns source and reading is read too; sources are then told by the
-    rule of ``resformer.data.labels``.
 
     Raises:
         DatasetError: if it is no manifest or contradicts itself, or if files below ``root`` are
@@ -292,25 +277,21 @@ def read_manifest(path: Path, root: DataRoot | None = None) -> Manifest:
             lines = list(csv.reader(file, strict=True))
     except (OSError, csv.Error) as error:
         raise DatasetError(f"the manifest {path} cannot be read: {error}") from error
-    header = tuple(lines[0]) if lines else ()
-    if header not in (_COLUMNS, _FORMER_COLUMNS):
+    if not lines or tuple(lines[0]) != _COLUMNS:
         raise DatasetError(f"{path} is no manifest: its first line must be {','.join(_COLUMNS)}")
     rows = tuple(
-        _parse_row(line, header, f"{path}, row {number}")
-        for number, line in enumerate(lines[1:], 2)
+        _parse_row(line, f"{path}, row {number}") for number, line in enumerate(lines[1:], 2)
     )
-    if header == _FORMER_COLUMNS:
-        rows = tuple(_with_source(row, root) for row in rows)
     _check_rows(rows, path)
     if root is not None:
         _check_files(rows, root)
     return Manifest(tuple(sorted({row.class_name for row in rows})), rows, ())
 
 
-def _parse_row(values: Sequence[str], header: Sequence[str], place: str) -> ManifestRow:
-    if len(values) != len(header):
-        raise DatasetError(f"{place}: {len(header)} values are needed, got {len(values)}")
-    name, class_name, group, split, sha256, *labels = values
+def _parse_row(values: Sequence[str], place: str) -> ManifestRow:
+    if len(values) != len(_COLUMNS):
+        raise DatasetError(f"{place}: {len(_COLUMNS)} values are needed, got {len(values)}")
+    name, class_name, group, split, sha256, source, reading = values
     if not _is_relative(name):
         raise DatasetError(f"{place}: {name!r} is no relative path with forward slashes")
     if not class_name:
@@ -321,13 +302,7 @@ def _parse_row(values: Sequence[str], header: Sequence[str], place: str) -> Mani
         raise DatasetError(f"{place}: the split must be one of {', '.join(SPLITS)}, got {split!r}")
     if not _SHA256.fullmatch(sha256):
         raise DatasetError(f"{place}: {sha256!r} is no SHA-256 in lower-case hexadecimal")
-    return ManifestRow(name, class_name, int(group), split, sha256, *labels)
-
-
-def _with_source(row: ManifestRow, root: DataRoot | None) -> ManifestRow:
-    """Complete a row by its source; without the data sets their folders' names are unknown."""
-    folder = "" if root is None else folder_names(root)[prefix_of(root, row.path)]
-    return replace(row, source=source_by_rule(row.path, row.class_name, folder))
+    return ManifestRow(name, class_name, int(group), split, sha256, source, reading)
 
 
 def _is_relative(name: str) -> bool:
