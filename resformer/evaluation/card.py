@@ -458,7 +458,8 @@ def explain_terms(report: Report) -> list[tuple[str, str]]:
         "AUC": "Area under the ROC curve: how often, of one film of either side, the right one has "
         "the higher score. 0.5 is chance, 1 is perfect; no threshold is involved.",
         "ECE, expected calibration error": "How far the confidence in the named class lies from "
-        "the share of right answers, on average: 0.02 means two percentage points.",
+        "the share of right answers, on average: 0.02 means two percentage points. "
+        "Films that are drawn again make it larger: its interval may lie above it.",
         f"P({example})": f"The probability that the model gives to {example}; 1 - P({example}) is "
         "that of all other classes together.",
         "source": "The hospital or the collection that a film comes from.",

@@ -11,9 +11,9 @@ const LATERALITIES = { R: "right", L: "left", B: "both sides" }; // and unpaired
 export function showFacts(film) {
   const dicom = film?.answer?.dicom;
   const facts = dicom ? [dicom.modality, dicom.view, LATERALITIES[dicom.laterality]].filter(Boolean) : [];
-  element("film-facts").textContent = facts.join(" · ");
-  element("film-facts").hidden = !facts.length;
+  element("film-told").textContent = facts.join(" · ");
   const windows = dicom?.windows ?? [];
+  element("film-facts").hidden = !facts.length && !windows.length;
   const preset = element("preset");
   preset.replaceChildren(
     new Option("As the model sees it", ""),

@@ -110,16 +110,11 @@ function showOpacity() {
   element("why-opacity-value").textContent = `${share}%`;
 }
 
-function closeAndReturn() {
-  close();
-  element("show-why").focus();
-}
-
 element("show-why").addEventListener("click", () => (element("why").hidden ? open() : close()));
-element("why-close").addEventListener("click", closeAndReturn);
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && !element("why").hidden && !element("keys").open) {
-    closeAndReturn();
+    close();
+    element("show-why").focus();
   }
 });
 element("why-class").addEventListener("change", showMap);

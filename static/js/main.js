@@ -76,13 +76,11 @@ async function takeSample() {
   }
 }
 
-/** On a phone the result is below the film. */
+/** On a phone the result is below the film: bring what was said into view, and keep the film there. */
 function scrollToResult() {
-  if (element("result").getBoundingClientRect().top < 0.7 * innerHeight) {
-    return;
-  }
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  element("result").scrollIntoView({ block: "nearest", behavior: calm ? "auto" : "smooth" });
+  const said = [...element("result").querySelectorAll(".panel")].find((panel) => panel.checkVisibility());
+  said.scrollIntoView({ block: "nearest", behavior: calm ? "auto" : "smooth" });
 }
 
 session.addEventListener("select", show);

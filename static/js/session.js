@@ -21,11 +21,23 @@ function outcome({ success, code, prediction }) {
 export class Session extends EventTarget {
   films = [];
   current = null;
+  only = ""; // the state of the films that are listed, where not all are
   #nextId = 1;
 
   /** Films of one state. */
   in(...states) {
     return this.films.filter((film) => states.includes(film.state));
+  }
+
+  /** The films that are walked through: all, or those of one state. */
+  get listed() {
+    return this.only ? this.in(this.only) : this.films;
+  }
+
+  /** List the films of one state, or all. */
+  list(only) {
+    this.only = only;
+    this.select(this.listed.includes(this.current) ? this.current : this.listed[0]);
   }
 
   /**
@@ -56,6 +68,7 @@ export class Session extends EventTarget {
       first ??= film;
     }
     this.current = first ?? this.current;
+    this.only = "";
     this.#say("list");
     this.#say("select");
     return leftOut;
@@ -69,10 +82,13 @@ export class Session extends EventTarget {
     }
   }
 
-  /** Show the film that is so many places further on. */
+  /** Show the film that is so many places further on in the list. */
   step(places) {
-    const place = this.films.indexOf(this.current) + places;
-    this.select(this.films[Math.max(0, Math.min(this.films.length - 1, place))]);
+    const { listed, current } = this;
+    const here = listed.filter((film) => film.id < current?.id).length;
+    const isBetween = listed[here] !== current; // what became of it took it out of the list
+    const place = here + places - Number(isBetween && places > 0);
+    this.select(listed[Math.max(0, Math.min(listed.length - 1, place))]);
   }
 
   /** Something is known of a film. */
@@ -102,6 +118,7 @@ export class Session extends EventTarget {
     }
     this.films = [];
     this.current = null;
+    this.only = "";
     sessionStorage.removeItem(KEY);
     this.#say("list");
     this.#say("select");

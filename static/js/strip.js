@@ -4,6 +4,7 @@ import { displayName, percent } from "./names.js";
 
 const element = (id) => document.getElementById(id);
 const list = element("films");
+const filters = element("strip-filters");
 const STATES = {
   waiting: "Waiting",
   running: "Reading…",
@@ -11,17 +12,19 @@ const STATES = {
   refused: "Refused",
   failed: "Failed",
 };
-const MOVES = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1, PageDown: 5, PageUp: -5 };
+const SIGNS = { waiting: "…", running: "…", stopped: "…", uncertain: "?", refused: "×", failed: "!" };
+const MOVES = { ArrowRight: 1, ArrowLeft: -1, PageDown: 5, PageUp: -5 };
+const ROWS = { ArrowDown: 1, ArrowUp: -1 };
 
 /** Keep the list as the session is; `queue` can be stopped and go on. */
 export function watchStrip(session, queue) {
   session.addEventListener("list", () => {
     list.replaceChildren(...session.films.map(makeRow));
-    session.films.forEach(fillRow);
+    session.films.forEach((film) => fillRow(session, film));
     summarise(session);
   });
   session.addEventListener("change", ({ detail: film }) => {
-    fillRow(film);
+    fillRow(session, film);
     summarise(session);
   });
   session.addEventListener("select", () => mark(session.current));
@@ -32,10 +35,15 @@ export function watchStrip(session, queue) {
   });
   list.addEventListener("keydown", (event) => {
     const ends = { Home: -session.films.length, End: session.films.length };
-    const step = MOVES[event.key] ?? ends[event.key];
-    if (step) {
+    const step = MOVES[event.key] ?? ends[event.key] ?? stepByRow(session, ROWS[event.key]);
+    if (step || event.key in ROWS) {
       event.preventDefault();
       session.step(step);
+    }
+  });
+  filters.addEventListener("click", ({ target }) => {
+    if (target.dataset.only !== undefined) {
+      filter(session, target.dataset.only);
     }
   });
   element("queue-stop").addEventListener("click", () => queue.stop());
@@ -54,6 +62,14 @@ export function outcomeOf({ state, answer }) {
   return `${displayName(name)} ${percent(confidence)}`;
 }
 
+/** How many places lie between a film and the one below or above it; none where none is there. */
+function stepByRow({ listed, current }, rows) {
+  const columns = getComputedStyle(list).gridTemplateColumns.split(" ").length;
+  const rowOf = (place) => Math.floor(place / columns);
+  const next = rowOf(listed.indexOf(current)) + rows;
+  return next < 0 || next > rowOf(listed.length - 1) ? 0 : rows * columns;
+}
+
 function rowId(film) {
   return `film-${film.id}`;
 }
@@ -64,30 +80,53 @@ function makeRow(film) {
   row.className = "strip-row";
   row.setAttribute("role", "option");
   row.setAttribute("aria-selected", "false");
-  const picture = document.createElement("img");
-  Object.assign(picture, { className: "strip-picture", alt: "", loading: "lazy" });
-  const [name, said] = ["strip-name", "strip-said"].map((className) => {
+  const [picture, name, said] = ["strip-picture", "strip-name", "strip-said"].map((className) => {
     const part = document.createElement("span");
     part.className = className;
     return part;
   });
+  picture.append(Object.assign(document.createElement("img"), { alt: "", loading: "lazy" }));
   name.textContent = film.name;
   name.title = film.name;
   row.append(picture, name, said);
   return row;
 }
 
-function fillRow(film) {
+function fillRow(session, film) {
   const row = element(rowId(film));
   if (!row) {
     return;
   }
   row.dataset.state = film.state;
-  row.querySelector(".strip-said").textContent = outcomeOf(film);
+  row.hidden = Boolean(session.only) && film.state !== session.only;
+  const outcome = outcomeOf(film);
+  row.querySelector(".strip-said").textContent = outcome;
+  row.querySelector(".strip-picture").dataset.sign = SIGNS[film.state] ?? outcome[0];
   const picture = row.querySelector("img");
   if (film.thumbnail && picture.src !== film.thumbnail) {
     picture.src = film.thumbnail;
   }
+}
+
+/** List the films of one state, or all. */
+function filter(session, only) {
+  session.list(only);
+  session.films.forEach((film) => fillRow(session, film));
+  mark(session.current);
+  showFilters(session);
+}
+
+/** How many films are in doubt, each kind a button that lists them alone. */
+function showFilters(session) {
+  const buttons = [...filters.children];
+  for (const button of buttons) {
+    const { only, label } = button.dataset;
+    const { length } = only ? session.in(only) : session.films;
+    button.textContent = `${label} ${length}`;
+    button.hidden = !length;
+    button.setAttribute("aria-pressed", String(only === session.only));
+  }
+  filters.hidden = buttons.filter((button) => !button.hidden).length < 2;
 }
 
 function mark(film) {
@@ -113,10 +152,10 @@ function summarise(session) {
   const stopped = session.in("stopped").length;
   element("strip").hidden = length < 2;
   element("strip-count").textContent = `${length - open - stopped} of ${length} read`;
-  const doubts = ["uncertain", "refused", "failed"]
-    .map((state) => [session.in(state).length, state])
-    .filter(([count]) => count);
-  element("strip-doubts").textContent = doubts.map((doubt) => doubt.join(" ")).join(", ");
+  if (session.only && !session.in(session.only).length) {
+    filter(session, "");
+  }
+  showFilters(session);
   element("strip-progress").max = Math.max(1, length);
   element("strip-progress").value = length - open - stopped;
   element("strip-progress").hidden = open === 0;

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from typing import Any, Literal, TypedDict
 
-import pytest
-from axe_playwright_python.sync_playwright import Axe
+from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Page, Route, expect
 
+from resformer.phantom import draw_chest_phantom
+from tests.dicom_files import radiograph, write
 from tests.web.browser import answer_for, choose, expect_result, image
 from tests.web.posting import encode
+
+
+class Look(TypedDict):
+    color_scheme: Literal["light", "dark"]
+    forced_colors: Literal["active", "none"]
+
 
 REFUSAL = {
     "success": False,
@@ -24,10 +31,6 @@ REFUSAL = {
 }
 
 
-def empty(page: Page) -> None:
-    expect(page.get_by_text("No image yet")).to_be_visible()
-
-
 def answered(page: Page) -> None:
     choose(page, image())
     expect_result(page)
@@ -39,10 +42,41 @@ def explained(page: Page) -> None:
     expect(page.locator("#overlay")).to_be_visible()
 
 
+def busy(page: Page) -> None:
+    page.route("**/predict", lambda route: None)
+    choose(page, image())
+    expect(page.get_by_text("Looking…")).to_be_visible()
+
+
+def uncertain(page: Page) -> None:
+    prediction = {"predicted_class": "COVID", "confidence": 0.4, "abstained": True}
+    prediction |= {"reason": "undecided", "all_probabilities": {"COVID": 0.4, "Normal": 0.6}}
+    warnings = [{"code": "uncertain", "message": "Uncertain: the classes are close."}]
+    answer = {"success": True, "prediction": prediction, "warnings": warnings}
+    page.route("**/predict", lambda route: route.fulfill(json=answer))
+    choose(page, image())
+    expect(page.locator("#verdict-name")).to_have_text("Uncertain")
+
+
+def dicom(page: Page) -> None:
+    told: dict[str, Any] = {"ViewPosition": "PA", "PixelSpacing": [1, 1]}
+    told |= {"WindowCenter": [128, 60], "WindowWidth": [256, 40]}
+    choose(page, image("film.dcm", write(radiograph(draw_chest_phantom(64), **told))))
+    expect_result(page)
+    expect(page.get_by_label("Window of the file")).to_be_visible()
+
+
 def many(page: Page) -> None:
-    page.set_input_files("#file", [image(f"{n}.png", encode(64)) for n in range(3)])
+    films = [*(image(f"{n}.png", encode(64)) for n in range(2)), image("bad.png", b"no image")]
+    page.set_input_files("#file", films)
     expect(page.locator("#strip-count")).to_have_text("3 of 3 read")
     page.keyboard.press("c")
+
+
+def kept(page: Page) -> None:
+    many(page)
+    page.reload()
+    expect(page.get_by_text("Choose this film again to see it.")).to_be_visible()
 
 
 def failed(page: Page) -> None:
@@ -51,27 +85,74 @@ def failed(page: Page) -> None:
 
 
 def refused(page: Page) -> None:
+    cure = {"orientation": None, "correction": None}
+    page.route("**/predict", lambda route: route.fulfill(status=422, json=REFUSAL | cure))
+    choose(page, image())
+    expect(page.get_by_role("button", name="Choose another")).to_be_visible()
+
+
+def curable(page: Page) -> None:
     page.route("**/predict", lambda route: route.fulfill(status=422, json=REFUSAL))
     choose(page, image())
-    expect(page.locator("#refusal")).to_be_visible()
+    expect(page.get_by_role("button", name="Invert it and read it")).to_be_visible()
 
 
 def keys(page: Page) -> None:
     answered(page)
     page.keyboard.press("?")
-    expect(page.get_by_role("dialog")).to_be_visible()
+    expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
 
 
-@pytest.mark.parametrize("state", [empty, answered, explained, many, failed, refused, keys])
-def test_axe_finds_nothing(page: Page, state: Callable[[Page], None]) -> None:
-    state(page)
-    for width, theme in ((390, "light"), (1280, "dark"), (1920, "light")):
-        page.set_viewport_size({"width": width, "height": 900})
-        page.emulate_media(
-            color_scheme="dark" if theme == "dark" else "light", reduced_motion="reduce"
-        )
-        found = Axe().run(page).response["violations"]
-        assert [(rule["id"], [node["target"] for node in rule["nodes"]]) for rule in found] == []
+def guarded(page: Page) -> None:
+    asked = {"success": False, "error": "A key, please.", "code": "unauthorized"}
+    page.route("**/predict", lambda route: route.fulfill(status=401, json=asked))
+    choose(page, image())
+    expect(page.get_by_role("dialog", name="Key of this server")).to_be_visible()
+
+
+STATES = [None, answered, explained, busy, uncertain, dicom, many, kept, failed, refused, curable]
+STATES += [keys, guarded]
+WIDTHS = (390, 1280, 1920)
+LOOKS: list[Look] = [
+    {"color_scheme": "light", "forced_colors": "none"},
+    {"color_scheme": "dark", "forced_colors": "none"},
+    {"color_scheme": "light", "forced_colors": "active"},
+]
+
+
+def find_violations(page: Page, width: int, look: Look, *rules: str) -> list[Any]:
+    """What axe-core finds at a width in a theme, by all rules or by some."""
+    page.set_viewport_size({"width": width, "height": 900})
+    page.emulate_media(**look, reduced_motion="reduce")
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(AXE_SCRIPT)
+    options = {"resultTypes": ["violations"], **({"runOnly": rules} if rules else {})}
+    found: list[Any] = page.evaluate(
+        """(options) => axe.run(options).then(({ violations }) =>
+          violations.map(({ id, nodes }) => [id, nodes.map(({ target }) => target)]))""",
+        options,
+    )
+    return [(width, look, *rule) for rule in found]
+
+
+def test_axe_finds_nothing_in_any_state_theme_and_width(page: Page) -> None:
+    home = page.url
+    for reach in STATES:
+        if reach:
+            reach(page)
+        found = []
+        for width in WIDTHS:
+            found += find_violations(page, width, LOOKS[0])
+            for look in LOOKS[1:]:  # which change colours alone
+                found += find_violations(page, width, look, "color-contrast")
+        assert found == [], reach
+        page.unroute_all()
+        page.evaluate("addEventListener('pagehide', () => sessionStorage.clear())")
+        page.goto(home)
+    for path in ("about", "docs", "licence", "none"):
+        page.goto(f"{home}{path}")
+        for width, look in zip(WIDTHS, LOOKS, strict=True):
+            assert find_violations(page, width, look) == [], path
 
 
 def test_bars_and_borders_stay_in_colours_of_the_system(page: Page) -> None:
@@ -139,6 +220,15 @@ def test_escape_closes_the_reasons(page: Page) -> None:
     page.keyboard.press("Escape")
     expect(page.locator("#why")).to_be_hidden()
     expect(page.locator("#show-why")).to_be_focused()
+
+
+def test_on_a_phone_the_verdict_comes_into_view_below_the_film(page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.locator("#choose-folder").focus()
+    answered(page)
+    expect(page.locator("#verdict-name")).to_be_in_viewport(ratio=1)
+    expect(page.locator("#film")).to_be_in_viewport()
+    expect(page.locator("#choose-folder")).to_be_focused()
 
 
 def test_a_phone_is_not_told_to_drop_and_nothing_shrinks_for_a_bad_file(page: Page) -> None:

@@ -106,7 +106,7 @@ def test_the_lungs_are_outlined_where_they_lie_on_the_film(page: Page) -> None:
     page.keyboard.press("w")  # a windowed film lies under the outline, too
     expect(page.locator("#film-image[data-windowed]")).to_be_visible()
     assert shows_outline(page)
-    page.get_by_role("button", name="Hide", exact=True).click()
+    page.get_by_role("button", name="Hide why").click()
     expect(outline).to_be_hidden()
 
 
@@ -148,7 +148,7 @@ def test_the_focus_goes_to_the_map_and_back(page: Page) -> None:
     expect(reasons).to_be_focused()
     expect(button).to_have_attribute("aria-expanded", "true")
     expect(page.locator("#overlay")).to_be_visible()
-    page.get_by_role("button", name="Hide", exact=True).press("Enter")
+    page.get_by_role("button", name="Hide why").press("Enter")
     expect(reasons).to_be_hidden()
     expect(page.locator("#overlay")).to_be_hidden()
     expect(button).to_be_focused()

@@ -14,7 +14,7 @@ from resformer.cli.results_table import ResultsTable
 from resformer.phantom import draw_chest_phantom
 from tests.data_sets import CLASS_NAMES
 from tests.dicom_files import radiograph, write
-from tests.web.browser import choose, expect_result, fits_phone, image
+from tests.web.browser import boxes, choose, expect_result, fits_phone, image
 from tests.web.posting import encode
 
 SMALL_FILM = encode(64)
@@ -50,17 +50,27 @@ def test_a_list_of_films_is_read_in_batches_and_walked_by_arrows(page: Page) -> 
     expect(rows).to_have_count(21)
     expect(rows.last).to_contain_text("Failed")
     expect(rows.first).to_contain_text("%")
-    expect(page.locator("#strip-doubts")).to_contain_text("1 failed")
+    name = page.locator("#film .film-name")
     listing = page.get_by_role("listbox", name="Films")
-    listing.press("ArrowDown")
+    listing.press("ArrowRight")
     expect(rows.nth(1)).to_have_attribute("aria-selected", "true")
-    expect(page.locator("#film .film-name")).to_have_text("film 01.png")
+    expect(name).to_have_text("film 01.png")
+    columns = len({box["left"] for box in boxes(page, *(f"#film-{n}" for n in range(1, 22)))})
+    assert columns > 1
+    listing.press("ArrowDown")
+    expect(name).to_have_text(f"film {1 + columns:02}.png")
+    listing.press("ArrowUp")
+    listing.press("ArrowUp")
+    expect(name).to_have_text("film 01.png")
     page.get_by_role("button", name="Choose a folder").press("ArrowRight")
-    expect(page.locator("#film .film-name")).to_have_text("film 02.png")
-    listing.press("End")
+    expect(name).to_have_text("film 02.png")
+    page.get_by_role("button", name="Failed 1").press("Enter")
+    expect(rows).to_have_count(1)
     expect(page.get_by_role("alert")).to_contain_text("not an image of a supported format")
     page.get_by_role("button", name="Save the picture").click()
     expect(page.locator("#takeaway-text")).to_contain_text("no picture of this film")
+    page.get_by_role("button", name="All 21").press("Enter")
+    expect(name).to_have_text("broken.png")
     listing.press("Home")
     expect_result(page)
     assert fits_phone(page)
@@ -109,6 +119,8 @@ def test_a_visit_elsewhere_and_a_reload_keep_the_answers(page: Page, tmp_path: P
     expect(page.locator("#verdict-name")).to_have_text(verdict)
     expect(page.get_by_text("Choose this film again to see it.")).to_be_visible()
     expect(page.locator("#show-why")).to_be_hidden()
+    signs = page.locator(".strip-picture").evaluate_all("all => all.map((e) => e.dataset.sign)")
+    assert signs == [verdict[0]] * 3
     kept = page.evaluate("sessionStorage.getItem('resformer.session')")
     assert "iVBOR" not in kept
     assert len(kept) < 5000
@@ -190,7 +202,8 @@ def test_paper_has_one_page_with_bars_and_without_controls(page: Page) -> None:
     pages = page.pdf(format="A4").count(b"/Type /Page\n")
     assert pages == 1
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    page.emulate_media(media="print")
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(19, 32, 42)"
     for hidden in ("#takeaway", ".tools", ".intake", ".compute", ".facts", "nav"):
         expect(page.locator(hidden)).to_be_hidden()
     expect(page.locator("#print-head")).to_contain_text("not a medical device")

@@ -163,7 +163,7 @@ def test_a_dicom_tells_its_view_and_has_a_scale_and_windows_by_name(page: Page) 
     }
     choose(page, image("film.dcm", write(radiograph(draw_chest_phantom(300), **told))))
     expect_result(page)
-    expect(page.locator("#film-facts")).to_have_text("CR · PA")
+    expect(page.locator("#film-told")).to_have_text("CR · PA")
     bar = page.locator("#film .scale-bar")
     expect(bar).to_have_text("10 cm")
     picture, drawn = boxes(page, "#film-image", "#film .scale-bar")

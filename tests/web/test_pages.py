@@ -389,7 +389,7 @@ PAIRS = [
 def read_themes() -> dict[str, dict[str, str]]:
     """Colours by name, in light and in dark."""
     text = (ROOT / "static/css/tokens.css").read_text(encoding="utf-8")
-    light, dark = text.split("@media (prefers-color-scheme: dark)")
+    light, dark = text.split("@media screen and (prefers-color-scheme: dark)")
     pattern = re.compile(r"--([a-z0-9-]+): (#[0-9a-f]{6});")
     return {
         "light": dict(pattern.findall(light)),
