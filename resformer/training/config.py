@@ -87,9 +87,7 @@ class TrainingConfig:
     warmup_epochs: float = _option(1.0, OPTIMISATION, "epochs of linear warm-up before the cosine")
     ema_decay: float = _option(0.998, OPTIMISATION, "decay of the averaged weights, a step")
     label_smoothing: float = _option(
-        0.05,
-        OPTIMISATION,
-        "share of the target that is spread over all classes, as the film's source has them",
+        0.05, OPTIMISATION, "share of the target that is spread over all classes"
     )
     gradient_clip: float = _option(1.0, OPTIMISATION, "largest norm of the gradient")
 

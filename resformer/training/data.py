@@ -41,9 +41,6 @@ logger = logging.getLogger(__name__)
 
 FilmLoader = DataLoader[Film]
 
-# Share of a class that a film cannot have: so small that its loss has no gradient.
-_EXPLAINED = 1e-9
-
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -192,15 +189,13 @@ def log_priors(
     2019). Where each class comes from other sources (hospitals), a network learns the sources. The
     loss adds this to a film's logits: what the source explains is explained already, and the
     network, used without the addition, is left to learn what the film shows. Departure: the shares
-    are softened, so that a class which a source lacks is still told apart from those that it has.
-    But where a source has one class alone, and others have that class beside others, its films
-    teach no class: whatever they have in common gives it away.
+    are softened, or a source of one class would teach nothing.
 
     Args:
         rows: training films.
         class_names: in the order of the logits.
         smoothing: share of the uniform distribution in each, from above 0 to 1, which is that
-            distribution alone: nothing is explained.
+            distribution alone.
 
     Raises:
         ValueError: if the smoothing is out of range: without any, a class that a source lacks
@@ -213,11 +208,6 @@ def log_priors(
     np.add.at(counts, (source, class_indices(rows, class_names)), 1)
     shares = counts / counts.sum(axis=1, keepdims=True)
     softened = (1 - smoothing) * shares + smoothing / len(class_names)
-    if smoothing < 1:
-        mixed = (shares > 0).sum(axis=1) > 1
-        taught_elsewhere = shares[mixed].any(axis=0)
-        given_away = ~mixed & taught_elsewhere[shares.argmax(axis=1)]
-        softened[given_away] = np.maximum(shares[given_away], _EXPLAINED)
     priors: NDArray[np.float32] = np.log(softened).astype(np.float32)[source]
     return priors
 

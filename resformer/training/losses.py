@@ -60,8 +60,7 @@ class TrainingLoss(nn.Module):
     """The loss of a batch.
 
     Args:
-        label_smoothing: share of the target that is spread over all classes, as they are spread in
-            the film's source.
+        label_smoothing: share of the target that is spread over all classes.
         class_loss: weight of the classes; 0 learns the lungs alone.
         lung_loss: weight of the lungs; 0 leaves them out, and the network needs no lung head.
     """
@@ -91,12 +90,12 @@ class TrainingLoss(nn.Module):
 
     def _of_classes(self, logits: Tensor, batch: FilmBatch) -> Tensor:
         """Return the mean over the films; one without a class shall make all as probable."""
-        classes = logits.shape[1]
-        label = F.one_hot(batch.label.clamp(min=0), classes).to(logits.dtype)
-        # Spread evenly, it would ask for less than the source gives away already.
-        spread = torch.softmax(batch.prior.expand(-1, classes), dim=1)
-        target = torch.lerp(label, spread, self.label_smoothing)
-        losses = F.cross_entropy(logits + batch.prior, target, reduction="none")
+        losses = F.cross_entropy(
+            logits + batch.prior,
+            batch.label.clamp(min=0),
+            reduction="none",
+            label_smoothing=self.label_smoothing,
+        )
         undecided = -F.log_softmax(logits, dim=1).mean(1)
         return torch.where(batch.label != NO_CLASS, losses, undecided).mean()
 
