@@ -298,7 +298,9 @@ def _prepare_decoders() -> None:
     whole process, and two requests in two threads would undo each other's. It is put in front
     again where a filter that was added later would let their warnings through.
     """
-    logging.getLogger("PIL").setLevel(logging.CRITICAL + 1)
+    silent, pillow = logging.CRITICAL + 1, logging.getLogger("PIL")
+    if pillow.level != silent:  # to set a level empties the caches of all loggers
+        pillow.setLevel(silent)
     if warnings.filters[:1] != [("ignore", None, Warning, _DECODERS, 0)]:
         warnings.filterwarnings("ignore", module=_DECODERS.pattern)
     _silence_libtiff()
