@@ -59,7 +59,7 @@ def create_app(config: WebConfig | None = None, service: ModelService | None = N
         MAX_FORM_PARTS=MAX_FORM_PARTS,
     )
     served = reload.ServedModel(config, metrics, partial(pages.check_page, app, config))
-    reload.attach(app, served)
+    app.extensions[reload.EXTENSION] = served
     pipeline = Pipeline(config, metrics.batch_size.observe)
     monitoring.observe_requests(app, metrics)
     proxies.register(app, config)

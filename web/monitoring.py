@@ -13,6 +13,7 @@ import os
 import re
 import time
 import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -44,68 +45,59 @@ class Metrics:
         # has named the folder.
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-        self._registry = registry = CollectorRegistry()
-        self.requests = Counter(
-            "resformer_requests",
-            "Requests by address and status.",
-            ["endpoint", "status"],
-            registry=registry,
-        )
-        self.request_seconds = Histogram(
-            "resformer_request_seconds",
+        self._registry = CollectorRegistry()
+
+        def counter(name: str, meaning: str, *labels: str) -> Counter:
+            return Counter(f"resformer_{name}", meaning, labels, registry=self._registry)
+
+        def histogram(name: str, meaning: str, buckets: Sequence[float], *labels: str) -> Histogram:
+            return Histogram(
+                f"resformer_{name}", meaning, labels, buckets=buckets, registry=self._registry
+            )
+
+        self.requests = counter("requests", "Requests by address and status.", "endpoint", "status")
+        self.request_seconds = histogram(
+            "request_seconds",
             "Seconds from a received request to its answer.",
-            ["endpoint"],
-            buckets=_SECONDS,
-            registry=registry,
+            _SECONDS,
+            "endpoint",
         )
-        self.predictions = Counter(
-            "resformer_predictions",
-            "Answered images by the most probable class.",
-            ["class_name"],
-            registry=registry,
+        self.predictions = counter(
+            "predictions", "Answered images by the most probable class.", "class_name"
         )
-        self.abstentions = Counter(
-            "resformer_abstentions",
+        self.abstentions = counter(
+            "abstentions",
             "Answered images that the model should not be relied on for, by reason.",
-            ["reason"],
-            registry=registry,
+            "reason",
         )
-        self.distance = Histogram(
-            "resformer_distance",
+        self.distance = histogram(
+            "distance",
             "Distance of an answered film from those of the training, in standard deviations.",
-            buckets=_DISTANCES,
-            registry=registry,
+            _DISTANCES,
         )
-        self.refusals = Counter(
-            "resformer_refusals",
-            "Refused requests and files by the code of the error.",
-            ["code"],
-            registry=registry,
+        self.refusals = counter(
+            "refusals", "Refused requests and files by the code of the error.", "code"
         )
-        self.batch_size = Histogram(
-            "resformer_batch_size",
-            "Images that went through the network together.",
-            buckets=_BATCH_SIZES,
-            registry=registry,
+        self.batch_size = histogram(
+            "batch_size", "Images that went through the network together.", _BATCH_SIZES
         )
         self.models = Gauge(
             "resformer_model_processes",
             "Processes that serve a model, by the hash of its file.",
             ["sha256"],
             multiprocess_mode="livesum",
-            registry=registry,
+            registry=self._registry,
         )
-        self.model_changes = Counter(
-            "resformer_model_changes",
+        self.model_changes = counter(
+            "model_changes",
             "Models found in the file that were served from then on, or refused.",
-            ["outcome"],
-            registry=registry,
+            "outcome",
         )
         self.model_is_refused = Gauge(
             "resformer_model_refused",
             "1 while the model in the file cannot be served, and the one before it is.",
             multiprocess_mode="livemax",
-            registry=registry,
+            registry=self._registry,
         )
 
     def observe_prediction(self, prediction: Prediction) -> None:

@@ -29,7 +29,7 @@ from web.service import ModelService, hash_file, stamp_of
 
 _SECONDS = 2.0  # a file that is the same after so many seconds is not being written
 _COPY = "model.pth"
-_EXTENSION = "resformer_model"
+EXTENSION = "resformer_model"  # of an application: its model
 
 _logger = logging.getLogger(__name__)
 
@@ -171,11 +171,6 @@ def _keep_copy(service: ModelService, path: Path) -> None:
         Path(temporary).unlink(missing_ok=True)
 
 
-def attach(app: Flask, served: ServedModel) -> None:
-    """Let `watch` find the model of an application."""
-    app.extensions[_EXTENSION] = served
-
-
 @contextmanager
 def watch(app: Flask) -> Iterator[Callable[[], None]]:
     """Look after the model's file until the block ends.
@@ -183,7 +178,7 @@ def watch(app: Flask) -> Iterator[Callable[[], None]]:
     Yields:
         what makes it look at once; safe in a signal handler.
     """
-    served: ServedModel = app.extensions[_EXTENSION]
+    served: ServedModel = app.extensions[EXTENSION]
     # Unlike a lock or an event, it may be interrupted by a handler that uses it too.
     asked: queue.SimpleQueue[bool] = queue.SimpleQueue()
 

@@ -126,27 +126,27 @@ def test_the_size_of_a_large_image_counts(folder: Path) -> None:
     assert listing(folder) == {"COVID": 1}
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_leaves_nothing_behind(
-    folder: Path, store: FeedbackStore, monkeypatch: pytest.MonkeyPatch, number: int
+@pytest.mark.parametrize(
+    ("number", "kind", "words"),
+    [
+        (errno.ENOSPC, ApiError, "no room"),
+        (errno.EDQUOT, ApiError, "no room"),
+        (errno.EIO, OSError, "broken"),
+    ],
+)
+def test_a_full_or_broken_disk_is_told_as_such_and_leaves_nothing_behind(
+    folder: Path,
+    store: FeedbackStore,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    kind: type[Exception],
+    words: str,
 ) -> None:
     def fail(_: int) -> None:
-        raise OSError(number, "no room")
+        raise OSError(number, "broken")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(ApiError, match="no room"):
-        store.keep(film(1), "COVID")
-    assert listing(folder) == {}
-
-
-def test_another_fault_of_the_disk_is_no_full_disk(
-    folder: Path, store: FeedbackStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(_: int) -> None:
-        raise OSError(errno.EIO, "broken")
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="broken"):
+    with pytest.raises(kind, match=words):
         store.keep(film(1), "COVID")
     assert listing(folder) == {}
 

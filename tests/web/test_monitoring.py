@@ -110,11 +110,6 @@ def test_no_client_can_make_up_a_label(client: FlaskClient) -> None:
     assert endpoints == {"none", "/", "/predict"}
 
 
-@pytest.mark.parametrize("address", ["/healthz", "/readyz", "/metrics"])
-def test_probes_are_never_cached(client: FlaskClient, address: str) -> None:
-    assert client.get(address).headers["Cache-Control"] == "no-store"
-
-
 def record(message: str = "request", **details: object) -> logging.LogRecord:
     made = logging.LogRecord("web.monitoring", logging.INFO, "file", 1, message, (), None)
     made.details = details
