@@ -21,10 +21,7 @@ from resformer.model import IdentityMappingResFormer
 from resformer.predict import Predictor
 from tests.web.checkpoints import write_gated_checkpoint
 
-HISTORY = [
-    {"validation_accuracy": accuracy, "seconds": 90.0, "images_per_second": rate}
-    for accuracy, rate in ((0.7, 100.0), (0.89, 110.0), (0.85, 120.0))
-]
+HISTORY = [{"seconds": 80.0, "images_per_second": rate} for rate in (100.0, 110.0, 120.0)]
 
 
 def cells(text: str, first: str) -> list[str]:
@@ -139,12 +136,8 @@ def test_both_networks_go_through_the_same_training_loop(trained: Path, tmp_path
     for name in (network.OURS, training.RESNET, training.LOADER):
         assert float(cells(text, name)[0]) > 0
     assert first.beside.startswith("ResNet-18 ")
-    assert last == ("training to 88.6% validation accuracy, minutes", "3.0", "")
-    assert (
-        "reached 88.6% validation accuracy in epoch 2, with 3.0 minutes of training at a median "
-        "of 110 images/s; validation is not counted." in text
-    )
-    assert training.reach_accuracy(HISTORY, 0.9) is None
+    assert last == ("training of the shipped model, minutes", "4", "3 epochs")
+    assert "3 epochs, 4 minutes of training at a median of 110 images/s;" in text
     assert out.with_suffix(".png").stat().st_size > 1000
 
 
