@@ -79,21 +79,30 @@ def test_metrics_show_when_the_films_change(tiny_checkpoint: Path, tmp_path: Pat
     assert counted["resformer_distance_count"] == 0
 
 
-def test_the_dashboard_shows_figures_that_exist(client: FlaskClient) -> None:
-    text = client.get("/metrics").get_data(as_text=True)
-    kinds = dict(re.findall(r"^# TYPE (\w+) (\w+)$", text, flags=re.MULTILINE))
-    known = {name for name, kind in kinds.items() if kind != "histogram"} | {
-        f"{name}_{part}"
-        for name, kind in kinds.items()
-        if kind == "histogram"
-        for part in ("bucket", "sum", "count")
-    }
+def test_the_dashboard_shows_figures_and_labels_that_exist(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    client = client_of(write_abstaining_checkpoint(tiny_checkpoint, tmp_path / "model.pth"))
+    for data in (encode(), b"no image"):
+        post_file(client, data)
+    labels: dict[str, dict[str, set[str]]] = {}
+    for series in figures(client):
+        name, _, told = series.partition("{")
+        values = labels.setdefault(name, {})
+        for label, value in re.findall(r'(\w+)="([^"]*)"', told):
+            values.setdefault(label, set()).add(value)
     dashboard = (ROOT / "deploy" / "grafana-dashboard.json").read_text(encoding="utf-8")
-    panels = json.loads(dashboard)["panels"]
-    asked = " ".join(target["expr"] for panel in panels for target in panel["targets"])
-    shown = set(re.findall(r"resformer_\w+", asked))
-    assert len(shown) > 8
-    assert shown <= known
+    targets = [one for panel in json.loads(dashboard)["panels"] for one in panel["targets"]]
+    assert len({name for one in targets for name in re.findall(r"resformer_\w+", one["expr"])}) > 8
+    for target in targets:
+        asked = target["expr"]
+        assert set(re.findall(r"resformer_\w+", asked)) <= labels.keys()
+        grouped = re.findall(r"by \((\w+)\) \(.*?(resformer_\w+)", asked)
+        for label, name in grouped:
+            assert label in labels[name]
+        assert re.findall(r"{{(\w+)}}", target["legendFormat"]) in ([], [x for x, _ in grouped])
+        for name, label, pattern in re.findall(r'(resformer_\w+){(\w+)=~"([^"]+)"', asked):
+            assert any(re.fullmatch(pattern, value) for value in labels[name][label])
 
 
 def test_no_client_can_make_up_a_label(client: FlaskClient) -> None:
