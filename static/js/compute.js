@@ -2,7 +2,6 @@
 
 import { computesHere } from "./classify.js";
 import { prepare } from "./local.js";
-import { keepSite } from "./offline.js";
 
 const KEY = "compute-here";
 const LIMITS = "“Show why” needs a server.";
@@ -24,6 +23,21 @@ async function start() {
   } catch (error) {
     text.textContent = error.message;
   }
+}
+
+/** Keep the exported site in the browser; resolves, once all of it is there, to a sentence for people. */
+async function keepSite() {
+  if (!("serviceWorker" in navigator)) {
+    return "To work without a connection, this page has to come by https.";
+  }
+  await navigator.serviceWorker.register("sw.js");
+  await navigator.serviceWorker.ready;
+  if (!navigator.serviceWorker.controller) {
+    await new Promise((resolve) => {
+      navigator.serviceWorker.addEventListener("controllerchange", resolve, { once: true });
+    });
+  }
+  return "This page now works without a connection.";
 }
 
 if (compute) {

@@ -1,14 +1,13 @@
 /* A button beside every sample that copies it. */
 
+import { part } from "./part.js";
+
 const SHOWN_MS = 2000;
 
 for (const sample of document.querySelectorAll(".sample")) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.className = "copy";
-  button.textContent = "Copy";
   const caption = sample.querySelector("figcaption");
-  button.setAttribute("aria-label", `Copy: ${caption.textContent}`);
+  const ariaLabel = `Copy: ${caption.textContent}`;
+  const button = part("button", { type: "button", className: "copy", ariaLabel }, "Copy");
   button.addEventListener("click", async () => {
     const done = await copy(sample.querySelector("code"));
     button.textContent = done ? "Copied" : "Press Ctrl+C";

@@ -1,5 +1,7 @@
 /* The operator's key, where the server asks for one: in this page's memory alone. */
 
+import { part } from "./part.js";
+
 let key = null;
 let asking = null; // requests that wait for the person wait for the same answer
 
@@ -61,10 +63,4 @@ function ask(wasRefused) {
     dialog.showModal();
     input.focus();
   });
-}
-
-function part(tag, properties = {}, ...content) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...content);
-  return made;
 }

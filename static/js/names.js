@@ -1,4 +1,6 @@
-/* How classes and shares are written for people. */
+/* How classes and shares are written for people, and what goes with all that leaves the page. */
+
+export const DISCLAIMER = "Research tool, not a medical device. Not a diagnosis.";
 
 const names = JSON.parse(document.getElementById("workbench").dataset.names);
 

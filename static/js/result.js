@@ -1,6 +1,7 @@
 /* What the server said of the film that is shown. */
 
 import { correctionOf, displayName, percent, ranked } from "./names.js";
+import { part } from "./part.js";
 
 const element = (id) => document.getElementById(id);
 const FAILED = "This page ran into a problem. Reload it and try again.";
@@ -129,21 +130,12 @@ function fillBars(pairs) {
 }
 
 function barRow(name, share) {
-  const row = part("li", "bar-row");
-  const bar = part("span", "bar");
-  bar.setAttribute("aria-hidden", "true");
-  bar.append(part("span", "bar-fill"));
-  row.append(
-    part("span", "bar-name", displayName(name)),
-    part("span", "bar-share", percent(share)),
-    bar,
+  const fill = part("span", { className: "bar-fill" });
+  return part(
+    "li",
+    { className: "bar-row" },
+    part("span", { className: "bar-name" }, displayName(name)),
+    part("span", { className: "bar-share" }, percent(share)),
+    part("span", { className: "bar", ariaHidden: "true" }, fill),
   );
-  return row;
-}
-
-function part(tag, className, text = "") {
-  const made = document.createElement(tag);
-  made.className = className;
-  made.textContent = text;
-  return made;
 }

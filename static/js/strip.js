@@ -1,6 +1,7 @@
 /* The list of films: what each is called, what became of it, and which one is shown. */
 
 import { displayName, percent } from "./names.js";
+import { part } from "./part.js";
 
 const element = (id) => document.getElementById(id);
 const list = element("films");
@@ -75,21 +76,13 @@ function rowId(film) {
 }
 
 function makeRow(film) {
-  const row = document.createElement("li");
-  row.id = rowId(film);
-  row.className = "strip-row";
-  row.setAttribute("role", "option");
-  row.setAttribute("aria-selected", "false");
-  const [picture, name, said] = ["strip-picture", "strip-name", "strip-said"].map((className) => {
-    const part = document.createElement("span");
-    part.className = className;
-    return part;
-  });
-  picture.append(Object.assign(document.createElement("img"), { alt: "", loading: "lazy" }));
-  name.textContent = film.name;
-  name.title = film.name;
-  row.append(picture, name, said);
-  return row;
+  return part(
+    "li",
+    { id: rowId(film), className: "strip-row", role: "option", ariaSelected: "false" },
+    part("span", { className: "strip-picture" }, part("img", { alt: "", loading: "lazy" })),
+    part("span", { className: "strip-name", title: film.name }, film.name),
+    part("span", { className: "strip-said" }),
+  );
 }
 
 function fillRow(session, film) {

@@ -1,6 +1,6 @@
 /* The session as a table: the columns that the command line writes, and four more. */
 
-import { DISCLAIMER } from "./disclaimer.js";
+import { DISCLAIMER } from "./names.js";
 
 // What spreadsheets take for the beginning of a formula, in half and in full width.
 const FORMULA = /^[=+\-@\uff1d\uff0b\uff0d\uff20]/;

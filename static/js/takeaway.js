@@ -1,8 +1,8 @@
 /* Take the results along: a table, a text, a picture, a page on paper. */
 
-import { DISCLAIMER } from "./disclaimer.js";
 import { shownMap } from "./explanation.js";
-import { correctionOf, displayName, percent, ranked } from "./names.js";
+import { DISCLAIMER, correctionOf, displayName, percent, ranked } from "./names.js";
+import { part } from "./part.js";
 import { drawPicture } from "./picture.js";
 import { announce } from "./result.js";
 import { writeTable } from "./table.js";
@@ -36,11 +36,7 @@ export function watchTakeaway(session, viewer) {
   element("print").addEventListener("click", () => window.print());
   window.addEventListener("beforeprint", () => {
     element("print-head").replaceChildren(
-      ...describe(session.current ?? {}).map((line) => {
-        const paragraph = document.createElement("p");
-        paragraph.textContent = line;
-        return paragraph;
-      }),
+      ...describe(session.current ?? {}).map((line) => part("p", {}, line)),
     );
   });
 }
@@ -77,9 +73,7 @@ function describe({ name, answer, date, options = {} }) {
 }
 
 function save(content, name) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(content);
-  link.download = name;
+  const link = part("a", { href: URL.createObjectURL(content), download: name });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
   say(`Saved as ${name}.`);

@@ -10,15 +10,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Error, Page, Route, expect
 
-from resformer.phantom import draw_chest_phantom
-from tests.dicom_files import radiograph, write
 from tests.web.browser import (
     answer_for,
     boxes,
     choose,
     chromium_or_skip,
     expect_result,
-    fits_phone,
     image,
 )
 from tests.web.posting import encode
@@ -196,20 +193,13 @@ def test_only_the_model_says_what_is_uncertain(page: Page) -> None:
     assert "ncertain" not in page.locator("#result").inner_text()
 
 
-def test_the_page_fits_a_phone_before_and_after_an_answer(page: Page) -> None:
-    for file in (None, image(), image(data=b"bad")):
-        if file:
-            choose(page, file)
-            expect(page.locator("#result")).not_to_have_attribute("data-state", "busy")
-        assert fits_phone(page)
-    above, below = boxes(page, "#viewer", "#result")
-    assert below["top"] >= above["bottom"]
-
-
-def test_two_columns_on_a_desktop(page: Page) -> None:
+def test_two_columns_on_a_desktop_and_one_on_a_phone(page: Page) -> None:
     left, right = boxes(page, "#viewer", "#result")
     assert left["right"] < right["left"]
     assert left["top"] == right["top"]
+    page.set_viewport_size({"width": 390, "height": 740})
+    above, below = boxes(page, "#viewer", "#result")
+    assert below["top"] >= above["bottom"]
 
 
 def test_dark_and_light_follow_the_system(page: Page) -> None:
@@ -246,27 +236,11 @@ def test_the_pages_lead_to_each_other(page: Page) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text(PAGES[0][1])
 
 
-@pytest.mark.parametrize("link", ["The model", "API"])
-def test_a_document_fits_a_phone(page: Page, link: str) -> None:
-    page.get_by_role("navigation", name="Pages").get_by_role("link", name=link).click()
-    expect(page.locator("h2").first).to_be_visible()
-    assert fits_phone(page)
-
-
 def test_a_refusal_in_the_api_leads_to_its_codes(page: Page) -> None:
     page.get_by_role("navigation", name="Pages").get_by_role("link", name="API").click()
     page.locator("#predict").get_by_role("link", name="422").click()
     expect(page.locator("#status-422")).to_be_in_viewport()
     expect(page.locator("#status-422")).to_contain_text("not_a_chest_xray")
-
-
-def test_a_dicom_is_shown_and_classified(page: Page) -> None:
-    choose(page, image("film.dcm", write(radiograph(draw_chest_phantom(200)))))
-    expect_result(page)
-    preview = page.get_by_role("img", name="Preview of your image")
-    expect(preview).to_be_visible()
-    assert preview.evaluate("e => [e.naturalWidth, e.naturalHeight]") == [200, 200]
-    expect(page.locator("#film .film-note")).to_be_hidden()
 
 
 @pytest.mark.parametrize(("ci", "outcome"), [("true", Error), ("", pytest.skip.Exception)])

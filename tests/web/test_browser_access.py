@@ -10,7 +10,7 @@ from playwright.sync_api import Page, Route, expect
 
 from resformer.phantom import draw_chest_phantom
 from tests.dicom_files import radiograph, write
-from tests.web.browser import answer_for, choose, expect_result, image
+from tests.web.browser import answer_for, choose, expect_result, fits_phone, image
 from tests.web.posting import encode
 
 
@@ -135,9 +135,10 @@ def find_violations(page: Page, width: int, look: Look, *rules: str) -> list[Any
     return [(width, look, *rule) for rule in found]
 
 
-def test_axe_finds_nothing_in_any_state_theme_and_width(page: Page) -> None:
+def test_axe_finds_nothing_in_any_state_theme_and_width_and_each_fits_a_phone(page: Page) -> None:
     home = page.url
     for reach in STATES:
+        page.set_viewport_size({"width": 1280, "height": 900})
         if reach:
             reach(page)
         found = []
@@ -146,6 +147,7 @@ def test_axe_finds_nothing_in_any_state_theme_and_width(page: Page) -> None:
             for look in LOOKS[1:]:  # which change colours alone
                 found += find_violations(page, width, look, "color-contrast")
         assert found == [], reach
+        assert fits_phone(page), reach
         page.unroute_all()
         page.evaluate("addEventListener('pagehide', () => sessionStorage.clear())")
         page.goto(home)
@@ -153,6 +155,7 @@ def test_axe_finds_nothing_in_any_state_theme_and_width(page: Page) -> None:
         page.goto(f"{home}{path}")
         for width, look in zip(WIDTHS, LOOKS, strict=True):
             assert find_violations(page, width, look) == [], path
+        assert fits_phone(page), path
 
 
 def test_bars_and_borders_stay_in_colours_of_the_system(page: Page) -> None:
