@@ -125,6 +125,6 @@ def test_a_damaged_model_is_a_problem(tmp_path: Path) -> None:
 def test_requirements_are_exact_pins(name: str) -> None:
     lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
     found = [line for line in lines if line and not line.startswith(("#", "-r requirements.txt"))]
-    pin = r'[A-Za-z0-9-]+==[0-9][0-9.]*(; sys_platform != "win32")?'
+    pin = r'[A-Za-z0-9-]+(\[[a-z,]+\])?==[0-9][0-9.]*(; sys_platform != "win32")?'
     assert found
     assert [line for line in found if not re.fullmatch(pin, line)] == []
