@@ -15,7 +15,6 @@ import ctypes
 import logging
 import os
 import queue
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -159,16 +158,16 @@ def _keep_copy(service: ModelService, path: Path) -> None:
     target = _copy_path()
     if target is None:
         return
-    handle, temporary = tempfile.mkstemp(dir=target.parent)
+    temporary = target.with_name(f"{_COPY}.{os.getpid()}")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(path.read_bytes())
-        if hash_file(Path(temporary)) == service.sha256:
-            os.replace(temporary, target)
+        temporary.write_bytes(path.read_bytes())
+        if hash_file(temporary) == service.sha256:
+            temporary.replace(target)
     except OSError as error:
         _logger.warning("no copy of the model can be kept: %s", error.strerror)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager

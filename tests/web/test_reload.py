@@ -25,6 +25,7 @@ from tests.web.checkpoints import OTHER_CLASSES, write_other_checkpoint
 from tests.web.posting import CONTENT_TYPE, PATIENCE, encode, figures, form, post_file
 from tests.web.serving import RunningApp, run_app, run_gunicorn
 from web import WebConfig, create_app
+from web.monitoring import SHARED_FOLDER
 from web.reload import watch
 from web.service import hash_file
 
@@ -197,3 +198,19 @@ def test_a_worker_that_begins_beside_a_bad_file_serves_what_the_others_do(
             [[fetch(f"{running.url}/predict", form([("file", "a.png", FILM)]))]], expected
         )
         assert "model.pth is damaged" in fetch(f"{running.url}/readyz")["model_refused"]
+
+
+def test_a_model_is_served_though_no_copy_of_it_can_be_kept(
+    model: Path, other_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the folder that processes share has gone, or its disk is full."""
+    app = create_app(WebConfig(model, "cpu", port=0))
+    monkeypatch.setenv(SHARED_FOLDER, str(tmp_path / "gone"))
+    replace_file(model, other_checkpoint)
+    client, wanted = app.test_client(), hash_file(other_checkpoint)
+    with watch(app) as look_at_once:
+        look_at_once()
+        wait_for(lambda: post_file(client, FILM).get_json()["model"]["sha256"] == wanted)
+        replace_by_rubbish(model)  # and it is looked after further on
+        look_at_once()
+        wait_for(lambda: "model_refused" in client.get("/readyz").get_json())
