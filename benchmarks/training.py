@@ -28,14 +28,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.common import (
-    Summary,
-    SummaryRow,
-    build_speed_parser,
-    describe_machine,
-    publish,
-    save_bars,
-)
+from benchmarks import common
 from benchmarks.network import BASELINES, OURS
 from resformer.checkpoint import Checkpoint, load_checkpoint
 from resformer.data.dataset import FilmDataset
@@ -57,7 +50,7 @@ ALONE = ProcessGroup(0, 1, CPU)
 Rates = dict[str, list[float]]
 
 
-def main(arguments: Sequence[str] | None = None) -> Summary:
+def main(arguments: Sequence[str] | None = None) -> common.Summary:
     """Measure, and write the table and its plot; a process of torchrun writes its rates alone."""
     options = _parse(arguments)
     checkpoint = load_checkpoint(options.model)
@@ -78,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> Summary:
             if group.is_main:
                 options.rates.write_text(json.dumps(rates), encoding="utf-8")
         return ()
-    machine = describe_machine(options.threads)
+    machine = common.describe_machine(options.threads)
     torch.set_num_threads(options.threads)
     measured = {"one process": measure(films, network, config, options.epochs)}
     if options.processes > 1:
@@ -98,27 +91,27 @@ def main(arguments: Sequence[str] | None = None) -> Summary:
         render_table(("network", "images/s, median", "fastest epoch"), rows),
         describe_history(checkpoint),
     ]
-    publish("\n\n".join(parts), options.out)
-    save_bars({"images/s": medians}, options.out.with_suffix(".png"))
+    common.publish("\n\n".join(parts), options.out)
+    common.save_bars({"images/s": medians}, options.out.with_suffix(".png"))
     history = read_history(checkpoint)
     minutes = sum(figures["seconds"] for figures in history) / 60
     return (
         *(
-            SummaryRow(
+            common.SummaryRow(
                 f"training, images/s, augmented, {how}",
                 f"{statistics.median(found[OURS]):.0f}",
                 f"{RESNET} {statistics.median(found[RESNET]):.0f}",
             )
             for how, found in measured.items()
         ),
-        SummaryRow(
+        common.SummaryRow(
             "training of the shipped model, minutes", f"{minutes:.0f}", f"{len(history)} epochs"
         ),
     )
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = build_speed_parser(__doc__, "training")
+    parser = common.build_speed_parser(__doc__, "training")
     parser.add_argument("--size", type=int, help="side of the input (default: the model's own)")
     parser.add_argument("--films", type=int, default=1024, help="in an epoch")
     parser.add_argument("--epochs", type=int, default=3)

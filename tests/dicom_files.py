@@ -13,37 +13,25 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from PIL import Image
+from pydicom import uid
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.tag import Tag
-from pydicom.uid import (
-    UID,
-    ComputedRadiographyImageStorage,
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGLossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    RLELossless,
-)
 
 NATIVE_SYNTAXES = (
-    ImplicitVRLittleEndian,
-    ExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    DeflatedExplicitVRLittleEndian,
+    uid.ImplicitVRLittleEndian,
+    uid.ExplicitVRLittleEndian,
+    uid.ExplicitVRBigEndian,
+    uid.DeflatedExplicitVRLittleEndian,
 )
 GDCM_NAMES = {
-    JPEGLossless: "JPEGLosslessProcess14",
-    JPEGLosslessSV1: "JPEGLosslessProcess14_1",
-    JPEGLSLossless: "JPEGLSLossless",
-    JPEG2000Lossless: "JPEG2000Lossless",
-    RLELossless: "RLELossless",
+    uid.JPEGLossless: "JPEGLosslessProcess14",
+    uid.JPEGLosslessSV1: "JPEGLosslessProcess14_1",
+    uid.JPEGLSLossless: "JPEGLSLossless",
+    uid.JPEG2000Lossless: "JPEG2000Lossless",
+    uid.RLELossless: "RLELossless",
 }
 LOSSLESS_SYNTAXES = (*NATIVE_SYNTAXES, *GDCM_NAMES)
 
@@ -52,7 +40,7 @@ def radiograph(values: NDArray[Any], *, bits_stored: int | None = None, **header
     """A minimal computed radiography data set; ``header`` sets attributes, None removes one."""
     dataset = Dataset()
     bits = bits_stored or values.itemsize * 8
-    dataset.SOPClassUID = ComputedRadiographyImageStorage
+    dataset.SOPClassUID = uid.ComputedRadiographyImageStorage
     dataset.SOPInstanceUID = "1.2.3.4"
     dataset.Modality = "CR"
     dataset.PatientID = "unknown"
@@ -80,11 +68,11 @@ def put(dataset: Dataset, keyword: str, value: bytes, vr: str = "DS") -> None:
     dataset[tag] = RawDataElement(tag, vr, len(value), value, 0, False, True)
 
 
-def write(dataset: Dataset, syntax: str = ExplicitVRLittleEndian) -> bytes:
+def write(dataset: Dataset, syntax: str = uid.ExplicitVRLittleEndian) -> bytes:
     """The file in a transfer syntax; the pixels of ``dataset`` are little-endian."""
     if syntax in GDCM_NAMES:
-        return _transcode(write(dataset), GDCM_NAMES[UID(syntax)])
-    if syntax == ExplicitVRBigEndian:
+        return _transcode(write(dataset), GDCM_NAMES[uid.UID(syntax)])
+    if syntax == uid.ExplicitVRBigEndian:
         dataset = copy.deepcopy(dataset)
         dataset.PixelData = np.frombuffer(dataset.PixelData, "<u2").astype(">u2").tobytes()
         dataset["PixelData"].VR = "OW"
@@ -135,7 +123,7 @@ def stretched(values: NDArray[Any]) -> NDArray[np.uint8]:
 
 def _save(dataset: Dataset, syntax: str) -> bytes:
     dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = UID(syntax)
+    dataset.file_meta.TransferSyntaxUID = uid.UID(syntax)
     buffer = io.BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()

@@ -26,14 +26,7 @@ from resformer.phantom import draw_chest_phantom
 from resformer.predict import Predictor
 from tests.data_sets import CLASS_NAMES
 from tests.dicom_files import radiograph, write
-from tests.web.checkpoints import (
-    ACCEPTED,
-    REFUSED,
-    write_abstaining_checkpoint,
-    write_gated_checkpoint,
-    write_recorded_checkpoint,
-    write_upright_checkpoint,
-)
+from tests.web import checkpoints
 
 COLUMNS = [
     *("file", "predicted_class", "confidence", "abstained", "reason"),
@@ -53,7 +46,7 @@ def _log_everything(caplog: pytest.LogCaptureFixture) -> None:
 def gated(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that takes every picture with contrast for a film."""
     path = tmp_path_factory.mktemp("gated") / "model.pth"
-    return write_gated_checkpoint(tiny_checkpoint, path, accepts=True)
+    return checkpoints.write_gated_checkpoint(tiny_checkpoint, path, accepts=True)
 
 
 @pytest.fixture
@@ -136,7 +129,7 @@ def test_what_the_model_abstains_from(
     reason: Reason | None, tiny_checkpoint: Path, film: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = film.with_name("model.pth")
-    write_abstaining_checkpoint(tiny_checkpoint, path, reason)
+    checkpoints.write_abstaining_checkpoint(tiny_checkpoint, path, reason)
     assert predict(path, film, "--json") == 0
     shown = json.loads(capsys.readouterr().out)
     assert (shown["abstained"], shown["reason"]) == (reason is not None, reason)
@@ -151,7 +144,7 @@ def test_what_the_gate_refuses_gets_no_class(
 ) -> None:
     assert predict(gated, film, blank) == 1
     accepted, refused = capsys.readouterr().out.splitlines()
-    assert accepted.endswith(f"), gate {ACCEPTED:.3f}")
+    assert accepted.endswith(f"), gate {checkpoints.ACCEPTED:.3f}")
     assert refused.startswith(f"{blank}: This image was not classified. It is blank")
     assert not any(name in refused for name in CLASS_NAMES)
 
@@ -159,7 +152,7 @@ def test_what_the_gate_refuses_gets_no_class(
     accepted, refused = map(json.loads, capsys.readouterr().out.splitlines())
     assert accepted["gate"] == {
         "accepted": True,
-        "score": pytest.approx(ACCEPTED),
+        "score": pytest.approx(checkpoints.ACCEPTED),
         "threshold": 0.5,
         "orientation": None,
         "correction": None,
@@ -185,7 +178,7 @@ def test_a_table_carries_gate_warnings_and_abstention(
     tiny_checkpoint: Path, gated: Path, folder: Path, blank: Path, tmp_path: Path
 ) -> None:
     shutil.copy(blank, folder)
-    both = write_abstaining_checkpoint(gated, tmp_path / "both.pth")
+    both = checkpoints.write_abstaining_checkpoint(gated, tmp_path / "both.pth")
     out = tmp_path / "new" / "results.csv"
     assert predict(both, folder, "--out", out) == 1
     rows = read(out)
@@ -197,7 +190,7 @@ def test_a_table_carries_gate_warnings_and_abstention(
     assert (row["abstained"], row["reason"]) == ("true", "undecided")
     assert row["warnings"] == "uncertain"
     assert (row["gate_accepted"], row["gate_threshold"]) == ("true", "0.500000")
-    assert float(row["gate_score"]) == pytest.approx(ACCEPTED, abs=1e-6)
+    assert float(row["gate_score"]) == pytest.approx(checkpoints.ACCEPTED, abs=1e-6)
     for name, probability in expected.probabilities.items():
         assert float(row[f"probability_{name}"]) == pytest.approx(probability, abs=1e-5)
     assert (row["error_code"], row["error"]) == ("", "")
@@ -217,7 +210,7 @@ def test_a_table_carries_gate_warnings_and_abstention(
 def test_a_film_on_its_side_is_told_how_to_turn_it_and_then_read(
     tiny_checkpoint: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = write_upright_checkpoint(tiny_checkpoint, tmp_path / "model.pth", film=FILM)
+    model = checkpoints.write_upright_checkpoint(tiny_checkpoint, tmp_path / "model.pth", film=FILM)
     film = tmp_path / "film.png"
     Image.fromarray(Correction(invert=True, rotate=270).apply(FILM)).save(film)
     assert predict(model, film) == 1
@@ -242,7 +235,7 @@ def test_a_film_on_its_side_is_told_how_to_turn_it_and_then_read(
 def test_the_track_record_of_the_class_is_told(
     tiny_checkpoint: Path, film: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = write_recorded_checkpoint(tiny_checkpoint, film.with_name("model.pth"))
+    path = checkpoints.write_recorded_checkpoint(tiny_checkpoint, film.with_name("model.pth"))
     assert predict(path, film, "--json") == 0
     assert json.loads(capsys.readouterr().out)["track_record"] == {"called": 9, "right": 7}
 
@@ -250,10 +243,12 @@ def test_the_track_record_of_the_class_is_told(
 def test_force_does_not_go_on_with_a_table_of_refused_films(
     tiny_checkpoint: Path, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    refusing = write_gated_checkpoint(tiny_checkpoint, tmp_path / "model.pth", accepts=False)
+    refusing = checkpoints.write_gated_checkpoint(
+        tiny_checkpoint, tmp_path / "model.pth", accepts=False
+    )
     out = tmp_path / "results.csv"
     predict(refusing, folder, "--out", out)
-    assert float(read(out)["01.png"]["gate_score"]) == pytest.approx(REFUSED, abs=1e-6)
+    assert float(read(out)["01.png"]["gate_score"]) == pytest.approx(checkpoints.REFUSED, abs=1e-6)
     assert predict(refusing, folder, "--out", out, "--force") == 1
     assert "refused without --force: name another file" in caplog.text
 

@@ -10,22 +10,16 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from resformer.data.duplicates import (
-    DUPLICATE_CORRELATION,
-    aligned_correlation,
-    candidate_pairs,
-    fingerprint,
-    group_duplicates,
-)
+from resformer.data import duplicates
 from tests.data_sets import draw_texture, encode
 
 Pixels = NDArray[np.uint8]
 
 
-def _group(images: list[Pixels], threshold: float = DUPLICATE_CORRELATION) -> list[int]:
-    prints = [fingerprint(pixels) for pixels in images]
+def _group(images: list[Pixels], threshold: float = duplicates.DUPLICATE_CORRELATION) -> list[int]:
+    prints = [duplicates.fingerprint(pixels) for pixels in images]
     digests = [str(index) for index in range(len(images))]
-    return [int(g) for g in group_duplicates(prints, digests, threshold=threshold)]
+    return [int(g) for g in duplicates.group_duplicates(prints, digests, threshold=threshold)]
 
 
 def _exposed_otherwise(pixels: Pixels) -> Pixels:
@@ -81,16 +75,16 @@ def test_groups_are_numbered_by_their_first_image() -> None:
 
 
 def test_equal_files_are_one_group_whatever_they_show() -> None:
-    even = fingerprint(np.full((64, 64), 90, dtype=np.uint8))
-    assert group_duplicates([even] * 4, ["x", "y", "x", "z"]).tolist() == [0, 1, 0, 2]
+    even = duplicates.fingerprint(np.full((64, 64), 90, dtype=np.uint8))
+    assert duplicates.group_duplicates([even] * 4, ["x", "y", "x", "z"]).tolist() == [0, 1, 0, 2]
 
 
 def test_the_threshold_decides() -> None:
     film = draw_texture(1)
     noise = np.random.default_rng(0).normal(0, 25, film.shape)
     noisy = np.clip(film + noise, 0, 255).astype(np.uint8)
-    details = [fingerprint(pixels).detail for pixels in (film, noisy)]
-    correlation = aligned_correlation(*details)
+    details = [duplicates.fingerprint(pixels).detail for pixels in (film, noisy)]
+    correlation = duplicates.aligned_correlation(*details)
     assert 0.6 < correlation < 1
     assert _group([film, noisy], threshold=correlation - 0.001) == [0, 0]
     assert _group([film, noisy], threshold=correlation + 0.001) == [0, 1]
@@ -98,17 +92,17 @@ def test_the_threshold_decides() -> None:
 
 def test_correlation_of_a_film_with_itself_its_negative_and_nothing() -> None:
     film = draw_texture(3)
-    detail = fingerprint(film).detail
-    assert aligned_correlation(detail, detail) == pytest.approx(1, abs=1e-3)
-    assert aligned_correlation(detail, fingerprint(255 - film).detail) < 0.6
-    nothing = fingerprint(np.zeros((64, 64), dtype=np.uint8)).detail
-    assert aligned_correlation(detail, nothing) == 0
-    assert aligned_correlation(nothing, nothing) == 0
+    detail = duplicates.fingerprint(film).detail
+    assert duplicates.aligned_correlation(detail, detail) == pytest.approx(1, abs=1e-3)
+    assert duplicates.aligned_correlation(detail, duplicates.fingerprint(255 - film).detail) < 0.6
+    nothing = duplicates.fingerprint(np.zeros((64, 64), dtype=np.uint8)).detail
+    assert duplicates.aligned_correlation(detail, nothing) == 0
+    assert duplicates.aligned_correlation(nothing, nothing) == 0
 
 
 def test_candidates_are_found_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    prints = [fingerprint(draw_texture(seed)) for seed in (0, 1, 2, 3, 4, 5, 6, 0)]
-    whole = candidate_pairs(prints)
+    prints = [duplicates.fingerprint(draw_texture(seed)) for seed in (0, 1, 2, 3, 4, 5, 6, 0)]
+    whole = duplicates.candidate_pairs(prints)
     monkeypatch.setattr("resformer.data.duplicates._BLOCK", 3)
-    assert candidate_pairs(prints) == whole
+    assert duplicates.candidate_pairs(prints) == whole
     assert (0, 7) in whole

@@ -12,14 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resformer.data.find import (
-    ClassSummary,
-    DatasetError,
-    ImageIndex,
-    find_images,
-    locate_root,
-    summarise_classes,
-)
+from resformer.data import find
 from resformer.data.manifest import build_manifest
 from resformer.data.unpack import extract_images, open_dataset, open_datasets
 from tests.data_sets import draw_texture
@@ -51,7 +44,7 @@ def test_kaggle_layout_leaves_the_masks_alone(
         *("images/a.png", "masks/a.png"),
     )
     with caplog.at_level(logging.INFO):
-        index = find_images(tmp_path)
+        index = find.find_images(tmp_path)
     assert index.root == tmp_path
     assert index.class_names == ("COVID", "Viral Pneumonia")
     assert index.items == (
@@ -81,7 +74,7 @@ def test_films_are_known_by_name_or_by_content_at_any_depth(tmp_path: Path) -> N
     _touch(tmp_path, *(f"a/{name}" for name in by_name + ignored), "b/x.png")
     _touch(tmp_path, *(f"a/{name}" for name in by_content), content=PNG)
     (tmp_path / "a" / "folder.png").mkdir()
-    items = find_images(tmp_path).items
+    items = find.find_images(tmp_path).items
     assert items == tuple(
         sorted([*((f"a/{name}", "a") for name in by_name + by_content), ("b/x.png", "b")])
     )
@@ -109,7 +102,7 @@ def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
     (root / "a" / "self").symlink_to(root / "a" / "self")
     (root / "a" / "gone.png").symlink_to(root / "absent.png")
     (root / "c").symlink_to(tmp_path / "elsewhere")
-    index = find_images(root)
+    index = find.find_images(root)
     found = [path for path, name in index.items if name == "a"]
     assert found == ["a/0.png", "a/linked/1.png", "a/linked/2.png"]
     assert ("c/1.png", "c") in index.items
@@ -128,7 +121,7 @@ def test_system_folders_are_no_classes(
     tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     _touch(tmp_path, "a/1.png", "b/1.png", f"{name}/a/1.png", ".git/1.png", f"a/{name}/1.png")
-    index = find_images(tmp_path)
+    index = find.find_images(tmp_path)
     assert index.class_names == ("a", "b")
     assert len(index.items) == 2
     assert "2 folders of the system: " in caplog.text
@@ -151,16 +144,16 @@ def test_system_folders_are_no_classes(
 )
 def test_what_is_no_data_set_is_refused(tmp_path: Path, paths: list[str], message: str) -> None:
     _touch(tmp_path, *paths)
-    with pytest.raises(DatasetError, match=message):
-        find_images(tmp_path)
-    with pytest.raises(DatasetError, match=r"there is no folder .*absent: check the path"):
-        find_images(tmp_path / "absent")
+    with pytest.raises(find.DatasetError, match=message):
+        find.find_images(tmp_path)
+    with pytest.raises(find.DatasetError, match=r"there is no folder .*absent: check the path"):
+        find.find_images(tmp_path / "absent")
 
 
 def test_splits_of_another_are_given_one_by_one(tmp_path: Path) -> None:
     _touch(tmp_path, "train/a/1.png", "train/b/1.png", "test/a/2.png")
     with open_datasets([tmp_path / "train", tmp_path / "test"]) as root:
-        assert [path for path, _ in find_images(root).items] == [
+        assert [path for path, _ in find.find_images(root).items] == [
             "a/1.png",
             "b/1.png",
             "data-2/a/2.png",
@@ -171,7 +164,7 @@ def test_the_folder_that_a_download_adds_is_seen_through(tmp_path: Path) -> None
     inner = _touch(tmp_path / "download" / "Database", "a/images/1.png", "b/images/1.png")
     _touch(tmp_path / "download", "README.txt", ".git/config")
     for given in (tmp_path / "download", inner):
-        assert locate_root(given) == inner
+        assert find.locate_root(given) == inner
         with open_dataset(given) as root:
             assert root == inner
     assert inner.is_dir()
@@ -182,7 +175,7 @@ def test_a_folder_that_wraps_no_classes_stays_itself(tmp_path: Path, paths: list
     _touch(tmp_path, *paths)
     if not paths:
         (tmp_path / "a").symlink_to(tmp_path)  # it leads back
-    assert locate_root(tmp_path) == tmp_path
+    assert find.locate_root(tmp_path) == tmp_path
 
 
 def test_sizes_are_width_by_height_and_ordered_by_their_pixels(tmp_path: Path) -> None:
@@ -191,9 +184,9 @@ def test_sizes_are_width_by_height_and_ordered_by_their_pixels(tmp_path: Path) -
         Image.new("L", size).save(tmp_path / name)
     (tmp_path / "broken.png").write_bytes(b"no image")
     items = (*((name, "Normal") for name in (*sizes, "broken.png")), ("broken.png", "Unreadable"))
-    assert summarise_classes(ImageIndex(tmp_path, ("Normal", "Unreadable"), items)) == [
-        ClassSummary("Normal", 5, "10 x 40", "30 x 20", "64 x 48"),
-        ClassSummary("Unreadable", 1, "", "", ""),
+    assert find.summarise_classes(find.ImageIndex(tmp_path, ("Normal", "Unreadable"), items)) == [
+        find.ClassSummary("Normal", 5, "10 x 40", "30 x 20", "64 x 48"),
+        find.ClassSummary("Unreadable", 1, "", "", ""),
     ]
 
 
@@ -265,7 +258,7 @@ def test_an_entry_that_leads_out_is_refused_before_anything_is_written(
         archive.write_bytes(written)
     inside = tmp_path / "inside"
     inside.mkdir()
-    with pytest.raises(DatasetError, match=r"leads out of its folder.*do not trust it"):
+    with pytest.raises(find.DatasetError, match=r"leads out of its folder.*do not trust it"):
         extract_images(archive, inside)
     assert _files(tmp_path) == ["films.zip"]
 
@@ -277,7 +270,7 @@ def test_links_and_devices_are_refused(tmp_path: Path, kind: int) -> None:
         entry = zipfile.ZipInfo("a/1.png")
         entry.external_attr = (kind | 0o777) << 16
         target.writestr(entry, "/etc/passwd")
-    with pytest.raises(DatasetError, match="a link or a device"):
+    with pytest.raises(find.DatasetError, match="a link or a device"):
         extract_images(archive, tmp_path)
     assert _files(tmp_path) == ["films.zip"]
 
@@ -287,12 +280,14 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(
 ) -> None:
     archive = _pack(tmp_path / "films.zip", "a/1.png", "b/2.png", content=bytes(500_000))
     assert archive.stat().st_size < 2_000
-    with pytest.raises(DatasetError, match="unpack to 1,000,000 bytes, more than the 999,999"):
+    with pytest.raises(find.DatasetError, match="unpack to 1,000,000 bytes, more than the 999,999"):
         extract_images(archive, tmp_path, max_bytes=999_999)
-    with pytest.raises(DatasetError, match="holds 2 entries, more than the 1 that are allowed"):
+    with pytest.raises(
+        find.DatasetError, match="holds 2 entries, more than the 1 that are allowed"
+    ):
         extract_images(archive, tmp_path, max_files=1)
     monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 5}))
-    with pytest.raises(DatasetError, match="unpack to 1,000,000 bytes, and 5 are free"):
+    with pytest.raises(find.DatasetError, match="unpack to 1,000,000 bytes, and 5 are free"):
         extract_images(archive, tmp_path)
     assert _files(tmp_path) == ["films.zip"]
 
@@ -301,7 +296,7 @@ def test_an_entry_larger_than_it_declares_is_cut_and_refused(tmp_path: Path) -> 
     archive = _pack(tmp_path / "films.zip", "a/1.png", content=bytes(500_000))
     size, lie = struct.pack("<L", 500_000), struct.pack("<L", 10)
     archive.write_bytes(archive.read_bytes().replace(size, lie))
-    with pytest.raises(DatasetError, match="damaged"):
+    with pytest.raises(find.DatasetError, match="damaged"):
         extract_images(archive, tmp_path, max_bytes=10)
     assert (tmp_path / "a" / "1.png").stat().st_size <= 10
 
@@ -312,18 +307,18 @@ def test_an_encrypted_or_unusual_archive_is_refused(tmp_path: Path, name: str) -
     data = bytearray(archive.read_bytes())
     data[data.index(b"PK\x01\x02") + 8] |= 1
     archive.write_bytes(data)
-    with pytest.raises(DatasetError, match=r"is encrypted.*pack it without a password"):
+    with pytest.raises(find.DatasetError, match=r"is encrypted.*pack it without a password"):
         extract_images(archive, tmp_path)
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_BZIP2) as target:
         target.writestr(name, "pixels")
-    with pytest.raises(DatasetError, match=r"packed unusually.*plain deflate"):
+    with pytest.raises(find.DatasetError, match=r"packed unusually.*plain deflate"):
         extract_images(archive, tmp_path)
 
 
 @pytest.mark.parametrize("names", [("a/1.png", "a\\1.png"), ("a/1.png", "a/1.png/2.png")])
 def test_two_entries_in_one_place_are_refused(tmp_path: Path, names: tuple[str, str]) -> None:
     archive = _pack(tmp_path / "films.zip", *names)
-    with pytest.raises(DatasetError, match="twice: pack each image under a name of its own"):
+    with pytest.raises(find.DatasetError, match="twice: pack each image under a name of its own"):
         extract_images(archive, tmp_path)
 
 
@@ -338,7 +333,7 @@ def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
     for number, damaged in enumerate((flipped, offset)):
         archive.write_bytes(damaged)
         (tmp_path / str(number)).mkdir()
-        with pytest.raises(DatasetError, match=r"damaged.*download or pack it anew"):
+        with pytest.raises(find.DatasetError, match=r"damaged.*download or pack it anew"):
             extract_images(archive, tmp_path / str(number))
 
 
@@ -348,7 +343,7 @@ def test_other_files_and_nothing_at_all_are_refused(tmp_path: Path) -> None:
         ("films.zip", r"neither a folder nor a .zip"),
         ("absent.zip", r"nothing at .*absent.zip: check the path"),
     ):
-        with pytest.raises(DatasetError, match=message), open_dataset(tmp_path / name):
+        with pytest.raises(find.DatasetError, match=message), open_dataset(tmp_path / name):
             pass
 
 
@@ -361,4 +356,4 @@ def test_files_with_names_of_images_are_listed_without_a_look_inside(
         raise AssertionError("a file was opened")
 
     monkeypatch.setattr(Path, "open", refuse)
-    assert len(find_images(tmp_path).items) == 100
+    assert len(find.find_images(tmp_path).items) == 100

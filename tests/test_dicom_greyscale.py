@@ -8,24 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pydicom import uid
 from pydicom.dataset import Dataset
-from pydicom.uid import (
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    XRayRadiofluoroscopicImageStorage,
-)
 
 from resformer.images import ImageError, decode_image
 from tests.dicom_files import lookup_table, put, radiograph, write
 
 SHAPE = (16, 64)
-EXPLICIT = ExplicitVRLittleEndian
+EXPLICIT = uid.ExplicitVRLittleEndian
 STORED = (np.arange(1024) * 4).astype("u2").reshape(SHAPE)
 SIGNED = (np.arange(1024) * 4 - 2048).astype("i2").reshape(SHAPE)
 RAMP = np.arange(4096)
 SYNTAXES = pytest.mark.parametrize(
-    "syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian]
+    "syntax", [uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian]
 )
 
 
@@ -116,7 +111,7 @@ def test_modality_lut_feeds_the_window(syntax: str, unknown_length: bool) -> Non
 
 
 @pytest.mark.parametrize(
-    "kind", [{"Modality": "RF"}, {"SOPClassUID": XRayRadiofluoroscopicImageStorage}]
+    "kind", [{"Modality": "RF"}, {"SOPClassUID": uid.XRayRadiofluoroscopicImageStorage}]
 )
 def test_fluoroscopy_is_shown_without_its_modality_lut(kind: dict[str, str]) -> None:
     to_beam_intensity = lookup_table(0, 12, RAMP[::-1] ** 2 // 4096)

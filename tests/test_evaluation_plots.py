@@ -15,17 +15,8 @@ from matplotlib.lines import Line2D
 from PIL import Image
 
 from resformer.checkpoint import Checkpoint
+from resformer.evaluation import plots
 from resformer.evaluation.metrics import evaluate_predictions
-from resformer.evaluation.plots import (
-    plot_confusion_matrix,
-    plot_evidence,
-    plot_films,
-    plot_history,
-    plot_network,
-    plot_reliability,
-    plot_risk_coverage,
-    plot_roc,
-)
 from resformer.evaluation.predictions import Predictions, evaluate_abstention
 from resformer.evaluation.report import write_evaluation, write_training_report
 from resformer.model import IdentityMappingResFormer, ResFormerConfig, list_parts
@@ -68,7 +59,7 @@ def points(line: Line2D) -> list[list[float]]:
 
 
 def test_history_draws_the_curves_and_marks_the_first_best_epoch() -> None:
-    losses, scores = plot_history(HISTORY).axes
+    losses, scores = plots.plot_history(HISTORY).axes
     assert legend(losses) == ["Training", "Validation", "Best epoch (2)"]
     assert legend(scores) == ["Accuracy", "Macro F1", "Best epoch (2)"]
     assert points(losses.lines[0]) == [[1, 1], [2, 0.5], [3, pytest.approx(1 / 3)]]
@@ -78,14 +69,14 @@ def test_history_draws_the_curves_and_marks_the_first_best_epoch() -> None:
 
 def test_history_must_be_complete() -> None:
     with pytest.raises(ValueError, match="history is empty"):
-        plot_history([])
+        plots.plot_history([])
     with pytest.raises(ValueError, match=r"missing: \['train_loss'\]"):
-        plot_history([HISTORY[0], {k: v for k, v in HISTORY[1].items() if k != "train_loss"}])
+        plots.plot_history([HISTORY[0], {k: v for k, v in HISTORY[1].items() if k != "train_loss"}])
 
 
 def test_confusion_matrix_shows_counts_and_shares() -> None:
     report = evaluate_predictions(LABELS, PROBABILITIES, NAMES, bootstrap=0)
-    (axes,) = plot_confusion_matrix(report).axes
+    (axes,) = plots.plot_confusion_matrix(report).axes
     cells = np.reshape([text.get_text() for text in axes.texts], (3, 3))
     assert cells[0].tolist() == ["2\n66.7%", "1\n33.3%", "0\n0.0%"]
     assert cells[1].tolist() == ["0\n0.0%", "2\n66.7%", "1\n33.3%"]
@@ -98,7 +89,7 @@ def test_confusion_matrix_shows_counts_and_shares() -> None:
 
 
 def test_roc_names_the_area_of_each_class() -> None:
-    whole, corner = plot_roc(LABELS, PROBABILITIES, NAMES).axes
+    whole, corner = plots.plot_roc(LABELS, PROBABILITIES, NAMES).axes
     assert legend(whole) == [
         "Chance",
         "COVID (AUC 1.000)",
@@ -116,7 +107,7 @@ def test_roc_names_the_area_of_each_class() -> None:
 
 
 def test_reliability_places_accuracy_over_confidence() -> None:
-    curve, histogram = plot_reliability(LABELS, PROBABILITIES).axes
+    curve, histogram = plots.plot_reliability(LABELS, PROBABILITIES).axes
     # Bins of 1/15: {0.5}, {0.6, 0.6}, {0.7}, {0.8, 0.8}.
     assert points(curve.lines[-1]) == [[0.5, 0], [0.6, 0.5], [0.7, 1], [0.8, 1]]
     (bars,) = histogram.containers
@@ -132,30 +123,30 @@ def test_risk_is_drawn_over_coverage_and_the_shipped_model_as_a_point() -> None:
     labels, films = np.array([0, 1, 0, 1]), np.arange(4)
     given = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]])
     found = evaluate_abstention(labels, Predictions(given, films == 3, films < 0))
-    curve, shipped = plot_risk_coverage(labels, given, found).axes[0].lines
+    curve, shipped = plots.plot_risk_coverage(labels, given, found).axes[0].lines
     assert points(curve) == [[0.25, 0], [0.5, 0.5], [0.75, pytest.approx(1 / 3)], [1, 0.5]]
     assert points(shipped) == [[0.75, pytest.approx(1 / 3)]]
 
 
 def test_films_are_drawn_in_rows_each_under_its_title() -> None:
     films = [np.full((side, side), grey, np.uint8) for grey, side in ((0, 4), (90, 8), (255, 4))]
-    figure = plot_films(films, ["a", "b\nc", "d"], columns=2)
+    figure = plots.plot_films(films, ["a", "b\nc", "d"], columns=2)
     drawn = figure.axes[:3]
     assert [axes.get_title() for axes in drawn] == ["a", "b\nc", "d"]
     assert [int(np.max(np.asarray(axes.images[0].get_array()))) for axes in drawn] == [0, 90, 255]
     assert {axes.images[0].get_clim() for axes in drawn} == {(0.0, 255.0)}
     assert not any(axes.axison for axes in figure.axes)
     assert not figure.axes[3].images
-    assert len(plot_films(films[:1], ["one"]).axes) == 1
+    assert len(plots.plot_films(films[:1], ["one"]).axes) == 1
     for count, titles in ((0, []), (2, ["one"]), (1, ["one", "two"])):
         with pytest.raises(ValueError, match="one title for each film"):
-            plot_films(films[:count], titles)
+            plots.plot_films(films[:count], titles)
 
 
 @pytest.mark.parametrize(("lung_head", "boxes"), [(True, 16), (False, 15)])
 def test_the_network_is_drawn_with_the_shapes_of_its_parts(lung_head: bool, boxes: int) -> None:
     config = ResFormerConfig(num_classes=3, lung_head=lung_head)
-    (axes,) = plot_network(config, 96).axes
+    (axes,) = plots.plot_network(config, 96).axes
     assert len(axes.patches) == boxes
     texts = "\n".join(text.get_text() for text in axes.texts)
     assert all(text in texts for text in ("1 x 96 x 96", "64 x 12 x 12", "3 logits"))
@@ -171,12 +162,12 @@ def test_evidence_is_drawn_with_the_outline_of_the_lungs() -> None:
     weights = IdentityMappingResFormer(config).state_dict()
     predictor = Predictor(Checkpoint(config, NAMES, InputSpec(size=64), weights), "cpu")
     film = draw_chest_phantom(96)
-    plain, evidence = plot_evidence(film, predictor.predict(film), "Lung_Opacity").axes
+    plain, evidence = plots.plot_evidence(film, predictor.predict(film), "Lung_Opacity").axes
     assert plain.get_title() == "Film and outline of the lungs"
     assert evidence.get_title().startswith("Evidence for Lung_Opacity, P = ")
     assert [len(axes.images) for axes in (plain, evidence)] == [1, 2]
     with pytest.raises(ValueError, match="no class 'Normal'"):
-        plot_evidence(film, predictor.predict(film), "Normal")
+        plots.plot_evidence(film, predictor.predict(film), "Normal")
 
 
 def test_an_evaluation_folder_holds_the_numbers_and_the_pictures(tmp_path: Path) -> None:

@@ -16,15 +16,9 @@ from resformer.abstention import Abstention
 from resformer.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from resformer.cli import main
 from resformer.data.manifest import write_manifest
-from resformer.evaluation.card import (
-    render_card,
-    render_figures,
-    render_recipe,
-    show_earlier,
-    show_minutes,
-)
+from resformer.evaluation import card
 from resformer.evaluation.controls import CONTROLS, NEED_LUNGS
-from resformer.evaluation.lineage import describe_model, list_stages
+from resformer.evaluation.lineage import describe_model
 from resformer.evaluation.tables import replace_block
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.transforms import InputSpec
@@ -94,11 +88,11 @@ def test_everything_is_in_the_report(report: dict[str, Any]) -> None:
 
 
 def test_the_texts_are_those_of_the_report(written: Path, report: dict[str, Any]) -> None:
-    assert (written / "MODEL_CARD.md").read_text() == render_card(report, published=True)
-    assert (written / "run" / "MODEL_CARD.md").read_text() == render_card(report)
+    assert (written / "MODEL_CARD.md").read_text() == card.render_card(report, published=True)
+    assert (written / "run" / "MODEL_CARD.md").read_text() == card.render_card(report)
     assert json.loads((written / "run" / "report.json").read_text()) == report
     readme = (written / "README.md").read_text()
-    assert readme == replace_block(README, "figures", render_figures(report))
+    assert readme == replace_block(README, "figures", card.render_figures(report))
     assert readme.startswith("# Title\n\nProse.\n")
     assert readme.endswith("\n\nMore prose.\n")
     assert "\nold\n" not in readme
@@ -116,8 +110,8 @@ def test_the_checkpoint_holds_the_same_report(written: Path, report: dict[str, A
 
 @pytest.mark.parametrize("folder", [".", "run"])
 def test_the_pictures_of_either_card_are_written(written: Path, folder: str) -> None:
-    card = (written / folder / "MODEL_CARD.md").read_text()
-    pictures = re.findall(r"\]\(([\w/]+\.png)\)", card)
+    text = (written / folder / "MODEL_CARD.md").read_text()
+    pictures = re.findall(r"\]\(([\w/]+\.png)\)", text)
     assert len(pictures) == 4
     assert all((written / folder / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
 
@@ -134,7 +128,7 @@ def _numbers(value: Any) -> Iterator[float]:
 
 def test_every_figure_of_the_card_is_in_the_report(report: dict[str, Any]) -> None:
     known = {f"{number:.3f}" for number in _numbers(report)}
-    for text in (render_card(report), render_figures(report)):
+    for text in (card.render_card(report), card.render_figures(report)):
         shown = set(re.findall(r"\b\d\.\d{3}\b", text))
         assert len(shown) > 10
         assert shown - known == set()
@@ -145,18 +139,18 @@ def test_another_report_makes_another_card(report: dict[str, Any]) -> None:
     changed["test"]["accuracy"]["value"] = 0.12345
     changed["controls"][2]["accuracy"]["value"] = 0.23456
     changed["external"]["abnormal_against_no_finding"]["auc"]["value"] = 0.34567
-    for text in (render_card(changed), render_figures(changed)):
+    for text in (card.render_card(changed), card.render_figures(changed)):
         assert [f in text for f in ("0.123", "0.235", "0.346")] == [True] * 3
 
 
 def test_a_card_says_what_people_said_and_else_what_holds_for_any_training(
     report: dict[str, Any],
 ) -> None:
-    card = render_card(report)
+    said = card.render_card(report)
     for text in ("Drawn by a program.", "looked at twice before.", "| set 1 | One drawn film. |"):
-        assert text in card
-    assert "looked at twice before." in render_figures(report)
-    plain = render_card(report | {"about": None})
+        assert text in said
+    assert "looked at twice before." in card.render_figures(report)
+    plain = card.render_card(report | {"about": None})
     for untrue in ("Public collections", "chose nothing", "repository", "clinic_tb", "looked at"):
         assert untrue not in plain
     assert "nothing more was told of them" in plain
@@ -189,11 +183,11 @@ def test_a_report_touches_nothing_but_its_folder(
     report = json.loads((tmp_path / "runs" / "report" / "report.json").read_text())
     names = [control["name"] for control in report["controls"]]
     assert names == [name for name in CONTROLS if name not in NEED_LUNGS]
-    card = (tmp_path / "runs" / "report" / "MODEL_CARD.md").read_text()
-    assert "the controls that need them are missing" in card
-    assert "undefined: the network has no class Normal" in card
-    assert "## Within one source" not in card
-    assert "P(A)" in card
+    text = (tmp_path / "runs" / "report" / "MODEL_CARD.md").read_text()
+    assert "the controls that need them are missing" in text
+    assert "undefined: the network has no class Normal" in text
+    assert "## Within one source" not in text
+    assert "P(A)" in text
     assert main([*arguments, "--store", "--bootstrap", "5"]) == 0
     assert load_checkpoint(model).metrics["test"]["count"] == 8
 
@@ -236,22 +230,20 @@ def test_the_time_of_all_stages_counts_and_their_settings_stand_side_by_side(
 ) -> None:
     alone = describe_model(trained)
     assert (alone["epochs"], alone["earlier"], alone["training_seconds"]) == (2, [], 180.0)
-    assert show_earlier(alone) == ""
+    assert card.show_origin(alone) == "epoch 2 of 2"
     training = trained.training
     later = {**training, "config": {**training["config"], "input_size": 96}, "initial": training}
-    assert list_stages(later) == [training, later]
     last = {**training["history"][-1], "score": "the mean AUC"}
     told = {**later, "history": [training["history"][0], last]}
     model = describe_model(replace(trained, training=told))
-    assert show_earlier(model) == " after 2 on 64 x 64 pixels"
-    recipe = render_recipe(model)
+    recipe = card.render_recipe(model)
     assert "Epoch 2 of 2 after 2 on 64 x 64 pixels, chosen by the mean AUC on the" in recipe
     assert "6 minutes of training steps" in recipe
     assert "| setting | first 2 epochs | last 2 epochs |" in recipe
     assert "| `input_size` | 64 | 96 |" in recipe
     older = {**training, "config": {"input_size": 64}}
     model = describe_model(replace(trained, training={**training, "initial": older}))
-    assert "| `epochs` | - | 3 |" in render_recipe(model)
+    assert "| `epochs` | - | 3 |" in card.render_recipe(model)
 
 
 def test_the_time_of_several_processes_is_summed_beside_that_of_the_clock(
@@ -261,15 +253,15 @@ def test_the_time_of_several_processes_is_summed_beside_that_of_the_clock(
     together = [{**entry, "processes": 2} for entry in first["history"]]
     second = {**first, "history": together, "initial": first}
     model = describe_model(replace(trained, training={**second, "initial": second}))
-    assert show_earlier(model) == " after 2 on 64 x 64 and 2 on 64 x 64 pixels"
-    assert show_minutes(model) == "9 minutes (15 summed over processes)"
+    assert "after 2 on 64 x 64 and 2 on 64 x 64 pixels" in card.show_origin(model)
+    assert card.show_minutes(model) == "9 minutes (15 summed over processes)"
 
 
 def test_the_thresholds_of_abstention_are_told(trained: Checkpoint) -> None:
-    assert "- Abstention: none" in render_recipe(describe_model(trained))
+    assert "- Abstention: none" in card.render_recipe(describe_model(trained))
     width = trained.build_model().fc.in_features
     abstention = Abstention(torch.zeros(width), torch.eye(width)[:, :3], torch.ones(4, 3), 0.5, 7.0)
-    told = render_recipe(describe_model(replace(trained, abstention=abstention, graph=None)))
+    told = card.render_recipe(describe_model(replace(trained, abstention=abstention, graph=None)))
     assert "a probability below 0.500" in told
     assert "further than 7.0 standard deviations" in told
 

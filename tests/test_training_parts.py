@@ -19,16 +19,11 @@ from resformer.data.manifest import ManifestRow
 from resformer.data.masks import BOXED
 from resformer.evaluation.sources import compare_within_sources
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
+from resformer.training import optim
 from resformer.training.calibration import fit_calibration
 from resformer.training.config import TrainingConfig
 from resformer.training.data import log_priors
 from resformer.training.losses import FilmBatch, TrainingLoss, region_loss
-from resformer.training.optim import (
-    MuonWithAdamW,
-    WeightAverage,
-    build_optimizer,
-    build_scheduler,
-)
 from resformer.training.state import Progress
 from resformer.training.train import score_epoch
 from resformer.transforms import InputSpec
@@ -242,9 +237,9 @@ def test_a_calibrated_checkpoint_gives_the_calibrated_probabilities(
 MUON = TrainingConfig(optimizer="muon", muon_learning_rate=0.01, muon_weight_decay=0.1, epochs=4)
 
 
-def _build(model: nn.Module) -> MuonWithAdamW:
-    optimizer = build_optimizer(model, MUON)
-    assert isinstance(optimizer, MuonWithAdamW)
+def _build(model: nn.Module) -> optim.MuonWithAdamW:
+    optimizer = optim.build_optimizer(model, MUON)
+    assert isinstance(optimizer, optim.MuonWithAdamW)
     return optimizer
 
 
@@ -268,7 +263,7 @@ def test_every_parameter_is_stepped_once_and_biases_are_not_decayed() -> None:
     assert len({*adam, *optimizer.matrices}) == len(adam) + len(optimizer.matrices)
     assert {*adam, *optimizer.matrices} == set(model.parameters())
     assert sum(p.numel() for p in optimizer.matrices) > 20 * sum(p.numel() for p in adam)
-    plain = build_optimizer(model, TrainingConfig(optimizer="adamw", weight_decay=0.1))
+    plain = optim.build_optimizer(model, TrainingConfig(optimizer="adamw", weight_decay=0.1))
     assert type(plain) is AdamW
     decayed, free = plain.param_groups
     assert (decayed["weight_decay"], free["weight_decay"]) == (0.1, 0.0)
@@ -300,9 +295,9 @@ def test_a_kernel_is_stepped_as_a_matrix(layout: torch.memory_format) -> None:
 def test_the_learning_rates_warm_up_and_fall_along_a_cosine() -> None:
     config = replace(MUON, learning_rate=1.0, warmup_epochs=1)
     model = _network()
-    optimizer = build_optimizer(model, config)
-    assert isinstance(optimizer, MuonWithAdamW)
-    scheduler = build_scheduler(optimizer, config, steps_per_epoch=2)
+    optimizer = optim.build_optimizer(model, config)
+    assert isinstance(optimizer, optim.MuonWithAdamW)
+    scheduler = optim.build_scheduler(optimizer, config, steps_per_epoch=2)
     rates = []
     for _ in range(8):
         rates.append(optimizer.param_groups[0]["lr"])
@@ -317,7 +312,7 @@ def test_the_learning_rates_warm_up_and_fall_along_a_cosine() -> None:
 
 def test_the_average_forgets_the_first_weights_soon_and_the_later_ones_slowly() -> None:
     model = nn.BatchNorm1d(1)
-    average = WeightAverage(model, decay=0.9)
+    average = optim.WeightAverage(model, decay=0.9)
     for value in (1.0, 2.0, 3.0):
         nn.init.constant_(model.weight, value)
         model.get_buffer("num_batches_tracked").add_(1)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from resformer.evaluation.card import INTENDED_USE, LIMITATIONS, explain_terms
-from resformer.evaluation.lineage import tell_stages
+from resformer.evaluation.lineage import list_stages
 from resformer.evaluation.tables import AREAS, FEWEST_FILMS, list_findings
 from web.config import WebConfig
 from web.service import ModelService
@@ -41,7 +41,7 @@ def build_card(service: ModelService, config: WebConfig) -> dict[str, Any]:
         ApiError: `model_not_ready`, before the model is loaded.
     """
     checkpoint = service.checkpoint
-    *earlier, training = tell_stages(checkpoint.training)
+    *earlier, training = list_stages(checkpoint.training)
     card = {
         **service.identity,
         "classes": list(checkpoint.class_names),
@@ -69,7 +69,6 @@ def build_card(service: ModelService, config: WebConfig) -> dict[str, Any]:
 
 def view_card(card: dict[str, Any]) -> dict[str, Any]:
     """Return what the model page shows of a card."""
-    averaged = [training for training in card["earlier_trainings"] if training["averaged"]]
     report = card["metrics"].get("test") or card["metrics"].get("validation")
     kept = {"external": None, "about": None, **card["metrics"].get("report", {})}
     return {
@@ -84,8 +83,7 @@ def view_card(card: dict[str, Any]) -> dict[str, Any]:
         "areas": AREAS,
         "headlines": _HEADLINES,
         "confusion": _shade(report["confusion_matrix"]) if report else [],
-        "averaged": len(averaged),
-        "trainings": [_view_training(training) for training in averaged or [card["training"]]],
+        "training": _view_training(card["training"]),
         "chart_size": (CHART_WIDTH, CHART_HEIGHT),
     }
 

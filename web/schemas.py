@@ -498,8 +498,7 @@ class ModelCard(Model):
     training: dict[str, Any]
     """Films by split, configuration, best epoch and history."""
     earlier_trainings: list[dict[str, Any]]
-    """Those whose weights it started from, oldest first, told alike; averaged is true where their
-    mean was taken."""
+    """Those whose weights it started from, oldest first, told alike."""
     versions: dict[str, str]
     """Of the libraries that trained it."""
     intended_use: str

@@ -18,16 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PureWindowsPath
 
-from resformer.data.find import (
-    HEAD,
-    TABLES,
-    DataRoot,
-    DatasetError,
-    JoinedRoot,
-    has_image_name,
-    is_hidden,
-    locate_root,
-)
+from resformer.data import find
 from resformer.images import recognise_format
 
 # Bounds on what an archive unpacks to, and on its entries.
@@ -56,23 +47,25 @@ def open_dataset(path: Path, *, cache: Path | None = None) -> Iterator[Path]:
             ``.zip``; if the archive is damaged, encrypted, too large, or not to be trusted.
     """
     if path.is_dir():
-        yield locate_root(path)
+        yield find.locate_root(path)
     elif not path.is_file():
-        raise DatasetError(f"there is nothing at {path}: check the path of the data set")
+        raise find.DatasetError(f"there is nothing at {path}: check the path of the data set")
     elif not zipfile.is_zipfile(path):
-        raise DatasetError(f"{path} is neither a folder nor a .zip: unpack it and give the folder")
+        raise find.DatasetError(
+            f"{path} is neither a folder nor a .zip: unpack it and give the folder"
+        )
     elif cache is not None:
-        yield locate_root(_extract_once(path, cache))
+        yield find.locate_root(_extract_once(path, cache))
     else:
         with tempfile.TemporaryDirectory(prefix="dataset-") as scratch:
             folder = Path(scratch) / path.stem
             folder.mkdir()
             extract_images(path, folder)
-            yield locate_root(folder)
+            yield find.locate_root(folder)
 
 
 @contextmanager
-def open_datasets(paths: Sequence[Path]) -> Iterator[DataRoot]:
+def open_datasets(paths: Sequence[Path]) -> Iterator[find.DataRoot]:
     """Open one data set or several to be read as one, see ``open_dataset``.
 
     Raises:
@@ -80,7 +73,7 @@ def open_datasets(paths: Sequence[Path]) -> Iterator[DataRoot]:
     """
     with ExitStack() as opened:
         folders = tuple(opened.enter_context(open_dataset(path)) for path in paths)
-        yield JoinedRoot(folders) if len(folders) > 1 else folders[0]
+        yield find.JoinedRoot(folders) if len(folders) > 1 else folders[0]
 
 
 def extract_images(
@@ -102,7 +95,7 @@ def extract_images(
         with zipfile.ZipFile(archive) as source:
             entries = source.infolist()
             if len(entries) > max_files:
-                raise DatasetError(
+                raise find.DatasetError(
                     f"{archive} holds {len(entries):,} entries, more than the {max_files:,} that "
                     "are allowed: unpack it and give the folder"
                 )
@@ -116,7 +109,7 @@ def extract_images(
         # A damaged offset makes zipfile seek to before the start of the file.
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
-        raise DatasetError(
+        raise find.DatasetError(
             f"{archive} is damaged or of a kind that cannot be read ({error}): download or pack "
             "it anew"
         ) from error
@@ -150,28 +143,30 @@ def _check_entry(entry: zipfile.ZipInfo, archive: Path) -> None:
     name = entry.orig_filename
     windows = PureWindowsPath(name)
     if "\0" in name or windows.anchor or ".." in windows.parts:
-        raise DatasetError(
+        raise find.DatasetError(
             f"{archive} holds an entry that leads out of its folder ({name!r}): do not trust it"
         )
     kind = stat.S_IFMT(entry.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise DatasetError(
+        raise find.DatasetError(
             f"{archive} holds a link or a device ({name!r}): pack the files themselves"
         )
     if entry.flag_bits & _ENCRYPTED:
-        raise DatasetError(f"{archive} is encrypted ({name!r}): pack it without a password")
+        raise find.DatasetError(f"{archive} is encrypted ({name!r}): pack it without a password")
     if entry.compress_type not in _METHODS:
-        raise DatasetError(f"{archive} is packed unusually ({name!r}): pack it with plain deflate")
+        raise find.DatasetError(
+            f"{archive} is packed unusually ({name!r}): pack it with plain deflate"
+        )
 
 
 def _is_wanted(source: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bool:
     parts = _parts(entry)
-    if not parts or entry.is_dir() or any(is_hidden(part) for part in parts):
+    if not parts or entry.is_dir() or any(find.is_hidden(part) for part in parts):
         return False
-    if has_image_name(parts[-1]) or parts[-1] in TABLES:
+    if find.has_image_name(parts[-1]) or parts[-1] in find.TABLES:
         return True
     with source.open(entry) as packed:
-        return recognise_format(packed.read(HEAD)) is not None
+        return recognise_format(packed.read(find.HEAD)) is not None
 
 
 def _check_space(
@@ -179,12 +174,12 @@ def _check_space(
 ) -> None:
     size = sum(entry.file_size for entry in entries)
     if size > max_bytes:
-        raise DatasetError(
+        raise find.DatasetError(
             f"the images in {archive} unpack to {size:,} bytes, more than the {max_bytes:,} that "
             "are allowed: unpack it yourself and give the folder"
         )
     if size > (free := shutil.disk_usage(folder).free):
-        raise DatasetError(
+        raise find.DatasetError(
             f"the images in {archive} unpack to {size:,} bytes, and {free:,} are free where they "
             "go: make room or unpack it elsewhere and give the folder"
         )
@@ -197,7 +192,7 @@ def _extract(source: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path) -> N
         with source.open(entry) as packed, target.open("xb") as unpacked:
             shutil.copyfileobj(packed, unpacked, _CHUNK)
     except (FileExistsError, NotADirectoryError) as error:
-        raise DatasetError(
+        raise find.DatasetError(
             f"the archive holds {entry.filename!r} twice: pack each image under a name of its own"
         ) from error
 

@@ -12,32 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from resformer.evaluation.tables import (
-    FEWEST_FILMS,
-    NONE,
-    Report,
-    list_areas,
-    render_ablations,
-    render_areas,
-    render_becomes,
-    render_calibration,
-    render_classes,
-    render_composition,
-    render_controls,
-    render_overall,
-    render_readings,
-    render_risks,
-    render_seeds,
-    render_sets,
-    render_shares,
-    render_sources,
-    render_table,
-    render_traces,
-    render_within_sources,
-    show_estimate,
-    show_name,
-    show_value,
-)
+from resformer.evaluation import tables
+from resformer.evaluation.tables import FEWEST_FILMS, Report, show_name
 
 INTENDED_USE = (
     "Research and teaching on frontal chest X-rays. It is not a medical device and must not be "
@@ -91,8 +67,9 @@ def render_card(report: Report, *, published: bool = False) -> str:
         _show_controls(report["controls"]),
         _show_external(report),
         _show_repetitions(report),
-        "## CLAIM 2024 and TRIPOD+AI\n\n" + render_table(("item", "answer"), _answer_items(report)),
-        "## Terms\n\n" + render_table(("term", "meaning"), explain_terms(report)),
+        "## CLAIM 2024 and TRIPOD+AI\n\n"
+        + tables.render_table(("item", "answer"), _answer_items(report)),
+        "## Terms\n\n" + tables.render_table(("term", "meaning"), explain_terms(report)),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
@@ -100,13 +77,13 @@ def render_card(report: Report, *, published: bool = False) -> str:
 def render_figures(report: Report) -> str:
     """Return the block of the README, a short choice of the card, from the report alone."""
     test, model = report["test"], report["model"]
-    areas = list_areas(report["within_sources"], FEWEST_FILMS)
+    areas = tables.list_areas(report["within_sources"], FEWEST_FILMS)
     parts = [
         f"Measured on {test['count']:,} test films that share no near-duplicate group with the "
         f"{model['films']['train']:,} films\nit was trained on, with bootstrap intervals over "
         f"films. {_state(report, 'selection')}",
-        render_overall(test),
-        render_classes(test, "test"),
+        tables.render_overall(test),
+        tables.render_classes(test, "test"),
         f"The shipped model is {show_origin(model)}, chosen on "
         f"{model['films']['validation']:,} validation films;\n"
         f"its training steps took {show_minutes(model)}.",
@@ -115,22 +92,22 @@ def render_figures(report: Report) -> str:
         parts += [
             f"Within one source, where the hospital tells no class ({FEWEST_FILMS} films or more "
             "of either class):",
-            render_within_sources(areas),
+            tables.render_within_sources(areas),
         ]
     if report["external"]:
         parts += [
             f"On films of other hospitals that nothing was trained on, findings of {FEWEST_FILMS} "
             "films or more (*wrong without\nwarning*: shown a class that contradicts the finding, "
             "neither refused nor abstained from):",
-            render_sets(report["external"], model["class_names"], FEWEST_FILMS),
-            render_areas(report["external"]),
+            tables.render_sets(report["external"], model["class_names"], FEWEST_FILMS),
+            tables.render_areas(report["external"]),
         ]
     parts += [
         "On the same test films, changed on purpose. A network that reads the lungs is sure of no "
         "class when they\nare blacked out, and keeps a disease when nothing else is left "
         "(*confidence*: mean probability of the class that it\nnames; *withheld*: share of films "
         "refused or called uncertain):",
-        render_controls(report["controls"]),
+        tables.render_controls(report["controls"]),
     ]
     return "\n\n".join(parts)
 
@@ -187,9 +164,10 @@ def _describe_data(data: Report) -> str:
         f"{data['equal_files']:,} files repeat another one byte by byte. No group is\ndivided "
         "between the splits. Sources are those that the data names, or that the files' names "
         "tell.\n\n"
-        f"{render_composition(data)}\n\n{told} Who knows the source of a training film and nothing "
-        f"else\nnames its class right for a share of {composition['named_by_source']:.3f} of them; "
-        f"who always names the commonest class, {composition['named_blindly']:.3f}."
+        f"{tables.render_composition(data)}\n\n{told} Who knows the source of a training film "
+        "and nothing else\nnames its class right for a share of "
+        f"{composition['named_by_source']:.3f} of them; who always names the "
+        f"commonest class, {composition['named_blindly']:.3f}."
     )
 
 
@@ -215,36 +193,24 @@ def render_recipe(model: Report) -> str:
     ]
     if model["lung_dice"] is not None:
         lines.append(f"- Lungs: mean Dice {model['lung_dice']:.3f} on the validation films")
-    stages = [stage["config"] for stage in model["earlier"]]
-    if not _list_averaged(model):
-        stages.append(model["config"])
+    stages = [*(stage["config"] for stage in model["earlier"]), model["config"]]
     settings = [
-        (f"`{name}`", *(str(config.get(name, NONE)) for config in stages))
+        (f"`{name}`", *(str(config.get(name, tables.NONE)) for config in stages))
         for name in sorted(model["config"])
     ]
-    return "\n".join(lines) + "\n\n" + render_table(("setting", *_name_stages(model)), settings)
-
-
-def show_origin(model: Report) -> str:
-    """Return which epoch of which training the weights are, or of which trainings the mean."""
-    averaged = _list_averaged(model)
-    if not averaged:
-        return f"epoch {model['best_epoch']} of {model['epochs']}{show_earlier(model)}"
-    epochs = _enumerate([str(stage["epochs"]) for stage in averaged])
     return (
-        f"the mean of the weights of {len(averaged)} trainings of {epochs} epochs"
-        f"{show_earlier(model)}"
+        "\n".join(lines) + "\n\n" + tables.render_table(("setting", *_name_stages(model)), settings)
     )
 
 
-def show_earlier(model: Report) -> str:
-    """Return which epochs of earlier stages came before those of the last; nothing without any."""
-    stages = [
+def show_origin(model: Report) -> str:
+    """Return which epoch of which training the weights are, after which epochs of earlier ones."""
+    earlier = [
         f"{stage['epochs']} on {stage['config']['input_size']} x {stage['config']['input_size']}"
         for stage in model["earlier"]
-        if stage["epochs"] and not stage["averaged"]  # a mean of trainings has no epochs of its own
     ]
-    return f" after {_enumerate(stages)} pixels" if stages else ""
+    after = f" after {_enumerate(earlier)} pixels" if earlier else ""
+    return f"epoch {model['best_epoch']} of {model['epochs']}{after}"
 
 
 def show_minutes(model: Report) -> str:
@@ -255,18 +221,8 @@ def show_minutes(model: Report) -> str:
     return f"{minutes} ({model['process_seconds'] / 60:.0f} summed over processes)"
 
 
-def _list_averaged(model: Report) -> list[Report]:
-    """Return the stages whose weights were averaged; none if the weights are of one training."""
-    return [stage for stage in model["earlier"] if stage["averaged"]]
-
-
 def _name_stages(model: Report) -> list[str]:
     """Return a heading for each stage of the training."""
-    if _list_averaged(model):
-        return [
-            f"{stage['epochs']} epochs{', averaged' if stage['averaged'] else ''}"
-            for stage in model["earlier"]
-        ]
     if not model["earlier"]:
         return ["value"]
     earlier = [f"first {stage['epochs']} epochs" for stage in model["earlier"]]
@@ -284,8 +240,8 @@ def _show_quality(report: Report, pictures: str) -> str:
     metrics = ("precision", "recall", "f1", "specificity", "auc")
     return (
         f"## How good it is\n\nOn {test['count']:,} test films, with bootstrap intervals over "
-        f"films. {_state(report, 'selection')}\n\n{render_overall(test)}\n\n"
-        f"{render_classes(test, 'test', metrics)}\n\n"
+        f"films. {_state(report, 'selection')}\n\n{tables.render_overall(test)}\n\n"
+        f"{tables.render_classes(test, 'test', metrics)}\n\n"
         f"![Confusion matrix]({pictures}confusion_matrix.png)\n\n"
         f"![ROC curves, each class against the rest]({pictures}roc.png)\n\n"
         f"![Reliability diagram]({pictures}reliability.png)"
@@ -300,13 +256,13 @@ def _show_sources(report: Report) -> str:
     )
     parts = [
         "## By source\n\nOf the test films of each source in a class, how many are called what, "
-        f"with Wilson intervals.\n\n{render_sources(report['sources'], names)}",
-        render_calibration(within),
+        f"with Wilson intervals.\n\n{tables.render_sources(report['sources'], names)}",
+        tables.render_calibration(within),
     ]
     if within["areas"]:
         parts.append(
             "### Within one source\n\nBetween classes that one source has, its hospital tells "
-            f"nothing.\n\n{render_within_sources(within['areas'])}"
+            f"nothing.\n\n{tables.render_within_sources(within['areas'])}"
         )
     if readings:
         unknown = sum(readings["unknown"].values())
@@ -317,7 +273,7 @@ def _show_sources(report: Report) -> str:
             "reads the lungs calls no more of them so than of the films of other labels (last "
             f"column).{told}\n\n"
             + (
-                render_readings(readings, names)
+                tables.render_readings(readings, names)
                 if readings["contradicted"]
                 else "No reading contradicts a label."
             )
@@ -332,7 +288,7 @@ def _show_sources(report: Report) -> str:
             "### Which source?\n\nHow well the source of a test film is read off the features that "
             "the network reads the class off, within one class\n(logistic regression, "
             f"cross-validated; 0.5: no hospital is left in them).{before}\n\n"
-            f"{render_traces(report['traces'])}"
+            f"{tables.render_traces(report['traces'])}"
         )
     return "\n\n".join(parts)
 
@@ -342,20 +298,20 @@ def _show_withheld(found: Report, pictures: str) -> str:
         "## What it withholds\n\n"
         f"Of {found['count']:,} test films the gate refuses {found['refused']:,}, and the network "
         f"abstains from {found['abstained']:,}. A class is shown\nwithout a warning for a share "
-        f"of {show_estimate(found['shown'])} of the films; of these "
-        f"{show_estimate(found['accuracy_shown'])} are right,\nof the others "
-        f"{show_estimate(found['accuracy_withheld'])}. A wrong class is shown without a warning "
-        f"for {show_estimate(found['wrong_without_warning'])} of all.\n\n"
+        f"of {tables.show_estimate(found['shown'])} of the films; of these "
+        f"{tables.show_estimate(found['accuracy_shown'])} are right,\nof the others "
+        f"{tables.show_estimate(found['accuracy_withheld'])}. A wrong class is shown without a "
+        f"warning for {tables.show_estimate(found['wrong_without_warning'])} of all.\n\n"
         "Were the films with the least probable answers withheld instead:\n\n"
-        f"{render_risks(found)}\n\n![Risk-coverage curve]({pictures}risk_coverage.png)"
+        f"{tables.render_risks(found)}\n\n![Risk-coverage curve]({pictures}risk_coverage.png)"
     )
 
 
 def _show_controls(controls: Sequence[Report]) -> str:
     follows = [c["follows_surroundings"] for c in controls if "follows_surroundings" in c]
     said = (
-        f"With the surroundings exchanged, a share of {show_value(follows[0])} of the films gets "
-        "the class of the film that lent them."
+        f"With the surroundings exchanged, a share of {tables.show_value(follows[0])} of the films "
+        "gets the class of the film that lent them."
         if follows
         else "Neither the model nor another network said where the lungs are, so the controls that "
         "need them are missing."
@@ -365,7 +321,8 @@ def _show_controls(controls: Sequence[Report]) -> str:
         "still sure of a disease with\nthe lungs blacked out looks elsewhere. Confidence is the "
         "mean probability of the class that it names,\nwithheld the share of films that were "
         f"refused or called uncertain. {said}\n\n"
-        f"{render_controls(controls)}\n\n### What each class becomes\n\n{render_becomes(controls)}"
+        f"{tables.render_controls(controls)}\n\n### What each class becomes\n\n"
+        f"{tables.render_becomes(controls)}"
     )
 
 
@@ -378,9 +335,10 @@ def _show_external(report: Report) -> str:
         "be classes of the model; for those that are\nnone, every answer but a refusal or an "
         "abstention misleads. *Wrong without warning* is the\nshare of "
         "films that are shown a class which contradicts the finding, where the finding has a class."
-        f"\n\n{render_sets(external, names)}\n\nAs shares, where there are {FEWEST_FILMS} films "
-        "or more; *shown a class* are those that are neither refused nor abstained from:\n\n"
-        f"{render_shares(external, names)}\n\nOver all sets:\n\n{render_areas(external)}"
+        f"\n\n{tables.render_sets(external, names)}\n\nAs shares, where there are {FEWEST_FILMS} "
+        "films or more; *shown a class* are those that are neither refused nor abstained from:\n\n"
+        f"{tables.render_shares(external, names)}\n\nOver all sets:\n\n"
+        f"{tables.render_areas(external)}"
     )
 
 
@@ -389,14 +347,14 @@ def _show_repetitions(report: Report) -> str:
     if report["seeds"]:
         parts.append(
             "## Seeds\n\nThe test reports that the trainings themselves wrote; the recipe is the "
-            f"same.\n\n{render_seeds(report['seeds'])}"
+            f"same.\n\n{tables.render_seeds(report['seeds'])}"
         )
     if report["ablations"]:
         parts.append(
             "## Ablations\n\nEvery network trained from random weights for "
             f"{report['ablations'][0]['epochs']} epochs by one recipe, on the same films, measured "
             "on the\nvalidation split. So short a training ranks networks by how fast they learn "
-            f"too.\n\n{render_ablations(report['ablations'])}"
+            f"too.\n\n{tables.render_ablations(report['ablations'])}"
         )
     return "\n\n".join(parts)
 

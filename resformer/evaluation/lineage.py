@@ -14,43 +14,23 @@ if TYPE_CHECKING:
 Training = Mapping[str, Any]
 
 
-def list_stages(training: Training) -> list[Training]:
+def list_stages(training: Training) -> list[dict[str, Any]]:
     """Return what a checkpoint tells of its training, after all that it started from.
 
-    A mean of several trainings started from each of them; what these have in common comes once.
+    Copies without ``initial``, what a training started from: one, or a list of several.
     """
-    stages: list[Training] = []
-    for initial in _initial_trainings(training):
-        stages += [stage for stage in list_stages(initial) if stage not in stages]
-    return [*stages, training]
-
-
-def tell_stages(training: Training) -> list[dict[str, Any]]:
-    """Return the stages of :func:`list_stages`, none of which holds another.
-
-    Returns:
-        copies without ``initial``; those whose weights were averaged have a true ``averaged``.
-    """
-    initial = _initial_trainings(training)
-    means = initial if len(initial) > 1 else []
-    return [
-        {name: value for name, value in stage.items() if name != "initial"}
-        | {"averaged": stage in means}
-        for stage in list_stages(training)
-    ]
-
-
-def _initial_trainings(training: Training) -> list[Training]:
-    """Return the trainings whose weights one started from: none, one, or those of a mean."""
     initial = training.get("initial") or []
-    return list(initial) if isinstance(initial, list) else [initial]
+    stages: list[dict[str, Any]] = []
+    for former in initial if isinstance(initial, list) else [initial]:
+        stages += [stage for stage in list_stages(former) if stage not in stages]
+    return [*stages, {name: value for name, value in training.items() if name != "initial"}]
 
 
 def describe_model(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return what the checkpoint tells of itself and of its training, as plain data."""
     training = checkpoint.training
     history = training.get("history", [])
-    stages = tell_stages(training)
+    stages = list_stages(training)
     epochs = [entry for stage in stages for entry in stage.get("history", [])]
     return {
         "class_names": list(checkpoint.class_names),
@@ -68,12 +48,7 @@ def describe_model(checkpoint: Checkpoint) -> dict[str, Any]:
         "chosen_by": history[-1].get("score", "macro-F1") if history else None,
         "epochs": len(history),
         "earlier": [
-            {
-                "config": stage["config"],
-                "epochs": len(stage["history"]),
-                "averaged": stage["averaged"],
-            }
-            for stage in stages[:-1]
+            {"config": stage["config"], "epochs": len(stage["history"])} for stage in stages[:-1]
         ],
         "training_seconds": sum(entry["seconds"] for entry in epochs),
         "process_seconds": sum(entry["seconds"] * entry.get("processes", 1) for entry in epochs),

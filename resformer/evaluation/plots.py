@@ -21,15 +21,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
-from resformer.evaluation.metrics import (
-    CALIBRATION_BINS,
-    calibration_error,
-    check_predictions,
-    confidence_bins,
-    estimate_share,
-    risk_curve,
-    roc_auc,
-)
+from resformer.evaluation import metrics
 from resformer.explanation import inferno
 from resformer.model import NUM_STAGES, ResFormerConfig, list_parts
 from resformer.predict import Prediction
@@ -160,7 +152,7 @@ def plot_roc(
     Raises:
         ValueError: labels ``(N,)``, probabilities ``(N, K)`` and K class names do not fit together.
     """
-    labels, probabilities = check_predictions(labels, probabilities, class_names)
+    labels, probabilities = metrics.check_predictions(labels, probabilities, class_names)
     figure, panels = new_figure(11, 5.6, columns=2)
     whole, corner = panels
     whole.plot([0, 1], [0, 1], color=GUIDE_COLOUR, linewidth=1, linestyle=":", label="Chance")
@@ -169,7 +161,7 @@ def plot_roc(
         if positive.all() or not positive.any():
             draw_line(whole, index, (), (), f"{name} (AUC undefined)")
             continue
-        area = roc_auc(positive, scores, np.ones((1, labels.size)))[0]
+        area = metrics.roc_auc(positive, scores, np.ones((1, labels.size)))[0]
         false_alarms, hits, _ = roc_curve(positive, scores)
         draw_line(whole, index, false_alarms, hits, f"{name} (AUC {area:.3f})")
         draw_line(corner, index, false_alarms, hits)
@@ -192,17 +184,17 @@ def plot_reliability(labels: npt.NDArray[Any], probabilities: npt.NDArray[Any]) 
         ValueError: labels ``(N,)`` and probabilities ``(N, K)`` do not fit together.
     """
     columns = [str(k) for k in range(np.shape(probabilities)[-1])]
-    labels, probabilities = check_predictions(labels, probabilities, columns)
+    labels, probabilities = metrics.check_predictions(labels, probabilities, columns)
     confidence = probabilities.max(axis=1)
-    index = confidence_bins(confidence)
-    counts = np.bincount(index, minlength=CALIBRATION_BINS)
-    right = np.bincount(index, probabilities.argmax(axis=1) == labels, CALIBRATION_BINS)
-    confidences = np.bincount(index, confidence, CALIBRATION_BINS)
-    error = calibration_error(labels, probabilities, np.ones((1, labels.size)))
+    index = metrics.confidence_bins(confidence)
+    counts = np.bincount(index, minlength=metrics.CALIBRATION_BINS)
+    right = np.bincount(index, probabilities.argmax(axis=1) == labels, metrics.CALIBRATION_BINS)
+    confidences = np.bincount(index, confidence, metrics.CALIBRATION_BINS)
+    error = metrics.calibration_error(labels, probabilities, np.ones((1, labels.size)))
     figure, (curve, histogram) = new_figure(6, 7, rows=2, height_ratios=(3, 1), sharex=True)
     curve.plot([0, 1], [0, 1], color=GUIDE_COLOUR, linewidth=1, linestyle=":", label="Perfect")
     for k in np.flatnonzero(counts):
-        share = estimate_share(int(right[k]), int(counts[k]))
+        share = metrics.estimate_share(int(right[k]), int(counts[k]))
         interval = np.array([share["low"], share["high"]], dtype=float)
         curve.plot([confidences[k] / counts[k]] * 2, interval, color=COLOURS[0], linewidth=1.2)
     filled = counts > 0
@@ -210,8 +202,8 @@ def plot_reliability(labels: npt.NDArray[Any], probabilities: npt.NDArray[Any]) 
     curve.plot(*means, color=COLOURS[0], marker="o", linestyle="none", label="Model")
     curve.set(ylabel="Accuracy", ylim=(0.0, 1.02), title="Reliability of the confidence")
     curve.legend(loc="upper left", title=f"Expected calibration error {error[0]:.3f}")
-    centres = (np.arange(CALIBRATION_BINS) + 0.5) / CALIBRATION_BINS
-    histogram.bar(centres, counts, width=0.9 / CALIBRATION_BINS, color=COLOURS[0])
+    centres = (np.arange(metrics.CALIBRATION_BINS) + 0.5) / metrics.CALIBRATION_BINS
+    histogram.bar(centres, counts, width=0.9 / metrics.CALIBRATION_BINS, color=COLOURS[0])
     histogram.set(xlabel="Confidence in the predicted class", ylabel="Images", xlim=(0.0, 1.01))
     return figure
 
@@ -229,7 +221,7 @@ def plot_risk_coverage(
     Raises:
         ValueError: labels and probabilities that do not fit together.
     """
-    risks = risk_curve(labels, probabilities)
+    risks = metrics.risk_curve(labels, probabilities)
     figure, (axes,) = new_figure(6, 4.4)
     coverage = np.arange(1, risks.size + 1) / risks.size
     draw_line(axes, 0, coverage, risks, f"Surest first (area {abstention['area']:.3f})")

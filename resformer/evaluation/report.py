@@ -26,28 +26,14 @@ from resformer.data.find import DataRoot
 from resformer.data.manifest import Manifest, describe_manifest
 from resformer.data.masks import cache_films
 from resformer.data.split import SPLITS
+from resformer.evaluation import plots, sources
 from resformer.evaluation.controls import outline_lungs, run_controls
 from resformer.evaluation.lineage import describe_model
 from resformer.evaluation.metrics import evaluate_predictions
-from resformer.evaluation.plots import (
-    plot_confusion_matrix,
-    plot_history,
-    plot_reliability,
-    plot_risk_coverage,
-    plot_roc,
-)
 from resformer.evaluation.predictions import (
     evaluate_abstention,
     pool_features,
     predict_files,
-)
-from resformer.evaluation.sources import (
-    compare_readings,
-    count_by_source,
-    describe_composition,
-    evaluate_within_sources,
-    find_healthy_class,
-    trace_sources,
 )
 from resformer.predict import Predictor
 from resformer.track_record import KEY, count_track_records
@@ -116,7 +102,7 @@ def measure(
     """
     check_classes(predictor, manifest)
     names = predictor.class_names
-    healthy = find_healthy_class(predictor.checkpoint.training, names)
+    healthy = sources.find_healthy_class(predictor.checkpoint.training, names)
     every = manifest.subset("test")
     read, found = predict_files(predictor, root, [row.path for row in every], progress=progress)
     rows = [every[index] for index in read]
@@ -138,21 +124,21 @@ def measure(
     abstention = evaluate_abstention(labels, found)
     figures = {
         "test": test,
-        "sources": count_by_source(rows, found, names),
-        "within_sources": evaluate_within_sources(
+        "sources": sources.count_by_source(rows, found, names),
+        "within_sources": sources.evaluate_within_sources(
             rows, found, names, healthy_class=healthy, bootstrap=bootstrap
         ),
-        "readings": compare_readings(rows, found, names, healthy_class=healthy),
+        "readings": sources.compare_readings(rows, found, names, healthy_class=healthy),
         "traces": traces,
         "abstention": abstention,
         KEY: count_track_records(labels, found.predicted, found.shown, names),
         "controls": [{"name": name, **report} for name, report in controls.items()],
     }
     pictures = {
-        "confusion_matrix": plot_confusion_matrix(test),
-        "roc": plot_roc(labels, found.probabilities, names),
-        "reliability": plot_reliability(labels, found.probabilities),
-        "risk_coverage": plot_risk_coverage(labels, found.probabilities, abstention),
+        "confusion_matrix": plots.plot_confusion_matrix(test),
+        "roc": plots.plot_roc(labels, found.probabilities, names),
+        "reliability": plots.plot_reliability(labels, found.probabilities),
+        "risk_coverage": plots.plot_risk_coverage(labels, found.probabilities, abstention),
     }
     return figures, pictures
 
@@ -166,7 +152,7 @@ def _trace(
     features = pool_features(backend, films, checkpoint.input_spec.size)
     return {
         "source": checkpoint.source,
-        "classes": trace_sources(features, rows, bootstrap=bootstrap),
+        "classes": sources.trace_sources(features, rows, bootstrap=bootstrap),
     }
 
 
@@ -212,7 +198,8 @@ def assemble(
     """
     report = {
         "model": describe_model(checkpoint),
-        "data": describe_manifest(manifest) | {"composition": describe_composition(manifest)},
+        "data": describe_manifest(manifest)
+        | {"composition": sources.describe_composition(manifest)},
         **measured,
         "external": external,
         "seeds": seeds,
@@ -312,9 +299,9 @@ def write_evaluation(
         OSError: the folder cannot be written.
     """
     pictures = {
-        "confusion_matrix": plot_confusion_matrix(report),
-        "roc": plot_roc(labels, probabilities, report["class_names"]),
-        "reliability": plot_reliability(labels, probabilities),
+        "confusion_matrix": plots.plot_confusion_matrix(report),
+        "roc": plots.plot_roc(labels, probabilities, report["class_names"]),
+        "reliability": plots.plot_reliability(labels, probabilities),
     }
     folder.mkdir(parents=True, exist_ok=True)
     return [write_json(report, folder / "metrics.json"), *save_figures(pictures, folder)]
@@ -346,10 +333,10 @@ def write_training_report(
         write_json(history, folder / "history.json"),
     ]
     pictures = {
-        f"confusion_matrix_{split}": plot_confusion_matrix(report)
+        f"confusion_matrix_{split}": plots.plot_confusion_matrix(report)
         for split, report in split_reports(metrics).items()
     }
-    return [*files, *save_figures({"history": plot_history(history), **pictures}, folder)]
+    return [*files, *save_figures({"history": plots.plot_history(history), **pictures}, folder)]
 
 
 def save_figures(

@@ -16,16 +16,11 @@ from tqdm import tqdm
 from resformer.data.dataset import EpochSampler
 from resformer.devices import place_model
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
+from resformer.training import optim
 from resformer.training.config import TrainingConfig
 from resformer.training.data import FilmLoader
 from resformer.training.distributed import ProcessGroup
 from resformer.training.losses import FilmBatch, TrainingLoss
-from resformer.training.optim import (
-    WeightAverage,
-    build_optimizer,
-    build_scheduler,
-    choose_precision,
-)
 
 
 @dataclass(frozen=True)
@@ -43,7 +38,7 @@ class Learner:
     """
 
     model: nn.Module
-    average: WeightAverage
+    average: optim.WeightAverage
     optimizer: AdamW
     scheduler: LambdaLR
     criterion: TrainingLoss
@@ -115,15 +110,15 @@ def build_learner(
     if weights is not None:
         model.load_state_dict(weights)
     place_model(model, group.device)
-    optimizer = build_optimizer(model, config)
+    optimizer = optim.build_optimizer(model, config)
     return Learner(
         model=group.wrap(model),
-        average=WeightAverage(model, config.ema_decay),
+        average=optim.WeightAverage(model, config.ema_decay),
         optimizer=optimizer,
-        scheduler=build_scheduler(optimizer, config, steps_per_epoch),
+        scheduler=optim.build_scheduler(optimizer, config, steps_per_epoch),
         criterion=loss.to(group.device),
         gradient_clip=config.gradient_clip,
-        precision=choose_precision(config.precision, group.device),
+        precision=optim.choose_precision(config.precision, group.device),
     )
 
 

@@ -37,6 +37,7 @@ from resformer.evaluation.sources import compare_within_sources
 from resformer.gate.fit import GateConfig, find_outliers
 from resformer.inference import fold_batch_norm
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
+from resformer.training import finish
 from resformer.training.config import OURS, TrainingConfig
 from resformer.training.data import (
     FilmLoader,
@@ -48,14 +49,6 @@ from resformer.training.data import (
     take_heads,
 )
 from resformer.training.distributed import ProcessGroup, join_processes
-from resformer.training.finish import (
-    add_abstention,
-    add_gate,
-    add_track_record,
-    calibrate,
-    compute_logits,
-    evaluate,
-)
 from resformer.training.learner import (
     Learner,
     begin_epoch,
@@ -360,7 +353,7 @@ def validate(model: nn.Module, data: TrainingData) -> dict[str, Any]:
     """
     films = data.evaluation_films("validation")
     labels, names = films.labels, data.manifest.class_names
-    logits = compute_logits(model, films.films, data.spec)
+    logits = finish.compute_logits(model, films.films, data.spec)
     by_source = compare_within_sources(labels, logits, data.sources("validation"), names)
     predicted = logits.argmax(axis=1)
     macro_f1 = float(
@@ -413,16 +406,18 @@ def _finish(
             **({"initial": reached.initial} if reached.initial else {}),
         },
     )
-    checkpoint = calibrate(checkpoint, data, device)
+    checkpoint = finish.calibrate(checkpoint, data, device)
     dice = validation_dice(checkpoint, data, device)
     if dice is not None:
         checkpoint.training["lungs"] = {"validation_dice": dice}
     for split in ("validation",) if trial else ("validation", "test"):
-        report = evaluate(checkpoint, data, split, device, seed=config.seed, progress=run.progress)
+        report = finish.evaluate(
+            checkpoint, data, split, device, seed=config.seed, progress=run.progress
+        )
         checkpoint.metrics[split] = report
     if trial:
         return checkpoint
     gate = GateConfig(seed=config.seed)
-    checkpoint = add_gate(checkpoint, data, outliers, device, gate, run.progress)
-    checkpoint = add_abstention(checkpoint, data, device, progress=run.progress)
-    return add_track_record(checkpoint, data, device, progress=run.progress)
+    checkpoint = finish.add_gate(checkpoint, data, outliers, device, gate, run.progress)
+    checkpoint = finish.add_abstention(checkpoint, data, device, progress=run.progress)
+    return finish.add_track_record(checkpoint, data, device, progress=run.progress)

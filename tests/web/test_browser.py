@@ -10,14 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Error, Page, Route, expect
 
-from tests.web.browser import (
-    answer_for,
-    boxes,
-    choose,
-    chromium_or_skip,
-    expect_result,
-    image,
-)
+from tests.web import browser
 from tests.web.posting import encode
 
 SEND_FILE = """([kind, name, type, content]) => {
@@ -33,8 +26,8 @@ SEND_FILE = """([kind, name, type, content]) => {
 
 def test_a_chosen_image_is_previewed_and_classified(page: Page) -> None:
     expect(page.get_by_text("No image yet")).to_be_visible()
-    choose(page, image())
-    expect_result(page)
+    browser.choose(page, browser.image())
+    browser.expect_result(page)
     names = page.locator(".bar-name").all_inner_texts()
     shares = page.locator(".bar-share").all_inner_texts()
     assert sorted(names) == ["COVID", "Lung opacity", "Normal", "Viral pneumonia"]
@@ -56,7 +49,7 @@ def test_a_chosen_image_is_previewed_and_classified(page: Page) -> None:
 def test_an_image_can_be_pasted_and_dropped(page: Page, kind: str) -> None:
     content = base64.b64encode(encode()).decode()
     page.evaluate(SEND_FILE, [kind, "film.png", "image/png", content])
-    expect_result(page)
+    browser.expect_result(page)
 
 
 def test_the_name_of_the_file_is_not_sent(page: Page) -> None:
@@ -68,14 +61,14 @@ def test_the_name_of_the_file_is_not_sent(page: Page) -> None:
         return send(address, options);
       };
     }""")
-    choose(page, image("Mustermann_Erika.png"))
-    expect_result(page)
+    browser.choose(page, browser.image("Mustermann_Erika.png"))
+    browser.expect_result(page)
     assert page.evaluate("window.sent.at(-1)") == ["file", "image", len(encode(300))]
 
 
 def test_a_file_that_the_browser_cannot_show_gets_the_preview_of_the_server(page: Page) -> None:
-    choose(page, image("film.tif", encode(kind="TIFF")))
-    expect_result(page)
+    browser.choose(page, browser.image("film.tif", encode(kind="TIFF")))
+    browser.expect_result(page)
     expect(page.get_by_role("img", name="Preview of your image")).to_be_visible()
     expect(page.locator("#film .film-note")).to_be_hidden()
 
@@ -93,8 +86,8 @@ def test_keyboard_alone_is_enough(page: Page) -> None:
     assert outline == "solid"
     with page.expect_file_chooser() as opened:
         page.keyboard.press("Enter")
-    opened.value.set_files([image()])
-    expect_result(page)
+    opened.value.set_files([browser.image()])
+    browser.expect_result(page)
 
 
 def test_the_links_to_the_other_pages_come_first_in_the_order_of_the_keyboard(page: Page) -> None:
@@ -107,13 +100,13 @@ def test_the_links_to_the_other_pages_come_first_in_the_order_of_the_keyboard(pa
 
 
 def test_an_unusable_file_is_a_clear_error_and_the_next_one_works(page: Page) -> None:
-    choose(page, image(data=b"no image at all"))
+    browser.choose(page, browser.image(data=b"no image at all"))
     alert = page.get_by_role("alert")
     expect(alert).to_contain_text("not an image of a supported format")
     expect(alert.get_by_role("button")).to_be_hidden()
     expect(page.locator(".bars")).to_be_hidden()
-    choose(page, image())
-    expect_result(page)
+    browser.choose(page, browser.image())
+    browser.expect_result(page)
     expect(alert).to_be_hidden()
 
 
@@ -131,11 +124,11 @@ def test_a_file_that_is_too_large_is_not_even_sent(page: Page) -> None:
 
 def test_an_unreachable_server_is_a_clear_error_and_can_be_tried_again(page: Page) -> None:
     page.route("**/predict", lambda route: route.abort())
-    choose(page, image())
+    browser.choose(page, browser.image())
     expect(page.get_by_role("alert")).to_contain_text("The server cannot be reached.")
     page.unroute("**/predict")
     page.get_by_role("button", name="Try again").press("Enter")
-    expect_result(page)
+    browser.expect_result(page)
     expect(page.locator("#result")).to_be_focused()
 
 
@@ -150,7 +143,7 @@ def test_answers_of_a_broken_server_are_clear_errors(
     page: Page, status: int, body: str, words: str
 ) -> None:
     page.route("**/predict", lambda route: route.fulfill(status=status, body=body))
-    choose(page, image())
+    browser.choose(page, browser.image())
     expect(page.get_by_role("alert")).to_contain_text(words)
     expect(page.get_by_role("button", name="Try again")).to_be_visible()
 
@@ -160,26 +153,26 @@ def test_a_second_image_replaces_the_first_that_is_on_its_way(page: Page) -> Non
 
     def keep_the_first(route: Route) -> None:
         if waiting:
-            answer_for(route, {"Second": 0.9, "First": 0.1})
+            browser.answer_for(route, {"Second": 0.9, "First": 0.1})
         else:
             waiting.append(route)
 
     page.route("**/predict", keep_the_first)
-    choose(page, image())
+    browser.choose(page, browser.image())
     expect(page.locator("#result")).to_have_attribute("aria-busy", "true")
     expect(page.get_by_text("Looking…")).to_be_visible()
-    choose(page, image())
-    expect_result(page)
+    browser.choose(page, browser.image())
+    browser.expect_result(page)
     with suppress(Error):  # the browser may have dropped the first request already
-        answer_for(waiting[0], {"First": 0.9, "Second": 0.1})
+        browser.answer_for(waiting[0], {"First": 0.9, "Second": 0.1})
     page.wait_for_timeout(200)
     expect(page.locator("#verdict-name")).to_have_text("Second")
 
 
 def test_extremes_are_shown_as_bounds_and_names_as_text(page: Page) -> None:
     shares = {"<b>_Odd_</b>": 0.9991, "Normal": 0.0009}
-    page.route("**/predict", lambda route: answer_for(route, shares))
-    choose(page, image())
+    page.route("**/predict", lambda route: browser.answer_for(route, shares))
+    browser.choose(page, browser.image())
     expect(page.locator("#verdict-name")).to_have_text("<b>_Odd_</b>")
     assert page.locator(".bar-share").all_inner_texts() == [">99%", "<1%"]
     assert "100%" not in page.locator("#result").inner_text()
@@ -187,18 +180,18 @@ def test_extremes_are_shown_as_bounds_and_names_as_text(page: Page) -> None:
 
 def test_only_the_model_says_what_is_uncertain(page: Page) -> None:
     shares = {"A": 0.61, "B": 0.29, "C": 0.10}
-    page.route("**/predict", lambda route: answer_for(route, shares))
-    choose(page, image())
+    page.route("**/predict", lambda route: browser.answer_for(route, shares))
+    browser.choose(page, browser.image())
     expect(page.locator("#verdict-name")).to_have_text("A")
     assert "ncertain" not in page.locator("#result").inner_text()
 
 
 def test_two_columns_on_a_desktop_and_one_on_a_phone(page: Page) -> None:
-    left, right = boxes(page, "#viewer", "#result")
+    left, right = browser.boxes(page, "#viewer", "#result")
     assert left["right"] < right["left"]
     assert left["top"] == right["top"]
     page.set_viewport_size({"width": 390, "height": 740})
-    above, below = boxes(page, "#viewer", "#result")
+    above, below = browser.boxes(page, "#viewer", "#result")
     assert below["top"] >= above["bottom"]
 
 
@@ -213,7 +206,7 @@ def test_dark_and_light_follow_the_system(page: Page) -> None:
 def test_reduced_motion_stops_the_spinner(page: Page) -> None:
     page.route("**/predict", lambda route: None)
     page.emulate_media(reduced_motion="reduce")
-    choose(page, image())
+    browser.choose(page, browser.image())
     spinner = page.locator(".spinner")
     expect(spinner).to_be_visible()
     assert spinner.evaluate("e => getComputedStyle(e).animationIterationCount") == "1"
@@ -249,5 +242,5 @@ def test_missing_browser(
 ) -> None:
     monkeypatch.setenv("RESFORMER_CHROMIUM", str(tmp_path / "none"))
     monkeypatch.setenv("CI", ci)
-    with pytest.raises(outcome), chromium_or_skip():
+    with pytest.raises(outcome), browser.chromium_or_skip():
         pass

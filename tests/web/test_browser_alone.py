@@ -20,15 +20,8 @@ from flask.testing import FlaskClient
 from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
+from pydicom import uid
 from pydicom.sequence import Sequence
-from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGBaseline8Bit,
-    RLELossless,
-)
 
 from resformer.cli import main
 from resformer.images import decode_image
@@ -168,7 +161,10 @@ def _films() -> list[bytes]:
             save(grey, "JPEG", quality=80) if cut else save(grey, "PNG"),
             save(colour, "WEBP", quality=70) if cut else save(colour, "BMP"),
             png(deep) if cut else save(colour, "JPEG", quality=60),
-            write(radiograph(deep, bits_stored=12), RLELossless if cut else ImplicitVRLittleEndian),
+            write(
+                radiograph(deep, bits_stored=12),
+                uid.RLELossless if cut else uid.ImplicitVRLittleEndian,
+            ),
         ]
     return films
 
@@ -224,11 +220,11 @@ def _unusual_files() -> dict[str, bytes]:
         "MONOCHROME1": write(radiograph(deep, PhotometricInterpretation="MONOCHROME1")),
         "padding": write(radiograph(deep, bits_stored=12, PixelPaddingValue=int(deep[0, 0]))),
         "signed": write(radiograph(deep.astype(np.int16) - 900, RescaleSlope=2)),
-        "VOI LUT": write(tables, ImplicitVRLittleEndian),
-        "big-endian": write(radiograph(deep, bits_stored=12), ExplicitVRBigEndian),
-        "deflated": write(radiograph(deep, bits_stored=12), DeflatedExplicitVRLittleEndian),
+        "VOI LUT": write(tables, uid.ImplicitVRLittleEndian),
+        "big-endian": write(radiograph(deep, bits_stored=12), uid.ExplicitVRBigEndian),
+        "deflated": write(radiograph(deep, bits_stored=12), uid.DeflatedExplicitVRLittleEndian),
         "JPEG in DICOM": write_frame(
-            radiograph(_draw()), JPEGBaseline8Bit, jpeg(_draw()), fragments=2
+            radiograph(_draw()), uid.JPEGBaseline8Bit, jpeg(_draw()), fragments=2
         ),
     }
 
@@ -294,7 +290,7 @@ def _rounded(value: Any) -> Any:
 
 def test_what_only_the_server_can_read_is_said(alone: Page) -> None:
     tiff = save(Image.fromarray(_draw()), "TIFF")
-    packed = write(radiograph(_draw().astype(np.uint16) * 16, bits_stored=12), JPEG2000Lossless)
+    packed = write(radiograph(_draw().astype(np.uint16) * 16, bits_stored=12), uid.JPEG2000Lossless)
     answers = _ask(alone, [(tiff, {}), (packed, {})])
     assert [answer["code"] for answer in answers] == ["unsupported_format", "unsupported_dicom"]
     assert "server reads TIFF" in answers[0]["error"]

@@ -20,16 +20,7 @@ from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGBaseline8Bit,
-    JPEGLSLossless,
-    RLELossless,
-)
+from pydicom import uid
 from werkzeug.test import TestResponse
 
 from resformer.phantom import draw_chest_phantom
@@ -48,18 +39,18 @@ FILES = {
     **{
         syntax.name: write(radiograph(VALUES, bits_stored=12), syntax)
         for syntax in (
-            ImplicitVRLittleEndian,
-            ExplicitVRLittleEndian,
-            ExplicitVRBigEndian,
-            DeflatedExplicitVRLittleEndian,
-            RLELossless,
-            JPEG2000Lossless,
+            uid.ImplicitVRLittleEndian,
+            uid.ExplicitVRLittleEndian,
+            uid.ExplicitVRBigEndian,
+            uid.DeflatedExplicitVRLittleEndian,
+            uid.RLELossless,
+            uid.JPEG2000Lossless,
         )
     },
-    "DICOM JPEG": write_frame(radiograph(GREY), JPEGBaseline8Bit, jpeg(GREY)),
+    "DICOM JPEG": write_frame(radiograph(GREY), uid.JPEGBaseline8Bit, jpeg(GREY)),
 }
 # A decoder of its own process, which takes its time.
-FILES_OF_GDCM = {"DICOM JPEG-LS": write(radiograph(VALUES, bits_stored=12), JPEGLSLossless)}
+FILES_OF_GDCM = {"DICOM JPEG-LS": write(radiograph(VALUES, bits_stored=12), uid.JPEGLSLossless)}
 
 
 def check(response: TestResponse) -> int:
@@ -159,7 +150,7 @@ def png_of(*chunks: tuple[bytes, bytes]) -> bytes:
 def rle(rows: int, columns: int, runs: int) -> bytes:
     body = b"\x81\x00" * runs
     frame = struct.pack("<16I", 2, 64, 64 + len(body), *[0] * 13) + body + body
-    return write_frame(radiograph(VALUES, Rows=rows, Columns=columns), RLELossless, frame)
+    return write_frame(radiograph(VALUES, Rows=rows, Columns=columns), uid.RLELossless, frame)
 
 
 def tiff_of(width: int, height: int, *, in_circle: bool = False) -> bytes:
@@ -196,7 +187,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "dicom header": lambda: rle(60_000, 60_000, 10),
     "dicom rle": lambda: rle(40, 40, 200_000),
     "dicom j2k": lambda: write_frame(
-        radiograph(VALUES, Rows=60_000, Columns=60_000), JPEG2000Lossless, b"\xff\x4f" * 99
+        radiograph(VALUES, Rows=60_000, Columns=60_000), uid.JPEG2000Lossless, b"\xff\x4f" * 99
     ),
 }
 # Those of which the image itself is good, and the rest is passed over.

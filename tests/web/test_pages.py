@@ -296,20 +296,6 @@ def test_the_shipped_model_has_a_page() -> None:
     assert f"Accuracy {100 * accuracy['value']:.1f}% {100 * accuracy['low']:.1f}% to" in text
 
 
-def test_the_page_shows_each_training_that_was_averaged(told: Path, tmp_path: Path) -> None:
-    checkpoint = load_checkpoint(told)
-    again = {**TRAINING, "config": {"learning_rate": 0.0008}}
-    mean = {"films": TRAINING["films"], "config": {}, "history": [], "initial": [TRAINING, again]}
-    path = tmp_path / "mean.pth"
-    save_checkpoint(dataclasses.replace(checkpoint, training=mean), path)
-    client = client_of(path)
-    page = client.get("/about").get_data(as_text=True)
-    assert "the mean of those of 2 trainings" in words(page)
-    assert page.count('<figure class="chart">') == 4
-    for number, rate in enumerate((0.0015, 0.0008), start=1):
-        assert f"Settings of training {number} learning rate {rate}" in words(page)
-
-
 def test_what_trainings_have_in_common_is_told_once(told: Path, tmp_path: Path) -> None:
     first = {"config": {"seed": 7}, "history": []}
     branches = [{"config": {"seed": k}, "history": [], "initial": first} for k in (0, 1)]
@@ -317,11 +303,9 @@ def test_what_trainings_have_in_common_is_told_once(told: Path, tmp_path: Path) 
     path = tmp_path / "mean.pth"
     save_checkpoint(dataclasses.replace(load_checkpoint(told), training=mean), path)
     card = client_of(path).get("/model").get_json()
-    assert card["training"] == {"config": {}, "history": [], "averaged": False}
-    assert card["earlier_trainings"] == [
-        {**first, "averaged": False},
-        *({"config": {"seed": k}, "history": [], "averaged": True} for k in (0, 1)),
-    ]
+    assert card["training"] == {"config": {}, "history": []}
+    of_seeds = [{"config": {"seed": k}, "history": []} for k in (0, 1)]
+    assert card["earlier_trainings"] == [first, *of_seeds]
 
 
 def draw(values: list[float | None], best: int | None = None) -> dict[str, Any] | None:

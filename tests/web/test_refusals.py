@@ -14,14 +14,7 @@ from pydicom.uid import JPEGLosslessSV1
 from resformer.phantom import draw_chest_phantom
 from resformer.predict import Prediction
 from tests.dicom_files import radiograph, write
-from tests.web.posting import (
-    CONTENT_TYPE,
-    check_refusal,
-    encode,
-    multipart,
-    post_batch,
-    post_file,
-)
+from tests.web import posting
 from web import create_app
 from web.batching import Pixels
 from web.service import ModelService
@@ -29,9 +22,9 @@ from web.service import ModelService
 SECRET = "Mustermann^Erika"
 BAD_FILES = [
     (b"", 400, "empty_file", "empty"),
-    (encode()[:200], 400, "unreadable_image", "damaged"),
+    (posting.encode()[:200], 400, "unreadable_image", "damaged"),
     (b"hello", 415, "unsupported_format", "PNG, JPEG"),
-    (encode(1001), 413, "image_too_large", "1,000,000"),
+    (posting.encode(1001), 413, "image_too_large", "1,000,000"),
     (bytes(2**20 + 1), 413, "upload_too_large", "up to 1 MB"),
     (bytes(2**21), 413, "upload_too_large", "up to 1 MB"),
 ]
@@ -39,43 +32,43 @@ BAD_NAMES = ["empty", "truncated", "text", "pixels", "bytes", "body"]
 
 
 def test_no_file(client: FlaskClient) -> None:
-    field = multipart(b"text", "").replace(b'; filename=""', b"")
+    field = posting.multipart(b"text", "").replace(b'; filename=""', b"")
     kind = "multipart/form-data; boundary=a"
     for response in (
         client.post("/predict"),
-        post_file(client, b"x", field="image"),
-        post_file(client, b"", name=""),
-        client.post("/predict", data=field, content_type=CONTENT_TYPE),
+        posting.post_file(client, b"x", field="image"),
+        posting.post_file(client, b"", name=""),
+        client.post("/predict", data=field, content_type=posting.CONTENT_TYPE),
         client.post("/predict", data=b"--b\r\nnonsense", content_type=kind),
     ):
-        check_refusal(response, 400, "no_file", "send it as “file”")
+        posting.check_refusal(response, 400, "no_file", "send it as “file”")
 
 
 @pytest.mark.parametrize(("data", "status", "code", "words"), BAD_FILES, ids=BAD_NAMES)
 def test_bad_file(client: FlaskClient, data: bytes, status: int, code: str, words: str) -> None:
-    check_refusal(post_file(client, data), status, code, words)
+    posting.check_refusal(posting.post_file(client, data), status, code, words)
     raw = client.post("/predict", data=data, content_type="image/png")
-    check_refusal(raw, status, code, words)
+    posting.check_refusal(raw, status, code, words)
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "video/mp4"])
 def test_a_content_type_that_holds_no_image_is_refused(client: FlaskClient, kind: str) -> None:
-    response = client.post("/predict", data=encode(), content_type=kind)
-    check_refusal(response, 415, "unsupported_media_type", "application/dicom")
+    response = client.post("/predict", data=posting.encode(), content_type=kind)
+    posting.check_refusal(response, 415, "unsupported_media_type", "application/dicom")
 
 
 def test_too_many_parts(client: FlaskClient) -> None:
     parts = {f"part{number}": (io.BytesIO(b"x"), "x") for number in range(20)}
-    check_refusal(client.post("/predict", data=parts), 413, "upload_too_large", "too large")
+    posting.check_refusal(client.post("/predict", data=parts), 413, "upload_too_large", "too large")
 
 
 def test_wrong_method_and_address(client: FlaskClient) -> None:
     response = client.get("/predict")
-    check_refusal(response, 405, "method_not_allowed", "not allowed")
+    posting.check_refusal(response, 405, "method_not_allowed", "not allowed")
     assert set(response.headers["Allow"].split(", ")) == {"OPTIONS", "POST"}
-    check_refusal(client.get("/predict/no"), 404, "not_found", "nothing at this address")
+    posting.check_refusal(client.get("/predict/no"), 404, "not_found", "nothing at this address")
     asked = client.get("/no", headers={"Accept": "application/json"})
-    check_refusal(asked, 404, "not_found", "nothing at this address")
+    posting.check_refusal(asked, 404, "not_found", "nothing at this address")
 
 
 def test_people_get_a_page_for_an_error(client: FlaskClient) -> None:
@@ -87,8 +80,8 @@ def test_people_get_a_page_for_an_error(client: FlaskClient) -> None:
 
 
 def test_model_that_is_not_loaded(unloaded_client: FlaskClient) -> None:
-    response = post_file(unloaded_client, encode())
-    check_refusal(response, 503, "model_not_ready", "Try again in a moment")
+    response = posting.post_file(unloaded_client, posting.encode())
+    posting.check_refusal(response, 503, "model_not_ready", "Try again in a moment")
     assert int(response.headers["Retry-After"]) > 0
     assert "still loading" in unloaded_client.get("/").get_data(as_text=True)
 
@@ -99,15 +92,15 @@ def test_a_decoder_that_is_missing_is_not_the_films_fault(
     compressed = write(radiograph(draw_chest_phantom(96)), JPEGLosslessSV1)
     monkeypatch.setattr(sys, "executable", "no-such-python")
     monkeypatch.delattr("PIL.Image.core.jpeg_decoder")
-    for data in (compressed, encode(kind="JPEG")):
+    for data in (compressed, posting.encode(kind="JPEG")):
         caplog.clear()
-        refused = post_file(client, data)
-        check_refusal(refused, 503, "decoder_unavailable", "This server cannot decode")
+        refused = posting.post_file(client, data)
+        posting.check_refusal(refused, 503, "decoder_unavailable", "This server cannot decode")
         assert int(refused.headers["Retry-After"]) > 0
         assert [record.levelname for record in caplog.records].count("ERROR") == 1
-        (result,) = post_batch(client, data).get_json()["results"]
+        (result,) = posting.post_batch(client, data).get_json()["results"]
         assert result["code"] == "decoder_unavailable"
-    assert post_file(client, encode()).status_code == 200
+    assert posting.post_file(client, posting.encode()).status_code == 200
 
 
 def test_unforeseen_failure_is_generic_and_logged_without_its_words(
@@ -117,8 +110,8 @@ def test_unforeseen_failure_is_generic_and_logged_without_its_words(
         raise RuntimeError(f"cannot handle {SECRET}")
 
     monkeypatch.setattr(loaded, "predict", fail)
-    response = post_file(create_app(service=loaded).test_client(), encode())
-    check_refusal(response, 500, "internal_error", "Something went wrong on the server")
+    response = posting.post_file(create_app(service=loaded).test_client(), posting.encode())
+    posting.check_refusal(response, 500, "internal_error", "Something went wrong on the server")
     assert SECRET not in response.get_data(as_text=True)
     assert "RuntimeError" in caplog.text
     assert "in predict" in caplog.text
@@ -130,6 +123,6 @@ def test_names_and_contents_of_files_are_never_logged(
 ) -> None:
     with caplog.at_level(logging.DEBUG):
         for data in (phantom_png, phantom_png[:300] + SECRET.encode(), SECRET.encode(), b""):
-            response = post_file(client, data, name=f"{SECRET}.png")
+            response = posting.post_file(client, data, name=f"{SECRET}.png")
             assert SECRET not in response.get_data(as_text=True)
     assert SECRET not in caplog.text
