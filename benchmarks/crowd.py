@@ -41,7 +41,7 @@ from benchmarks.common import (
 from benchmarks.service import fill_form
 from resformer.evaluation.tables import render_table
 from tests.web.posting import CONTENT_TYPE
-from tests.web.serving import RunningApp, run_command, run_nginx
+from tests.web.serving import run_command, run_nginx
 
 OURS, NGINX = "ours", "gunicorn's threads behind nginx"
 _CROWD, _POLITE = "127.0.0.2", "127.0.0.3"
@@ -84,10 +84,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in options.servers:
         if name == NGINX and not shutil.which("nginx"):
             continue
-        with run_server(name, options) as (server, pids):
+        with run_server(name, options.model, options.threads) as server:
             alone = 0.0
             for crowd in options.crowds:
-                met = meet(server, pids, crowd, body, options)
+                met = meet(server, crowd, body, options)
                 median = statistics.median(met.seconds)
                 alone = alone or median
                 answered = met.statuses.count("200")
@@ -115,29 +115,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
 
 
+@dataclass(frozen=True)
+class Served:
+    """A server: its address, the application's log, and the processes that belong to it."""
+
+    url: str
+    log: Path
+    pids: tuple[int, ...]
+
+    def resident_bytes(self) -> int:
+        """Return the memory of all its processes."""
+        return sum(map(resident_bytes, self.pids))
+
+
 @contextmanager
-def run_server(
-    name: str, options: argparse.Namespace
-) -> Iterator[tuple[RunningApp, tuple[int, ...]]]:
-    """Run a server, with the processes that belong to it."""
+def run_server(name: str, model: Path, threads: int) -> Iterator[Served]:
+    """Run a server until the block ends."""
     command = [sys.executable, "app.py"]
-    variables = {"OMP_NUM_THREADS": str(options.threads), "RESFORMER_PORT": "0"}
+    variables = {"RESFORMER_PORT": "0", "RESFORMER_LOG": "json", "OMP_NUM_THREADS": str(threads)}
     if name == NGINX:
         command = [sys.executable, "-m", "gunicorn", "app:create_app()"]
         variables |= {"RESFORMER_WORKERS": "1", "RESFORMER_PROXIES": "1"}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        model, log = options.model.resolve(), Path(folder) / "log.txt"
-        server = stack.enter_context(run_command(command, model, log, **variables))
-        pids: tuple[int, ...] = (server.process.pid,)
+        log = Path(folder) / "log.txt"
+        app = stack.enter_context(run_command(command, model.resolve(), log, **variables))
+        served = Served(app.url, log, (app.process.pid,))
         if name == NGINX:
-            server = stack.enter_context(run_nginx(server.url, Path(folder)))
-            pids = (*pids, server.process.pid)
-        yield server, pids
+            nginx = stack.enter_context(run_nginx(app.url, Path(folder)))
+            served = Served(nginx.url, log, (*served.pids, nginx.process.pid))
+        yield served
 
 
-def meet(
-    server: RunningApp, pids: Sequence[int], crowd: str, body: bytes, options: argparse.Namespace
-) -> Experience:
+def meet(server: Served, crowd: str, body: bytes, options: argparse.Namespace) -> Experience:
     """Let the polite client ask while a crowd of a process of its own is there."""
     host, port = urlsplit(server.url).netloc.split(":")
     # Python's lock would make them wait for each other in one process.
@@ -160,7 +169,7 @@ def meet(
         statuses.append(status)
         seconds.append(taken)
         health.append(ask(server.url, "GET", "/healthz", b"", options.patience)[1])
-        most = max(most, sum(map(resident_bytes, pids)))
+        most = max(most, server.resident_bytes())
     over.set()
     said = told.get()
     process.join()

@@ -17,42 +17,37 @@ import base64
 import http.client
 import itertools
 import json
-import logging
 import multiprocessing
 import os
 import random
 import socket
 import struct
 import sys
-import tempfile
 import threading
 import time
 import urllib.request
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
+from pydicom.dataset import Dataset
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
-from benchmarks.common import build_parser, publish, resident_bytes
+from benchmarks.common import build_parser, describe_machine, publish
+from benchmarks.crowd import NGINX, OURS, Served, run_server
 from resformer.evaluation.tables import render_table
 from resformer.phantom import draw_chest_phantom
 from tests.data_sets import encode
 from tests.dicom_files import radiograph, write, write_frame
-from tests.image_files import png_chunk, png_header, tiff
+from tests.image_files import tiff
 from tests.test_dicom_hostile import jpeg2000
-from tests.test_images_hostile import CHEAP_TO_MAKE
+from tests.test_images_hostile import CHEAP_TO_MAKE, GIGAPIXELS
 from tests.web.posting import CONTENT_TYPE, form
-from tests.web.serving import RunningApp, run_command
-
-logger = logging.getLogger(__name__)
 
 Sample = TypeVar("Sample")
 
@@ -60,6 +55,7 @@ _VARIANTS = 6
 _PATIENCE = 120
 _HUNG_UP = "no answer waited for"
 _BUSY = ("busy", "timeout")
+_BOMB = "bad: bomb"
 _GROWTH = 0.05
 _FEWEST_SAMPLES = 60  # a server has not warmed up before
 _PARTS = 15
@@ -124,35 +120,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=10.0, help="at least so long")
     parser.add_argument("--requests", type=int, default=20_000, help="at least so many")
     parser.add_argument("--clients", type=int, default=6, help="that send at the same time")
-    parser.add_argument("--server", choices=["waitress", "gunicorn"], default="waitress")
+    parser.add_argument("--bombs", type=float, default=0.02, help="share of the bad requests")
+    parser.add_argument("--server", choices=(OURS, NGINX), default=OURS)
     options = parser.parse_args(arguments)
-    gunicorn = options.server == "gunicorn"
-    command = ["-m", "gunicorn", "app:create_app()"] if gunicorn else ["app.py"]
-    threads = max(1, (os.cpu_count() or 1) // (2 if gunicorn else 1))
+    machine = describe_machine(os.cpu_count() or 1)
     with (
-        tempfile.TemporaryDirectory() as folder,
-        run_command(
-            [sys.executable, *command],
-            options.model.resolve(),
-            Path(folder) / "log",
-            RESFORMER_PORT="0",
-            RESFORMER_LOG="json",
-            OMP_NUM_THREADS=str(threads),
-        ) as server,
+        run_server(options.server, options.model, os.cpu_count() or 1) as server,
         watch_health(server.url) as probes,
     ):
         outcomes, memory, seconds = soak(server, options)
         log = server.log.read_text(encoding="utf-8", errors="replace").splitlines()
+    faults = find_faults(outcomes, memory, probes, log)
     title = f"# Soak: {options.server}, {options.clients} clients"
     text = f"{render(outcomes, memory, seconds)}\n\n{render_health(probes)}"
-    publish(f"{title}\n\n{text}", options.out)
-    faults = find_faults(outcomes, memory, probes, log)
-    for fault in faults:
-        logger.error("FAULT: %s", fault)
+    verdict = "\n".join(f"- Fault: {fault}" for fault in faults) or "No fault was found."
+    publish(f"{title}\n\n{machine}\n\n{text}\n\n{verdict}", options.out)
     return 1 if faults else 0
 
 
-def soak(server: RunningApp, options: argparse.Namespace) -> tuple[list[Outcome], list[int], float]:
+def soak(server: Served, options: argparse.Namespace) -> tuple[list[Outcome], list[int], float]:
     """Let clients send until there is enough.
 
     Returns:
@@ -161,21 +147,26 @@ def soak(server: RunningApp, options: argparse.Namespace) -> tuple[list[Outcome]
     with urllib.request.urlopen(f"{server.url}/model", timeout=_PATIENCE) as response:
         has_gate = json.load(response)["gate"] is not None
     good, bad = good_messages(), bad_messages(has_gate=has_gate)
+    bombs = [message for message in bad if message.kind == _BOMB]
+    others = [message for message in bad if message.kind != _BOMB]
     alone = ask_alone(server.url, good)
     outcomes: list[Outcome] = []
-    at_rest = resident_bytes(server.process.pid)
+    at_rest = server.resident_bytes()
     start = time.monotonic()
 
     def mix(seed: int) -> Iterator[Message]:
-        choose = random.Random(seed).choice
+        chance = random.Random(seed)
         for number in itertools.count(seed):
             minutes = (time.monotonic() - start) / 60
             if minutes >= options.minutes and len(outcomes) >= options.requests:
                 return
-            yield choose((good, bad)[number % 2])
+            if number % 2:
+                yield chance.choice(bombs if chance.random() < options.bombs else others)
+            else:
+                yield chance.choice(good)
 
     with (
-        watch(1.0, lambda: resident_bytes(server.process.pid)) as memory,
+        watch(1.0, server.resident_bytes) as memory,
         ThreadPoolExecutor(options.clients) as clients,
     ):
         running = [
@@ -472,13 +463,6 @@ def _flip_bits(data: bytes, rng: np.random.Generator) -> bytes:
 
 def _bombs() -> list[bytes]:
     """Return small files that announce, or unpack to, a great deal."""
-    packed = zlib.compress(bytes(100_000_000), 9)
-    text = png_chunk(b"zTXt", b"a\0\0" + packed)
-    png = encode(draw_chest_phantom(64))
-    tags = ((256, 60_000), (257, 60_000), (258, 8), (259, 8), (262, 1), (273, 8))
-    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags]
-    entries.append(struct.pack("<HHII", 279, 4, 1, len(packed)))
-    directory = struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
     runs = b"\x81\x00" * 200_000
     frame = struct.pack("<16I", 2, 64, 64 + len(runs), *[0] * 13) + runs + runs
     values = np.arange(4096, dtype="u2").reshape(64, 64)
@@ -487,11 +471,11 @@ def _bombs() -> list[bytes]:
     j2k = radiograph(values, Rows=2200, Columns=2200)
     return [
         *(make() for make, _ in CHEAP_TO_MAKE.values()),
+        *GIGAPIXELS.values(),
         tiff(junk, extra=fax),
+        tiff(np.zeros((6000, 6000, 4), "u2"), deflate=True),
         write_frame(j2k, JPEG2000Lossless, jpeg2000(2200, layers=65_535, tile=110)),
-        png_header(60_000, 60_000),
-        png[:33] + text + png[33:],
-        b"II*\0" + struct.pack("<I", 8 + len(packed)) + packed + directory,
+        write(radiograph(values, VOILUTSequence=[Dataset()] * 500_000)),
         write_frame(radiograph(values), RLELossless, frame),
         write_frame(radiograph(values, Rows=60_000, Columns=60_000), RLELossless, frame),
     ]

@@ -30,7 +30,7 @@ def test_a_short_soak_passes(tiny_checkpoint: Path, tmp_path: Path) -> None:
     arguments = f"--model {tiny_checkpoint} --out {out} --minutes 0 --requests 30 --clients 2"
     assert soak.main(arguments.split()) == 0
     text = out.read_text()
-    assert "# Soak: waitress, 2 clients" in text
+    assert "# Soak: ours, 2 clients" in text
     assert "0 server errors, 0 deliberate 503, 0 wrong answers." in text
     line = next(line for line in text.splitlines() if line.startswith("| at most |"))
     assert int(line.split(" | ")[1].strip("| ")) > 50
