@@ -409,7 +409,7 @@ def _assemble(content: dict[str, Any]) -> Checkpoint:
         class_names=tuple(names),
         input_spec=InputSpec.from_dict(content["input_spec"]),
         state_dict=content["state_dict"],
-        temperature=float(content["temperature"]),
+        temperature=content["temperature"],
         metrics=content["metrics"],
         training=content["training"],
         versions=content["versions"],

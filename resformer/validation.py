@@ -52,12 +52,12 @@ def require_whole(name: str, value: object, most: int) -> None:
 
 
 def require_between(name: str, value: float, low: float, high: float) -> None:
-    """Check that a number is within bounds, which what is no number (NaN) never is.
+    """Check that a value is a number within bounds, which NaN never is.
 
     Raises:
         ValueError: if it is not.
     """
-    if not low <= value <= high:
+    if type(value) not in {int, float} or not low <= value <= high:
         raise ValueError(f"{name} must be from {low:g} to {high:g}, got {value}")
 
 
