@@ -3,10 +3,10 @@
     python -m benchmarks.crowd
 
 The crowd comes from one address and the polite client, who asks for one film after the other and
-then for `/healthz`, from another. Servers are the app as it starts by default, and gunicorn's own
-threads behind nginx with `deploy/nginx.conf`, if nginx is installed. Seconds depend on whatever
-else the machine does: compare them with those beside nobody. For Linux, where 127.0.0.0/8 is the
-machine itself.
+then for `/healthz`, from another. Servers are the app as it starts by default, Waitress without what
+`web/server.py` adds to it, and gunicorn's own threads behind nginx with `deploy/nginx.conf`, if nginx
+is installed. Seconds depend on whatever else the machine does: compare them with those beside
+nobody. For Linux, where 127.0.0.0/8 is the machine itself.
 """
 
 from __future__ import annotations
@@ -41,9 +41,11 @@ from benchmarks.common import (
 from benchmarks.service import fill_form
 from resformer.evaluation.tables import render_table
 from tests.web.posting import CONTENT_TYPE
-from tests.web.serving import run_command, run_nginx
+from tests.web.serving import free_port, run_command, run_nginx
 
 OURS, NGINX = "ours", "gunicorn's threads behind nginx"
+WAITRESS = "Waitress by configuration alone"
+SERVERS = (OURS, WAITRESS, NGINX)
 _CROWD, _POLITE = "127.0.0.2", "127.0.0.3"
 _HEAD = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: {CONTENT_TYPE}\r\n"
 _TOO_MUCH = 60_000_000
@@ -75,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = build_speed_parser(__doc__, "crowd", seconds=15.0)
     parser.add_argument("--size", type=int, default=1024, help="side of the film")
     parser.add_argument("--patience", type=float, default=10.0, help="seconds for an answer")
-    parser.add_argument("--servers", nargs="+", choices=(OURS, NGINX), default=[OURS, NGINX])
+    parser.add_argument("--servers", nargs="+", choices=SERVERS, default=SERVERS)
     parser.add_argument("--crowds", nargs="+", choices=tuple(CROWDS), default=list(CROWDS))
     options = parser.parse_args(arguments)
     machine = describe_machine(options.threads)
@@ -136,6 +138,11 @@ def run_server(name: str, model: Path, threads: int) -> Iterator[Served]:
     if name == NGINX:
         command = [sys.executable, "-m", "gunicorn", "app:create_app()"]
         variables |= {"RESFORMER_WORKERS": "1", "RESFORMER_PROXIES": "1"}
+    elif name == WAITRESS:
+        limits = "--connection-limit=1000 --threads=42 --channel-timeout=60 --asyncore-use-poll"
+        listen = f"--listen=127.0.0.1:{free_port()}"
+        command = [sys.executable, "-m", "waitress", *limits.split(), listen, "--call"]
+        command.append("app:create_app")
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         log = Path(folder) / "log.txt"
         app = stack.enter_context(run_command(command, model.resolve(), log, **variables))

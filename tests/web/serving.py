@@ -149,7 +149,7 @@ def wait_for_log(process: subprocess.Popen[bytes], log: Path, pattern: str) -> r
 
 
 def _wait_for_address(process: subprocess.Popen[bytes], log: Path) -> str:
-    url = wait_for_log(process, log, r"(?:serving on|Listening at:) (http://\S+)")[1]
+    url = wait_for_log(process, log, r"(?:[sS]erving on|Listening at:) (http://\S+)")[1]
     # gunicorn listens before its workers have loaded the model.
     with urllib.request.urlopen(f"{url}/readyz", timeout=PATIENCE) as response:
         assert response.status == 200
