@@ -4,9 +4,9 @@
 
 The crowd comes from one address and the polite client, who asks for one film after the other and
 then for `/healthz`, from another. Servers are the app as it starts by default, Waitress without
-what `web/server.py` adds to it, and, where nginx is installed, gunicorn's own threads behind it with
-`deploy/nginx.conf`. Seconds depend on whatever else the machine does: compare them with those beside
-nobody. For Linux, where 127.0.0.0/8 is the machine itself.
+what `web/server.py` adds to it, and, where nginx is installed, gunicorn's own threads behind it
+with `deploy/nginx.conf`. Seconds depend on whatever else the machine does: compare them with those
+beside nobody. For Linux, where 127.0.0.0/8 is the machine itself.
 """
 
 from __future__ import annotations
