@@ -2,9 +2,9 @@
 
 A backend runs a checkpoint's :class:`resformer.inference.InferenceNetwork` on a batch of films,
 whichever library does it. There are two: :class:`PyTorchBackend`, on every device and the reference
-for the other, and :class:`OnnxRuntimeBackend`, which runs the checkpoint's own graph on the
-processor and is faster there. OpenVINO was measured beside them and left out: see
-``benchmarks/README.md``.
+for the other, and :class:`OnnxRuntimeBackend`, which runs the checkpoint's own graph and is faster
+on a processor. Which of them is faster on a GPU, ``benchmarks/gpu.py`` measures; nobody has yet.
+OpenVINO was measured and left out: see ``benchmarks/README.md``.
 
 :func:`choose_backend` chooses between them, and does not trust the graph: it must compute what the
 weights do.
@@ -36,6 +36,7 @@ BACKENDS = ("auto", "torch", "onnxruntime")
 # Of an output, between the two backends, as a share of its largest value; they differ in nothing
 # but the order of additions.
 _TOLERANCE = 1e-3
+_CPU = torch.device("cpu")
 _ONNX_ERROR_LEVEL = 3
 
 
@@ -99,6 +100,9 @@ class PyTorchBackend:
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
         self._network = InferenceNetwork(checkpoint, device)
         self._device = device
+        if device.type == "cuda":
+            # Convolutions rounded to TF32 would give a film other probabilities than elsewhere.
+            torch.backends.cudnn.allow_tf32 = False
 
     @torch.inference_mode()
     def compute(self, pixels: NDArray[np.uint8]) -> NetworkOutputs:
@@ -121,15 +125,16 @@ class OnnxRuntimeBackend:
 
     Args:
         checkpoint: a checkpoint with a graph.
+        device: where to run: a processor, or with the package ``onnxruntime-gpu`` CUDA.
 
     Raises:
         ValueError: if there is none, if it was made from another checkpoint, or if the installed
-            version cannot read it.
+            version cannot read it or run there.
     """
 
     name = "onnxruntime"
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, device: torch.device = _CPU) -> None:
         if checkpoint.graph is None:
             raise ValueError("the checkpoint holds no graph (python -m resformer export adds one)")
         if checkpoint.graph.source != checkpoint.graph_source:
@@ -137,7 +142,7 @@ class OnnxRuntimeBackend:
                 "the graph was not exported from what the checkpoint holds now "
                 "(python -m resformer export makes it anew)"
             )
-        self._session = open_session(checkpoint.graph.content, torch.get_num_threads())
+        self._session = open_session(checkpoint.graph.content, torch.get_num_threads(), device)
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def compute(self, pixels: NDArray[np.uint8]) -> NetworkOutputs:
@@ -146,15 +151,18 @@ class OnnxRuntimeBackend:
         return NetworkOutputs.from_named(dict(zip(self._outputs, arrays, strict=True)))
 
 
-def open_session(graph: bytes, threads: int) -> onnxruntime.InferenceSession:
-    """Open a graph on the processor.
+def open_session(
+    graph: bytes, threads: int, device: torch.device = _CPU
+) -> onnxruntime.InferenceSession:
+    """Open a graph.
 
     Args:
         graph: the ONNX file.
         threads: that one run uses.
+        device: where to run.
 
     Raises:
-        ValueError: if ONNX Runtime cannot read it.
+        ValueError: if ONNX Runtime cannot read it, or not run it there.
     """
     import onnxruntime
 
@@ -165,7 +173,11 @@ def open_session(graph: bytes, threads: int) -> onnxruntime.InferenceSession:
     # would take the cores that decode the next one.
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    providers = ["CPUExecutionProvider"]
+    provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get(device.type)
+    if provider not in onnxruntime.get_available_providers():
+        raise ValueError(f"it cannot run on {device} (for cuda: pip install onnxruntime-gpu)")
+    settings = {"device_id": device.index or 0, "use_tf32": 0} if device.type == "cuda" else {}
+    providers = [(provider, settings)]
     try:
         # There is nothing to fall back to, and trying so would print to standard output.
         return onnxruntime.InferenceSession(graph, options, providers, enable_fallback=0)
@@ -177,7 +189,7 @@ def choose_backend(checkpoint: Checkpoint, device: torch.device, name: str = "au
     """Return the named backend, or for ``auto`` the fastest that can run.
 
     That is ONNX Runtime on a processor, where it is installed and the checkpoint holds a graph,
-    and PyTorch elsewhere.
+    and PyTorch elsewhere, with CUDA for instance.
 
     Raises:
         ValueError: if the backend is unknown, or is ``onnxruntime`` and cannot run.
@@ -185,15 +197,14 @@ def choose_backend(checkpoint: Checkpoint, device: torch.device, name: str = "au
     """
     if name not in BACKENDS:
         raise ValueError(f"unknown backend {name!r}: use {', '.join(BACKENDS)}")
-    if name == "torch":
+    if name == "torch" or (name == "auto" and device.type != "cpu"):
         return PyTorchBackend(checkpoint, device)
     try:
         graph = _open_graph(checkpoint, device)
     except ValueError as error:
         if name == "onnxruntime":
             raise ValueError(f"the backend onnxruntime cannot run: {error}") from error
-        wasted = checkpoint.graph is not None and device.type == "cpu"
-        level = logging.WARNING if wasted else logging.INFO
+        level = logging.WARNING if checkpoint.graph else logging.INFO
         logger.log(level, "PyTorch runs the network: %s", error)
         return PyTorchBackend(checkpoint, device)
     reference = PyTorchBackend(checkpoint, device)
@@ -207,11 +218,9 @@ def choose_backend(checkpoint: Checkpoint, device: torch.device, name: str = "au
 
 
 def _open_graph(checkpoint: Checkpoint, device: torch.device) -> OnnxRuntimeBackend:
-    if device.type != "cpu":
-        raise ValueError(f"it runs on the processor only, not on {device}")
     if checkpoint.graph and importlib.util.find_spec("onnxruntime") is None:
         raise ValueError("it is not installed (pip install onnxruntime)")
-    return OnnxRuntimeBackend(checkpoint)
+    return OnnxRuntimeBackend(checkpoint, device)
 
 
 def probe_films(size: int) -> NDArray[np.uint8]:

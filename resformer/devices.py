@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
 from typing import Any, TypeVar
 
 import torch
@@ -28,6 +30,12 @@ def choose_device(name: str = "auto") -> torch.device:
     if missing_gpu or (device.type == "mps" and not torch.backends.mps.is_available()):
         raise ValueError(f"device {name!r} is not on this machine: use auto or cpu")
     return device
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether ``torch.compile`` makes kernels for a device: a GPU, with Triton and a C compiler."""
+    has_triton = importlib.util.find_spec("triton") is not None
+    return device.type == "cuda" and has_triton and any(map(shutil.which, ("cc", "gcc", "clang")))
 
 
 def place_model(model: Model, device: torch.device) -> Model:

@@ -235,22 +235,23 @@ def test_nothing_is_lost_when_the_driver_is_killed(
     assert written.items() <= {path: path.stat().st_mtime_ns for path in parts(out)}.items()
 
 
-def test_nothing_is_lost_when_driver_and_worker_of_a_cluster_are_killed(
+def test_a_cluster_survives_the_death_of_worker_and_driver_and_a_film_that_kills(
     archive: Path, tiny_checkpoint: Path, tmp_path: Path, expected: pa.Table
 ) -> None:
-    """One film is a pipe: whoever is stopped waits for it, in the middle of a part."""
+    """One film is a pipe: whoever reads it waits in the middle of a part, and can be killed."""
     names = [str(archive / name) for name in expected["path"].to_pylist()]
-    film = Path(names[FILMS // 2]).read_bytes()
-    pipe = tmp_path / "pipe.png"
+    deadly = FILMS // 2
+    names[deadly] = str(pipe := tmp_path / "pipe.png")
     os.mkfifo(pipe)
-    names[FILMS // 2] = str(pipe)
     (tmp_path / "list.txt").write_text("\n".join(names))
     out = tmp_path / "out"
     options = options_of(tiny_checkpoint, tmp_path / "list.txt", out, "--cluster", "auto")
 
     with start(*options) as process:
         wait_for_a_part(out, process)
+        worker = kill_reader(pipe)
         with open_pipe(pipe) as (_, reader):
+            assert reader != worker
             process.kill()
             process.communicate()
             wait_for_end(reader)
@@ -258,17 +259,25 @@ def test_nothing_is_lost_when_driver_and_worker_of_a_cluster_are_killed(
     assert 0 < len(written) < FILMS // PART
 
     with start(*options) as process:
-        with open_pipe(pipe) as (_, reader):
-            os.kill(reader, signal.SIGKILL)
-            wait_for_end(reader)
-        with open_pipe(pipe) as (end, other):
-            assert other != reader
-            os.write(end, film)
+        kill_reader(pipe)
+        kill_reader(pipe)
         _, messages = process.communicate(timeout=120)
     assert process.returncode == 0, messages.decode()
-    assert_same(read(out), expected, but="path")
     assert len(parts(out)) == FILMS // PART
     assert written.items() <= {path: path.stat().st_mtime_ns for path in parts(out)}.items()
+    (row,) = read(out).slice(deadly, 1).to_pylist()
+    assert row["error_code"] == "unreadable_image"
+    assert "dies of this one" in row["error"]
+    others = [key for key in range(FILMS) if key != deadly]
+    assert_same(read(out).take(others), expected.take(others), but="path")
+
+
+def kill_reader(pipe: Path) -> int:
+    """Kill the process that waits for a pipe, and return which it was."""
+    with open_pipe(pipe) as (_, reader):
+        os.kill(reader, signal.SIGKILL)
+        wait_for_end(reader)
+    return reader
 
 
 @contextmanager

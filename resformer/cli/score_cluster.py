@@ -20,6 +20,8 @@ from resformer.predict import Predictor
 
 # Ray tells its makers of its use, and users of its inner matters, unless it is told not to.
 _SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+# A cluster of one's own fails to start where it takes more than 30 s, as on a busy machine.
+_TRIES = 3
 
 
 def score_on_cluster(
@@ -83,14 +85,20 @@ def _connect(address: str) -> Any:
         ) from error
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    try:
-        ray.init(
-            address=None if address == "auto" else address,
-            include_dashboard=False,
-            logging_level=logging.ERROR,
-        )
-    except Exception as error:  # Ray has none narrower for a start that takes it too long
-        raise OSError(f"no Ray cluster could be joined or started ({address}): {error}") from error
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            ray.init(
+                address=None if address == "auto" else address,
+                include_dashboard=False,
+                logging_level=logging.ERROR,
+            )
+            break
+        except Exception as error:  # Ray has none narrower for a start that takes it too long
+            ray.shutdown()
+            if isinstance(error, ConnectionError) or not tries_left:
+                raise OSError(
+                    f"no Ray cluster could be joined or started ({address}): {error}"
+                ) from error
     ray.data.DataContext.get_current().enable_progress_bars = False
     return ray
 

@@ -4,31 +4,48 @@
 :mod:`resformer.cli.score_inputs`), and ``part-000000.parquet`` and so on are the table, which
 readers of Parquet take for one, since they leave out what begins with ``_``. A part is written at
 once or not at all: a run that was stopped at any moment goes on with the parts that are missing,
-and two workers at the same part write the same.
+and two workers at the same part write the same. A file in ``_begun`` stands for a part at work.
+Where it is left behind, whoever scored the part died, so the next one reads the films in a process
+of its own: the film that kills it becomes a row.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import threading
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import fsspec
 from filelock import FileLock, Timeout
 
-from resformer.cli.predict_files import read_ahead
+from resformer.cli.predict_files import Failure, read_ahead
 from resformer.cli.score_inputs import Listing, Source
-from resformer.cli.score_table import Row, ScoredBy, answer_films, read_film, write_rows
+from resformer.cli.score_table import (
+    ReadFilm,
+    Row,
+    ScoredBy,
+    answer_films,
+    read_film,
+    write_rows,
+)
 from resformer.predict import Predictor
 
-_RUN, _INPUTS, _LOCK = "_run.json", "_inputs", ".lock"
+_RUN, _INPUTS, _BEGUN, _LOCK = "_run.json", "_inputs", "_begun", ".lock"
 _NUL = b"\0"
+# A process may be killed for another reason than the film that it reads.
+_TRIES = 2
+_DEADLY = Failure("unreadable_image", "The program that reads films dies of this one.")
 
 
 @dataclass(frozen=True)
@@ -73,6 +90,21 @@ class ResultsFolder:
         system, path = fsspec.url_to_fs(f"{self.place}/{name}")
         content: bytes = system.cat_file(path)
         return content
+
+    def begin(self, part: int) -> bool:
+        """Note that a part is at work; whether somebody had begun it and not ended."""
+        name = f"{_BEGUN}/{part:06}"
+        with suppress(FileNotFoundError):
+            self.read(name)
+            return True
+        self.write(name, b"")
+        return False
+
+    def end(self, part: int) -> None:
+        """Forget that a part was at work."""
+        system, path = fsspec.url_to_fs(f"{self.place}/{_BEGUN}/{part:06}")
+        with suppress(FileNotFoundError):  # two workers may have been at it
+            system.rm_file(path)
 
     def names(self) -> set[str]:
         """Return what is in the folder."""
@@ -218,9 +250,48 @@ def score_part(run: Run, part: int, predictor: Predictor, versions: str) -> Iter
         how many films of the next few had which error; none is the empty text.
     """
     size = predictor.checkpoint.input_spec.size
+    read = partial(_read_input, run.source, size)
+    is_deadly = run.results.begin(part)
     rows: list[Row] = []
-    for films in read_ahead(lambda item: read_film(run.source, *item, size), run.inputs(part)):
+    for films in (_read_apart if is_deadly else read_ahead)(read, run.inputs(part)):
         answered = answer_films(predictor, films, force=run.settings.force)
         rows += answered
         yield Counter(row.answer.error_code for row in answered)
     run.write(part, rows, predictor.class_names, versions)
+    run.results.end(part)
+
+
+def _read_input(source: Source, size: int, film: tuple[int, str]) -> ReadFilm:
+    return read_film(source, *film, size)
+
+
+def _read_apart(
+    read: partial[ReadFilm], films: Iterable[tuple[int, str]]
+) -> Iterator[list[ReadFilm]]:
+    """Read films one after the other in another process, begun anew where a film kills it."""
+    start = partial(
+        ProcessPoolExecutor,
+        max_workers=1,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_end_with_parent,
+    )
+    pool = start()
+    try:
+        for film in films:
+            found = ReadFilm(*film, None, _DEADLY)
+            for _ in range(_TRIES):
+                try:
+                    found = pool.submit(read, film).result()
+                    break
+                except BrokenProcessPool:
+                    pool = start()
+            yield [found]
+    finally:
+        pool.shutdown()
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that it works for is killed."""
+    parent = multiprocessing.parent_process()
+    if parent:
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

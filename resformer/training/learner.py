@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from resformer.data.dataset import EpochSampler
-from resformer.devices import place_model
+from resformer.devices import can_compile, place_model
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.training import optim
 from resformer.training.config import TrainingConfig
@@ -111,9 +111,13 @@ def build_learner(
         model.load_state_dict(weights)
     place_model(model, group.device)
     optimizer = optim.build_optimizer(model, config)
+    average = optim.WeightAverage(model, config.ema_decay)  # a copy that is never compiled
+    wrapped = group.wrap(model)
+    if can_compile(group.device):
+        wrapped.compile(dynamic=False)
     return Learner(
-        model=group.wrap(model),
-        average=optim.WeightAverage(model, config.ema_decay),
+        model=wrapped,
+        average=average,
         optimizer=optimizer,
         scheduler=optim.build_scheduler(optimizer, config, steps_per_epoch),
         criterion=loss.to(group.device),

@@ -33,7 +33,7 @@ function take(files, leftOut) {
   const complaints = [
     tooLarge && `${several(tooLarge, "file is", "files are")} too large: up to ${megabytes} MB are possible.`,
     noRoom && `Up to ${MOST_FILMS} films are possible at once: ${noRoom} found no room.`,
-    leftOut && `${several(leftOut, "file", "files")} in the folder did not look like films.`,
+    leftOut && `${several(leftOut, "file in the folder did not look like a film", "files in the folder did not look like films")}.`,
     !files.length && !leftOut && "That was not an image file.",
   ].filter(Boolean);
   element("intake-text").textContent = complaints.join(" ");
@@ -83,7 +83,10 @@ function scrollToResult() {
   said.scrollIntoView({ block: "nearest", behavior: calm ? "auto" : "smooth" });
 }
 
-session.addEventListener("select", show);
+session.addEventListener("select", () => {
+  element("intake-text").hidden = true; // it was about the files that came last
+  show();
+});
 session.addEventListener("change", ({ detail: film }) => {
   if (film === session.current) {
     show();

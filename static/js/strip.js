@@ -76,11 +76,13 @@ function rowId(film) {
 }
 
 function makeRow(film) {
+  const [, folder, name] = /^(.*\/)?(.*)$/s.exec(film.name);
+  const place = folder ? ` ${folder.slice(0, -1)}` : ""; // last: what does not fit is cut
   return part(
     "li",
     { id: rowId(film), className: "strip-row", role: "option", ariaSelected: "false" },
     part("span", { className: "strip-picture" }, part("img", { alt: "", loading: "lazy" })),
-    part("span", { className: "strip-name", title: film.name }, film.name),
+    part("span", { className: "strip-name", title: film.name }, name, part("span", { className: "muted" }, place)),
     part("span", { className: "strip-said" }),
   );
 }
