@@ -1,6 +1,7 @@
 # The application for a processor, or for NVIDIA's cards:
 #     docker build --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 -t resformer .
-# compose.yaml puts nginx in front of it.
+#     docker run -p 127.0.0.1:5000:5000 -v "$PWD/best_model.pth:/srv/best_model.pth:ro" resformer
+# By itself it serves as `python app.py` does; compose.yaml puts nginx in front, and has gunicorn behind.
 
 FROM python:3.12-slim AS build
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -23,4 +24,4 @@ USER 10001:10001
 EXPOSE 5000
 HEALTHCHECK --interval=15s --start-period=60s CMD \
     ["python", "-c", "from urllib.request import urlopen; urlopen('http://localhost:5000/readyz')"]
-CMD ["gunicorn", "app:create_app()"]
+CMD ["python", "-m", "app"]

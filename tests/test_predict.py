@@ -309,7 +309,7 @@ def test_what_cannot_run_says_why(exported: Checkpoint) -> None:
     for checkpoint, device, name, message in (
         (broken, "cpu", "onnxruntime", "refuses the graph"),
         (replace(exported, graph=None), "cpu", "onnxruntime", "python -m resformer export"),
-        (exported, "meta", "onnxruntime", "on the processor only"),
+        (exported, "meta", "onnxruntime", "cannot run on meta"),
         (exported, "cpu", "tensorrt", "unknown backend 'tensorrt'"),
     ):
         with pytest.raises(ValueError, match=message):
