@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from benchmarks import archive as archive_benchmark
 from resformer.cli import main
 from resformer.phantom import draw_chest_phantom
 from resformer.predict import Predictor
@@ -233,6 +234,18 @@ def test_nothing_is_lost_when_the_driver_is_killed(
     assert score(tiny_checkpoint, archive, out) == 0
     assert_same(read(out), expected)
     assert written.items() <= {path: path.stat().st_mtime_ns for path in parts(out)}.items()
+
+
+def test_the_benchmark_scores_an_archive_of_drawn_films(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "archive.md"
+    model = ["--model", str(tiny_checkpoint), "--out", str(out)]
+    archive_benchmark.main([*model, "--films=24", "--part-size=8", "--runs", "one process"])
+    (row,) = (line for line in out.read_text().splitlines() if line.startswith("| one process"))
+    first, whole, rate = map(float, row.strip("| ").split(" | ")[1:])
+    assert 0 < first <= whole
+    assert rate > 0
 
 
 def test_a_cluster_survives_the_death_of_worker_and_driver_and_a_film_that_kills(

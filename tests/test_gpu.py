@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from benchmarks import gpu
+from benchmarks.network import OURS
+from benchmarks.training import RESNET
 from resformer.checkpoint import load_checkpoint
 from resformer.export import add_graph
 from resformer.model import ResFormerConfig
@@ -84,7 +86,6 @@ def test_the_script_for_a_gpu_runs(device: str, tiny_checkpoint: Path, tmp_path:
     )
     rows = [line.strip("| ").split(" | ") for line in out.read_text().splitlines() if "%" in line]
     names = {(what, name) for what, name, *_ in rows}
-    ours, resnet = gpu.OURS, gpu.RESNET
-    wanted = {(what, name) for what in ("answered", "trained") for name in (ours, resnet)}
+    wanted = {(what, name) for what in ("answered", "trained") for name in (OURS, RESNET)}
     assert wanted <= names
     assert all(float(rate) > 0 for *_, rate, _ in rows)

@@ -26,10 +26,18 @@ export function showFacts(film) {
   preset.hidden = !windows.length || !film.file || computesHere();
 }
 
-/** The options with which the server shows a film through the window that is chosen. */
-export function windowOptions({ answer, preset }) {
-  const chosen = answer?.dicom?.windows[preset || NaN];
-  return chosen ? { window_center: chosen.center, window_width: chosen.width } : {};
+/** The options with which the server shows a film through a window of the file's own values. */
+export function windowOptions({ window, nextWindow }) {
+  const { center, width } = nextWindow ?? window ?? {};
+  return width ? { window_center: center, window_width: width } : {};
+}
+
+/** The window of the file's values that a look at the picture comes to; grey levels where it has none. */
+export function windowOf(film, { width, center }) {
+  const { window } = film ?? {};
+  return window
+    ? { width: (window.width * width) / 255, center: window.center + window.width * (center / 255 - 0.5) }
+    : { width, center };
 }
 
 /** Draw a bar of a round length as long as it is on the film, or none. */

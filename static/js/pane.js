@@ -1,6 +1,6 @@
 /* One film on the screen: its picture, and how it is looked at. */
 
-import { drawScale } from "./dicom.js";
+import { drawScale, windowOf } from "./dicom.js";
 import { isShownByBrowsers } from "./formats.js";
 
 const AS_IT_IS = { width: 255, center: 127.5, invert: false, rotate: 0 };
@@ -55,21 +55,47 @@ export class Pane {
   /** Look at the film in another way. */
   change(changes) {
     if (this.film) {
+      if (this.film.nextWindow) {
+        this.#controller.abort(); // that picture would come too late
+        this.#controller = new AbortController();
+        this.#side = SIDES[0];
+        this.film.nextWindow = null;
+      }
       this.film.look = { ...this.look, ...changes };
       this.#draw();
     }
   }
 
-  /** Look at the film as it is. */
+  /** Look at the film as it is, through the window of the file that is preferred if there is one. */
   reset() {
     this.change(AS_IT_IS);
+    if (this.film?.window !== this.film?.preferred) {
+      this.prefer(this.film.preferred).catch(reportError);
+    }
   }
 
-  /** Get the picture anew, as the window of the file that is chosen now shows it. */
-  async renew() {
+  /** Look at the film through a window of its file; null is the first look. */
+  async prefer(window) {
+    const { width, center } = AS_IT_IS;
+    this.change({ width, center });
+    Object.assign(this.film, { preferred: window, window });
+    await this.#renew();
+  }
+
+  /** Have the file's own values shown through the window that was made of its picture's levels. */
+  async deepen() {
+    const { film, look } = this;
+    if (film?.window && film.file && (look.width !== AS_IT_IS.width || look.center !== AS_IT_IS.center)) {
+      film.nextWindow = windowOf(film, look);
+      await this.#renew();
+    }
+  }
+
+  /** Get the picture anew; what is shown stays until the other one is there. */
+  async #renew() {
     this.#controller.abort();
     this.#controller = new AbortController();
-    this.#side = 1; // what is shown stays until the other one is there
+    this.#side = 1;
     await this.#improve(SIDES[0]);
     await this.sharpen();
   }
@@ -124,6 +150,11 @@ export class Pane {
         URL.revokeObjectURL(address);
       }
       return false;
+    }
+    if (this.film.nextWindow && side > 1) {
+      const { width, center } = AS_IT_IS;
+      Object.assign(this.film, { window: this.film.nextWindow, nextWindow: null });
+      this.film.look = { ...this.look, width, center };
     }
     const { naturalWidth: width, naturalHeight: height } = picture;
     this.stage.style.setProperty("--ratio", width / height);

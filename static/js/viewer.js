@@ -1,6 +1,6 @@
 /* Zoom, move, window and turn the films; two side by side move in step. */
 
-import { drawScale, showFacts } from "./dicom.js";
+import { drawScale, showFacts, windowOf } from "./dicom.js";
 import { Pane } from "./pane.js";
 
 const element = (id) => document.getElementById(id);
@@ -13,6 +13,7 @@ export class Viewer {
   #root = element("viewer");
   #pointers = new Map();
   #timer = 0;
+  #windowTimer = 0;
 
   constructor(askPicture) {
     this.panes = ["film", "other-film"].map((id) => new Pane(element(id), askPicture));
@@ -41,8 +42,10 @@ export class Viewer {
 
   /** Show the main film through a window of its file, by its place there; none is the first look. */
   choosePreset(place) {
-    this.main.film.preset = place;
-    this.main.renew().catch(reportError);
+    const { film } = this.main;
+    film.preset = place;
+    this.main.prefer(film.answer.dicom.windows[place || NaN] ?? null).catch(reportError);
+    this.#draw();
   }
 
   /** Keep the film that is shown beside those to come, or end that. */
@@ -74,6 +77,8 @@ export class Viewer {
       center: Math.max(-127.5, Math.min(382.5, center - brighter)),
     });
     this.#draw();
+    clearTimeout(this.#windowTimer);
+    this.#windowTimer = setTimeout(() => pane.deepen().then(() => this.#draw(), reportError), 300);
   }
 
   invert() {
@@ -132,7 +137,8 @@ export class Viewer {
       stage.style.setProperty("--y", y);
       drawScale(pane);
     }
-    const { width, center, invert, rotate } = this.main.look;
+    const { invert, rotate } = this.main.look;
+    const { width, center } = windowOf(this.main.film, this.main.look);
     this.#root.toggleAttribute("data-zoomed", zoom > 1);
     element("look-zoom").textContent = `${Math.round(100 * zoom)}%`;
     element("look-window").textContent = `W ${Math.round(width)} L ${Math.round(center)}`;

@@ -179,6 +179,14 @@ def test_a_dicom_tells_its_view_and_has_a_scale_and_windows_by_name(page: Page) 
     assert answer.value.ok
     expect(page.locator("#film-image")).not_to_have_attribute("src", before)
     expect(page.get_by_label("Window of the file")).to_have_value("1")
+    expect(page.locator("#look-window")).to_have_text("W 40 L 60")
+    with page.expect_response("**/predict") as answer:  # for the file's values, not the picture's
+        drag(page, 51, -51, "right")
+    assert answer.value.ok
+    expect(page.locator("#look-window")).to_have_text("W 48 L 52")
+    expect(page.locator("#film-image")).not_to_have_attribute("data-windowed", "")
+    page.keyboard.press("0")
+    expect(page.locator("#look-window")).to_have_text("W 40 L 60")
     choose(page, image())
     expect_result(page)
     for gone in ("#film-facts", "#film .scale-bar", "#preset"):
