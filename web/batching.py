@@ -41,8 +41,8 @@ T = TypeVar("T")
 Pixels = NDArray[np.uint8]
 # A model: from images to as many predictions in their order.
 Predict = Callable[[Sequence[Pixels]], Sequence["Prediction"]]
-# Reads an image: its pixels, and what else the request keeps of it.
-Decode = Callable[[], tuple[Pixels, T]]
+# Reads an image: its pixels, and what makes whatever else the request keeps of it.
+Decode = Callable[[], tuple[Pixels, Callable[[], T]]]
 
 
 class FairQueue(Generic[T]):
@@ -273,13 +273,16 @@ class Turn:
         return self._wait(self._begin(work, self._pipeline.decoders))
 
     def classify(self, decode: Decode[T]) -> tuple[T, Prediction]:
-        """Decode one image and let it run with all others that wait."""
+        """Decode one image and let it run with all others that wait.
+
+        The rest of the decoder's work is done while the network runs.
+        """
 
         def work() -> tuple[T, Future[Prediction]]:
-            pixels, rest = decode()
+            pixels, finish = decode()
             # In this thread: a decoder that waits for room decodes nothing meanwhile.
             (future,) = self._submit([pixels])
-            return rest, future
+            return finish(), future
 
         rest, future = self.run(work)
         return rest, self._wait(future)
@@ -328,7 +331,8 @@ class Turn:
                 and len(decoding) < config.concurrency
                 and len(outcomes) + len(decoding) < LARGEST_BATCH
             ):
-                decoding.append(self._begin(remaining.popleft(), self._pipeline.decoders))
+                work = partial(_decode_whole, remaining.popleft())
+                decoding.append(self._begin(work, self._pipeline.decoders))
             if not decoding:
                 return outcomes
             outcome = _attempt(partial(self._wait, decoding.popleft()))
@@ -368,6 +372,11 @@ class Turn:
 
     def _seconds_left(self) -> float:
         return max(0.0, self._end - time.monotonic())
+
+
+def _decode_whole(decode: Decode[T]) -> tuple[Pixels, T]:
+    pixels, finish = decode()
+    return pixels, finish()
 
 
 def _call_after(futures: Sequence[Future[Any]], work: Callable[[], None]) -> None:

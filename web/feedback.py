@@ -13,7 +13,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -67,10 +67,10 @@ def create_blueprint(config: WebConfig, served: ServedModel, pipeline: Pipeline)
         class_name = options.class_name or ""
         service.check_class(class_name)
 
-        def decode() -> tuple[Pixels, tuple[Pixels, DicomDescription | None]]:
+        def decode() -> tuple[Pixels, Callable[[], tuple[Pixels, DicomDescription | None]]]:
             image = decode_described(data, max_pixels=config.max_pixels)
             pixels = options.correction.apply(image.pixels)
-            return pixels, (pixels, image.dicom and image.dicom.rotated(options.rotate))
+            return pixels, lambda: (pixels, image.dicom and image.dicom.rotated(options.rotate))
 
         with pipeline.enter(client_of(request.remote_addr), service.predict) as turn:
             (pixels, dicom), prediction = turn.classify(decode)

@@ -78,7 +78,7 @@ def create_blueprint(
 
     def decode(
         read: Callable[[], bytes], options: Options, service: ModelService
-    ) -> tuple[Pixels, _Kept]:
+    ) -> tuple[Pixels, Callable[[], _Kept]]:
         image = decode_described(read(), max_pixels=config.max_pixels, window=options.window)
         if options.window and not image.dicom:
             raise ApiError(
@@ -88,13 +88,12 @@ def create_blueprint(
         pixels = options.correction.apply(image.pixels)
         shown = pixels if image.windowed is None else options.correction.apply(image.windowed)
         side = config.preview_side if isinstance(options.preview, bool) else options.preview
-        kept = _Kept(
+        return pixels, lambda: _Kept(
             _as_text(encode_preview(shown, max_side=side)) if options.preview else None,
             service.shrink(pixels) if options.explain else None,
             preview_size(pixels.shape, max_side=side),
             image.dicom and image.dicom.rotated(options.rotate),
         )
-        return pixels, kept
 
     def answer(
         kept: _Kept,
