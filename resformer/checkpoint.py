@@ -186,16 +186,21 @@ class Checkpoint:
         Raises:
             CheckpointError: if the weights do not fit the configuration or are not finite.
         """
-        self._check_weights()
-        model = IdentityMappingResFormer(self.model_config)
-        model.load_state_dict(self.state_dict)
+        model = self._plan_model()
+        planned = model.state_dict()
+        weights = {
+            name: weight.to("cpu", planned[name].dtype, copy=True)
+            for name, weight in self.state_dict.items()
+        }
+        model.load_state_dict(weights, assign=True)
         return model.eval()
 
-    def _check_weights(self) -> None:
+    def _plan_model(self) -> IdentityMappingResFormer:
+        """Return the network without numbers, after a look whether the weights fit it."""
         # On the meta device a network has shapes but no numbers, however large it says it is.
         with torch.device("meta"):
-            expected = IdentityMappingResFormer(self.model_config).state_dict()
-        found = self.state_dict
+            model = IdentityMappingResFormer(self.model_config)
+        expected, found = model.state_dict(), self.state_dict
         for name in sorted(expected.keys() ^ found.keys()):
             fault = "is missing" if name in expected else "is too many"
             raise CheckpointError(
@@ -214,6 +219,7 @@ class Checkpoint:
         broken = [name for name, w in found.items() if not torch.isfinite(w).all()]
         if broken:
             raise CheckpointError(f"weights that are not finite numbers: {', '.join(broken[:3])}")
+        return model
 
 
 # What a checkpoint may be without, as one of a time before is.
@@ -330,7 +336,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         _check_values(content)
         checkpoint = _assemble(content)
-        checkpoint.build_model()
+        checkpoint._plan_model()
         _check_digest(content)
     except (TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
         message = " ".join(str(error).split())
