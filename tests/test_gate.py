@@ -69,7 +69,8 @@ def test_evidence_is_position_and_two_distances() -> None:
         basis=torch.tensor([[1.0], [0.0], [0.0]]),
         deviation=torch.tensor([2.0]),
     )
-    (evidence,) = subspace.evidence(torch.tensor([[7.0, 5.0, 4.0]]))
+    gate = Gate((subspace,), torch.zeros(3), 0.0, 0.5)
+    (evidence,) = gate.evidence([torch.tensor([[7.0, 5.0, 4.0]])])
     # 3 deviations out along the only direction; 2 and 3 away from it.
     expected = [3.0 / np.sqrt(2), np.log(9.0), np.log(4.0 + 9.0)]
     assert evidence.tolist() == pytest.approx(expected, rel=1e-5)

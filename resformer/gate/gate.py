@@ -166,28 +166,6 @@ class Subspace:
             "deviation": self.deviation,
         }
 
-    def evidence(self, block: Tensor) -> Tensor:
-        """Map features ``(B, D)`` to ``(B, P + 2)``.
-
-        Positions along the directions, pulled in where they are far out, and the logarithms of the
-        squared Mahalanobis distance within the directions and of the squared distance from them.
-        """
-        scaled = (block - self.mean) / self.scale
-        coordinates = scaled @ self.basis
-        # The basis is orthonormal, so by Pythagoras what the coordinates do not account for of the
-        # squared length is the squared distance from the subspace.
-        squares = coordinates.square().sum(1, keepdim=True)
-        outside = scaled.square().sum(1, keepdim=True) - squares
-        # In units of the films' own deviation the squared length is Mahalanobis's distance.
-        positions = coordinates / self.deviation
-        distance = positions.square().sum(1, keepdim=True)
-        # Near the films positions count as they are; far out, where the mean square exceeds
-        # _SQUASH squared, their length is bounded and the direction alone remains. How far out it
-        # is, the distances tell, as logarithms because they range over magnitudes.
-        excess = distance / (positions.shape[1] * _SQUASH**2)
-        logs = torch.cat([distance, outside], dim=1).clamp(min=1e-6).log()
-        return torch.cat([positions * torch.rsqrt(1 + excess), logs], dim=1)
-
 
 @dataclass(frozen=True)
 class Gate:
@@ -236,9 +214,40 @@ class Gate:
         return torch.sigmoid(self.evidence(blocks) @ self.weights + self.bias)
 
     def evidence(self, blocks: Sequence[Tensor]) -> Tensor:
-        """Map the blocks of :func:`describe` to ``(B, E)``."""
-        pairs = zip(self.subspaces, blocks, strict=True)
-        return torch.cat([subspace.evidence(block) for subspace, block in pairs], dim=1)
+        """Map the blocks of :func:`describe`, ``(B, D_b)`` each, to ``(B, E)``.
+
+        Of each block ``P + 2`` numbers: positions along the directions, pulled in where they are
+        far out, and the logarithms of the squared Mahalanobis distance within the directions and
+        of the squared distance from them. What can be done for all blocks at once is: a graph
+        spends its time on the number of its operations here, not on their size.
+        """
+        lengths, widths = zip(*(subspace.basis.shape for subspace in self.subspaces), strict=True)
+        means, scales, deviations = (
+            torch.cat([getattr(subspace, name) for subspace in self.subspaces])
+            for name in ("mean", "scale", "deviation")
+        )
+        scaled = (torch.cat(list(blocks), dim=1) - means) / scales
+        parts = zip(scaled.split(lengths, dim=1), self.subspaces, strict=True)
+        coordinates = torch.cat([part @ subspace.basis for part, subspace in parts], dim=1)
+        # Sums over each block: products with a matrix that says what belongs to it.
+        of_features, of_directions = (
+            torch.block_diag(*(scaled.new_ones(size, 1) for size in sizes))
+            for sizes in (lengths, widths)
+        )
+        # The basis is orthonormal, so by Pythagoras what the coordinates do not account for of the
+        # squared length is the squared distance from the subspace.
+        outside = scaled.square() @ of_features - coordinates.square() @ of_directions
+        # In units of the films' own deviation the squared length is Mahalanobis's distance.
+        positions = coordinates / deviations
+        distance = positions.square() @ of_directions
+        # Near the films positions count as they are; far out, where the mean square exceeds
+        # _SQUASH squared, their length is bounded and the direction alone remains. How far out it
+        # is, the distances tell, as logarithms because they range over magnitudes.
+        excess = distance / (_SQUASH**2 * of_directions.sum(0))
+        pulled = positions * (torch.rsqrt(1 + excess) @ of_directions.T)
+        logs = torch.stack([distance, outside], dim=2).clamp(min=1e-6).log().flatten(1)
+        pairs = zip(pulled.split(widths, dim=1), logs.split(2, dim=1), strict=True)
+        return torch.cat([one for pair in pairs for one in pair], dim=1)
 
     def judge(self, score: float, objection: str = "") -> GateResult:
         """Accept or refuse a picture.

@@ -12,7 +12,7 @@ from __future__ import annotations
 from einops import rearrange
 from torch import Tensor, nn
 
-from resformer.layers.attention import map_rows
+from resformer.layers.attention import map_channels, map_rows
 from resformer.layers.conv import average
 from resformer.validation import require_divisible, require_positive
 
@@ -89,16 +89,15 @@ class ConvolutionalMlp(nn.Module):
         self.activation = nn.GELU()
         self.contract = nn.Linear(hidden_dim, embed_dim)
 
-    def forward(self, tokens: Tensor, height: int, width: int, cell: int = 1) -> Tensor:
-        """Map tokens ``(B, height * width, embed_dim)`` to their averages over squares of a side.
+    def forward(self, x: Tensor, cell: int = 1) -> Tensor:
+        """Map ``(B, embed_dim, H, W)`` to averages over squares of a side, in the same channels.
 
         Returns:
-            ``(B, height * width / cell^2, embed_dim)``.
+            ``(B, embed_dim, H / cell, W / cell)``.
         """
-        grid = rearrange(map_rows(self.expand, tokens), "b (y x) c -> b c y x", y=height, x=width)
+        hidden = self.activation(self.depthwise(map_channels(self.expand, x)))
         # The average goes before the last layer, which is linear, and not after it.
-        averaged = average(self.activation(self.depthwise(grid)), cell)
-        return map_rows(self.contract, rearrange(averaged, "b c y x -> b (y x) c"))
+        return map_channels(self.contract, average(hidden, cell))
 
 
 class EMPT(nn.Module):
@@ -137,9 +136,9 @@ class EMPT(nn.Module):
         height, width = x.shape[-2:]
         tokens = rearrange(x, "b c y x -> b (y x) c")
         tokens = tokens + self.attention(self.attention_norm(tokens), height, width)
-        mapped = self.mlp(self.mlp_norm(tokens), height, width, self.cell)
-        averaged = average(rearrange(tokens, "b (y x) c -> b c y x", y=height, x=width), self.cell)
-        attended: Tensor = averaged + rearrange(
-            mapped, "b (y x) c -> b c y x", y=averaged.shape[-2]
+        normed, residual = (
+            rearrange(t, "b (y x) c -> b c y x", y=height, x=width)
+            for t in (self.mlp_norm(tokens), tokens)
         )
+        attended: Tensor = average(residual, self.cell) + self.mlp(normed, self.cell)
         return attended

@@ -63,9 +63,9 @@ class IMTM(nn.Module):
             dim=1,
         )
         tokens = self._attend(tokens + self.scale_embedding)
-        fused = rearrange(tokens, "b s (y x) c -> s b c y x", y=height, x=width)
         return [
-            project(scale) for project, scale in zip(self.project_out, fused.unbind(0), strict=True)
+            project(rearrange(scale, "b (y x) c -> b c y x", y=height, x=width))
+            for project, scale in zip(self.project_out, tokens.unbind(1), strict=True)
         ]
 
     def _attend(self, tokens: Tensor) -> Tensor:
