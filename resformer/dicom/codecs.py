@@ -146,12 +146,17 @@ def _to_places(
 
     A lossy codestream of more bits than are stored may overshoot.
     """
+    mask = np.uint16((1 << precision) - 1)
+    # In place where it can be: fresh memory takes longer than the operation.
+    kept = np.bitwise_and(words, mask, out=words if words.flags.writeable else None)
+    if not layout.signed and precision <= layout.bits_stored:
+        return kept
     values = np.arange(1 << precision, dtype=np.int32)
     if layout.signed:
         values -= (values >> (precision - 1)) << precision
     values -= layout.lowest
     places = np.clip(values, 0, (1 << layout.bits_stored) - 1).astype(np.uint16)
-    return look_up(places, words & np.uint16((1 << precision) - 1))
+    return look_up(places, kept)
 
 
 @dataclass(frozen=True)
