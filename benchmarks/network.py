@@ -4,7 +4,8 @@
     python -m benchmarks.network
 
 ResNet-18, MobileNetV3-Small and DenseNet-121 are torchvision's; TorchXRayVision's DenseNet comes
-beside them. Every network gets the same input and the same threads, in PyTorch as it is (eager) and
+beside them, and so does the network of the earlier implementation, written anew from its
+description. Every network gets the same input and the same threads, in PyTorch as it is (eager) and
 exported to ONNX Runtime, one image and a batch; all are timed in turns. Ours runs with its
 preprocessing left out, as the others do. The operations are those of PyTorch's counter, two for a
 multiplication with an addition; the machine's limit is the rate of a large matrix product in the
@@ -26,6 +27,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
+from einops import rearrange
 from numpy.typing import NDArray
 from onnxruntime.quantization import QuantFormat, quantize_static
 from scipy.special import softmax
@@ -49,12 +51,16 @@ from resformer.checkpoint import load_checkpoint
 from resformer.evaluation.tables import render_table
 from resformer.export import quiet_exporter
 from resformer.inference import fold_batch_norm
+from resformer.layers import ConvNormAct
+from resformer.layers.attention import attend
+from resformer.layers.conv import average
+from resformer.model import NUM_STAGES, IdentityMappingResFormer, ResFormerConfig
 from resformer.training.baselines import build_baseline
 from resformer.transforms import InputSpec, to_input
 
 logger = logging.getLogger(__name__)
 
-OURS = "ResFormer (ours)"
+OURS, EARLIER = "ResFormer (ours)", "earlier implementation"
 BASELINES = {
     "ResNet-18": "resnet18",
     "MobileNetV3-Small": "mobilenet_v3_small",
@@ -145,9 +151,8 @@ def main(arguments: Sequence[str] | None = None) -> Summary:
 
 def build_competitors(names: Sequence[str], num_classes: int) -> dict[str, nn.Module]:
     """Return what ours is compared with, in evaluation mode and with random weights."""
-    networks: dict[str, nn.Module] = {
-        name: build_baseline(BASELINES[name], num_classes) for name in names
-    }
+    networks: dict[str, nn.Module] = {EARLIER: build_earlier(num_classes)}
+    networks |= {name: build_baseline(BASELINES[name], num_classes) for name in names}
     try:
         import torchxrayvision.models
     except ImportError:
@@ -157,6 +162,65 @@ def build_competitors(names: Sequence[str], num_classes: int) -> dict[str, nn.Mo
             weights=None, num_classes=num_classes, in_channels=1, apply_sigmoid=False
         )
     return {name: network.eval() for name, network in networks.items()}
+
+
+class PlainBlock(nn.Module):
+    """Transformer block whose attention looks from every position of a stage to every other."""
+
+    def __init__(self, embed_dim: int, num_heads: int, cell: int) -> None:
+        super().__init__()
+        self.num_heads, self.cell = num_heads, cell
+        self.norms = nn.ModuleList(nn.LayerNorm(embed_dim) for _ in range(2))
+        self.query_key_value = nn.Linear(embed_dim, 3 * embed_dim)
+        self.project = nn.Linear(embed_dim, embed_dim)
+        self.mlp = nn.Sequential(
+            nn.Linear(embed_dim, 2 * embed_dim), nn.GELU(), nn.Linear(2 * embed_dim, embed_dim)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, embed_dim, H, W)`` to ``(B, embed_dim, H / cell, W / cell)``."""
+        tokens = rearrange(x, "b c y x -> b (y x) c")
+        query, key, value = rearrange(
+            self.query_key_value(self.norms[0](tokens)),
+            "b n (three h d) -> three b h n d",
+            three=3,
+            h=self.num_heads,
+        )
+        attended = rearrange(attend(query, key, value), "b h n d -> b n (h d)")
+        tokens = tokens + self.project(attended)
+        tokens = tokens + self.mlp(self.norms[1](tokens))
+        return average(rearrange(tokens, "b (y x) c -> b c y x", y=x.shape[-2]), self.cell)
+
+
+class EarlierNetwork(IdentityMappingResFormer):
+    """The earlier implementation's network, as far as it is described.
+
+    Neither normalisation nor activation in its convolutional blocks, plain transformer blocks, and
+    the class read off the last scale alone. Its widths are ours: those of the three scales that
+    nothing was read off give the 24,768 parameters without a gradient that it was known for.
+    """
+
+    def __init__(self, config: ResFormerConfig) -> None:
+        super().__init__(config)
+        for unit in self.backbone.stages.modules():
+            if isinstance(unit, ConvNormAct):
+                unit.norm, unit.activation = nn.Identity(), nn.Identity()
+        self.auxiliary.blocks = nn.ModuleList(
+            PlainBlock(width, heads, 2 ** (NUM_STAGES - 1 - stage))
+            for stage, (width, heads) in enumerate(
+                zip(config.channels, config.num_heads, strict=True)
+            )
+        )
+        self.fc = nn.Linear(config.channels[-1], config.num_classes)
+
+    def pool(self, features: list[Tensor], lungs: Tensor | None = None) -> Tensor:
+        """Average the coarsest features: ``(B, C_4)``."""
+        return features[-1].mean(dim=(-2, -1))
+
+
+def build_earlier(num_classes: int) -> nn.Module:
+    """Return the network of the earlier implementation, with random weights."""
+    return EarlierNetwork(ResFormerConfig(num_classes=num_classes)).eval()
 
 
 def draw_images(count: int, size: int, seed: int = 0) -> Images:

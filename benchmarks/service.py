@@ -5,7 +5,10 @@
 Clients on kept connections send a drawn film as fast as they are answered, first 1 of them, then
 4, 16 and 64, to one server after the other. Ours gets a queue that 64 clients fit into.
 
-A second table has the seconds from the start of a process to its first answer, with each backend,
+Films that come together are measured too: one client sends 32 films as one batch and as 32
+requests, in turns, and a folder of JPEGs goes through what `python -m resformer predict` does.
+
+A last table has the seconds from the start of a process to its first answer, with each backend,
 in turns. The files were read before, so what is measured is the work and not the disk.
 """
 
@@ -24,6 +27,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
+import torch
 
 from benchmarks.common import (
     Summary,
@@ -34,11 +38,15 @@ from benchmarks.common import (
     draw_film,
     encode_film,
     publish,
+    time_together,
 )
+from resformer.cli.predict_files import answer_files
 from resformer.evaluation.plots import draw_line, new_figure
 from resformer.evaluation.tables import render_table
+from resformer.predict import Predictor
 from tests.web.posting import CONTENT_TYPE, form
 from tests.web.serving import RunningApp, run_command
+from web.config import WebConfig
 
 OURS, PLAIN = "ours", "plain Flask"
 SERVERS = {
@@ -51,7 +59,9 @@ STARTS = {
     PLAIN: (PLAIN, "torch"),
 }
 _PATIENCE = 120
-_AIM = 5.0  # seconds to the first answer
+_AIM = 1.0  # seconds to the first answer
+_BATCH = WebConfig.max_files
+_SMALL_SIDE = 224
 
 
 @dataclass(frozen=True)
@@ -85,15 +95,27 @@ def main(arguments: Sequence[str] | None = None) -> Summary:
     parser.add_argument("--size", type=int, default=1024, help="side of the film")
     parser.add_argument("--clients", type=int, nargs="+", default=(1, 4, 16, 64))
     parser.add_argument("--starts", type=int, default=5, help="of each server")
+    parser.add_argument("--films", type=int, default=1000, help="in the folder")
     options = parser.parse_args(arguments)
     machine = describe_machine(options.threads)
-    body = fill_form(encode_film(draw_film(options.size, options.size), "PNG"))
+    film = encode_film(draw_film(options.size, options.size), "PNG")
+    small = encode_film(draw_film(_SMALL_SIDE, _SMALL_SIDE), "JPEG")
+    films = {
+        f"PNG, {options.size} x {options.size}": film,
+        f"JPEG, {_SMALL_SIDE} x {_SMALL_SIDE}": small,
+    }
+    body = fill_form(film)
     most = max(options.clients)
     found: dict[str, list[Load]] = {}
     for name in SERVERS:
         with run_server(name, options.model, options.threads, options.backend, most) as server:
             put_load(server.url, body, 1, options.seconds / 4)  # everything warm
             found[name] = [put_load(server.url, body, n, options.seconds) for n in options.clients]
+            if name == OURS:
+                batches = {
+                    kind: measure_batch(server.url, data, options.seconds)
+                    for kind, data in films.items()
+                }
     rows = []
     for index, clients in enumerate(options.clients):
         for name, loads in found.items():
@@ -101,11 +123,15 @@ def main(arguments: Sequence[str] | None = None) -> Summary:
             times = (f"{load.milliseconds(percentile):.1f}" for percentile in (50, 99))
             rows.append((str(clients), name, f"{load.rate:.0f}", *times, str(load.failed)))
     header = ("clients", "server", "requests/s", "median, ms", "99th percentile, ms", "failed")
+    torch.set_num_threads(options.threads)
+    folder = measure_folder(options.model, options.backend, small, options.films)
     starts, started = measure_starts(options.model, options.threads, options.starts, body)
     publish(
         f"{machine}\n\nA film of {options.size} x {options.size} as PNG, "
         f"{len(body) / 1000:.0f} kB, {options.seconds:g} seconds for each line."
-        f"\n\n{render_table(header, rows)}\n\n{started}",
+        f"\n\n{render_table(header, rows)}\n\n{render_batches(batches)}\n\n"
+        f"A folder of {options.films} JPEGs of {_SMALL_SIDE} x {_SMALL_SIDE}, by the command line: "
+        f"{folder:.0f} films/s without the start.\n\n{started}",
         options.out,
     )
     plot(found, options.clients, options.out.with_suffix(".png"))
@@ -121,6 +147,18 @@ def main(arguments: Sequence[str] | None = None) -> Summary:
                 f"{PLAIN} {show(found[PLAIN][index])}",
             )
             for index, n in enumerate(options.clients)
+        ),
+        *(
+            SummaryRow(
+                f"{_BATCH} films in one batch, {kind}, films/s",
+                f"{together:.0f}",
+                f"{_BATCH} requests {alone:.0f} ({together / alone:.1f} times)",
+            )
+            for kind, (alone, together) in batches.items()
+        ),
+        SummaryRow(
+            f"folder by the command line, JPEG, {_SMALL_SIDE} x {_SMALL_SIDE}, films/s",
+            f"{folder:.0f}",
         ),
         compare(f"start to first answer, s (aim: under {_AIM:g})", starts, ".1f"),
     )
@@ -176,12 +214,59 @@ def put_load(url: str, body: bytes, clients: int, seconds: float) -> Load:
     return Load(tuple(taken), len(failures), time.perf_counter() - start)
 
 
-def post(connection: http.client.HTTPConnection, body: bytes) -> int:
+def post(connection: http.client.HTTPConnection, body: bytes, address: str = "/predict") -> int:
     """Send a form, read the answer, and return its status."""
-    connection.request("POST", "/predict", body, {"Content-Type": CONTENT_TYPE})
+    connection.request("POST", address, body, {"Content-Type": CONTENT_TYPE})
     response = connection.getresponse()
     response.read()
     return response.status
+
+
+def measure_batch(url: str, film: bytes, seconds: float) -> tuple[float, float]:
+    """Return films/s of one client that sends a film 32 times: by requests, and as one batch.
+
+    Raises:
+        RuntimeError: if the server does not answer with 200.
+    """
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=_PATIENCE)
+    one, batch = fill_form(film), form([("files", "film", film)] * _BATCH, force="1")
+
+    def ask(body: bytes, address: str, times: int) -> None:
+        if {post(connection, body, address) for _ in range(times)} != {200}:
+            raise RuntimeError(f"{address} does not answer with 200: look at the log of the server")
+
+    timings = time_together(
+        {
+            "requests": lambda: ask(one, "/predict", _BATCH),
+            "batch": lambda: ask(batch, "/predict/batch", 1),
+        },
+        seconds,
+    )
+    connection.close()
+    return _BATCH / timings["requests"].median, _BATCH / timings["batch"].median
+
+
+def render_batches(batches: Mapping[str, tuple[float, float]]) -> str:
+    """Return the table of films that come together against films that come alone."""
+    header = ("film", f"{_BATCH} requests, films/s", "one batch, films/s", "times")
+    rows = [
+        (kind, f"{alone:.0f}", f"{together:.0f}", f"{together / alone:.2f}")
+        for kind, (alone, together) in batches.items()
+    ]
+    return f"{_BATCH} films of one client, one after the other.\n\n{render_table(header, rows)}"
+
+
+def measure_folder(model: Path, backend: str, film: bytes, count: int) -> float:
+    """Return the films a second of a folder with so many copies of a film."""
+    predictor = Predictor.from_file(model, "cpu", backend)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder, f"{number}.jpg") for number in range(count)]
+        for path in paths:
+            path.write_bytes(film)
+        begun = time.perf_counter()
+        for _ in answer_files(predictor, paths, force=True):
+            pass
+        return count / (time.perf_counter() - begun)
 
 
 def measure_starts(

@@ -41,6 +41,7 @@ def test_networks_and_runtimes_are_compared(tiny_checkpoint: Path, tmp_path: Pat
     million = sum(weight.numel() for weight in weights) / 1e6
     assert cells(text, network.OURS)[0] == f"{million:.1f} M"
     assert float(cells(text, network.SHIPPED)[-1]) < 1e-5
+    assert float(cells(text, network.EARLIER)[1]) > float(cells(text, network.OURS)[1])
     assert 0 < float(cells(text, "ONNX Runtime, int8")[-1]) < 0.1
     assert rows[-1].beside.startswith("ONNX Runtime, int8 ")
     assert out.with_suffix(".png").stat().st_size > 1000
@@ -58,7 +59,7 @@ def test_the_parts_of_a_request_are_shares_of_the_whole(
         "request, DICOM, 16 bits, 625 x 500, ms",
     ]
     text = out.read_text()
-    assert "| decode | resize | network | preview | JSON | rest | whole request |" in text
+    assert "| file | decode | resize | network | preview beyond it | form | JSON |" in text
     *parts, total = cells(text, "DICOM, 16 bits, 625 x 500")
     taken = [float(part.split()[0]) for part in parts]
     assert all(0 <= part < float(total) for part in taken)
@@ -72,16 +73,19 @@ def test_both_servers_are_loaded_and_started(
     # The tiny checkpoint has no graph for the other backend.
     monkeypatch.setattr(service, "STARTS", {"ours, torch": (service.OURS, "torch")})
     out = tmp_path / "service.md"
-    *loads, start = service.main(
+    *loads, large, small, folder, start = service.main(
         f"--model {tiny_checkpoint} --out {out} --threads 1 --seconds 0.3 --size 96 "
-        "--clients 1 2 --starts 1".split()
+        "--clients 1 2 --starts 1 --films 4".split()
     )
     table = [line.strip("| ").split(" | ") for line in out.read_text().splitlines()]
     found = {(row[0], row[1]): row for row in table if row[0] in ("1", "2")}
     assert set(found) == {(n, name) for n in ("1", "2") for name in ("ours", "plain Flask")}
     assert all(float(row[2]) > 0 and row[-1] == "0" for row in found.values())
     assert [row.what.split(":")[0] for row in loads] == ["service, 1 client", "service, 2 clients"]
-    assert float(start.ours) > 0
+    assert [row.what for row in (large, small)] == [
+        f"32 films in one batch, {kind}, films/s" for kind in ("PNG, 96 x 96", "JPEG, 224 x 224")
+    ]
+    assert all(float(row.ours) > 0 for row in (large, small, folder, start))
     assert out.with_suffix(".png").stat().st_size > 1000
 
 
