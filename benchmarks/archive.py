@@ -31,6 +31,13 @@ from tests.data_sets import encode
 _DRAWN = 16
 _SIDE = 224
 _POLL = 0.02
+_CLUSTER = ("--cluster", "auto")
+# Options of the command, and whether a worker is killed, by what the row is called.
+_RUNS: dict[str, tuple[tuple[str, ...], bool]] = {
+    "one process": ((), False),
+    "Ray, a worker a core": (_CLUSTER, False),
+    "Ray, a worker killed": (_CLUSTER, True),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -39,15 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as place:
         films = Path(place, "films")
         write_films(films, options.films)
-        cluster = ("--cluster", "auto")
-        runs = {
-            "one process": ((), False),
-            "Ray, a worker a core": (cluster, False),
-            "Ray, a worker killed": (cluster, True),
-        }
         rows = []
         machine = describe_machine(os.cpu_count() or 1)
-        for name, (more, kill) in runs.items():
+        for name in options.runs:
+            more, kill = _RUNS[name]
             out = Path(place, name)
             first, whole = _score(options, films, out, more, kill=kill)
             keys = sorted(pq.read_table(out, columns=["key"])["key"].to_pylist())
@@ -66,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = build_parser(__doc__, "archive")
     parser.add_argument("--films", type=int, default=4096, help="how many (default: %(default)s)")
+    parser.add_argument("--runs", nargs="+", choices=list(_RUNS), default=list(_RUNS))
     parser.add_argument("--part-size", type=int, default=256, help="(default: %(default)s)")
     return parser.parse_args(arguments)
 
