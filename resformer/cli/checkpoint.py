@@ -13,42 +13,32 @@ import logging
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from resformer.cli.options import (
-    add_datasets_option,
-    add_device_option,
-    add_model_option,
-    add_outliers_option,
-)
+from resformer.cli.options import Commands, add_command, add_path, add_shared
 
 logger = logging.getLogger(__name__)
 
+_OUT = "checkpoint to write (default: the one that was read)"
 
-def add_fit_gate(commands: argparse._SubParsersAction[Any]) -> None:
+
+def add_fit_gate(commands: Commands) -> None:
     """Add ``fit-gate`` and its options."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "fit-gate",
-        help="fit what refuses pictures that are no chest X-rays, and what abstains from films",
-        description="Fit or replace the gate and the abstention of a checkpoint, as train does at "
-        "its end: the gate on the films of the training split against outliers, with a threshold "
-        "that nearly all films of the validation split pass; the abstention on the same films, "
-        "with thresholds that call at most one validation film in twenty uncertain. With "
-        "--manifest, count on the test films how often what they let through is right. A graph in "
-        "the checkpoint is exported again.",
+        _fit_gate,
+        "fit what refuses pictures that are no chest X-rays, and what abstains from films",
+        "Fit or replace the gate and the abstention of a checkpoint, as train does at its end: the "
+        "gate on the films of the training split against outliers, with a threshold that nearly "
+        "all films of the validation split pass; the abstention on the same films, with thresholds "
+        "that call at most one validation film in twenty uncertain. With --manifest, count on the "
+        "test films how often what they let through is right. A graph in the checkpoint is "
+        "exported again.",
     )
-    add_model_option(parser)
-    add_datasets_option(parser)
-    parser.add_argument(
-        "--manifest", type=Path, help="CSV of the split that it was trained on; else one is made"
-    )
-    add_outliers_option(parser)
-    parser.add_argument(
-        "--out", type=Path, help="checkpoint to write (default: the one that was read)"
-    )
+    add_shared(parser, "model", "data", "outliers", "device")
+    add_path(parser, "--manifest", "CSV of the split that it was trained on; else one is made")
+    add_path(parser, "--out", _OUT)
     parser.add_argument("--seed", type=int, default=0, help="of all that is random (default: 0)")
-    add_device_option(parser)
-    parser.set_defaults(run=_fit_gate)
 
 
 def _fit_gate(options: argparse.Namespace) -> int:
@@ -90,29 +80,23 @@ def _fit_gate(options: argparse.Namespace) -> int:
     return 0
 
 
-def add_export(commands: argparse._SubParsersAction[Any]) -> None:
+def add_export(commands: Commands) -> None:
     """Add ``export`` and its options."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "export",
-        help="write the network as an ONNX graph",
-        description="Make the network's ONNX graph and put it into the checkpoint, as train does "
-        "at its end, so that ONNX Runtime can run it. With --onnx, write the graph to a file of "
-        "its own instead: from grey films, resized to the checkpoint's size, to probabilities, "
-        "gate score, distance, features and lungs; class names and thresholds are in its metadata.",
+        _export,
+        "write the network as an ONNX graph",
+        "Make the network's ONNX graph and put it into the checkpoint, as train does at its end, "
+        "so that ONNX Runtime can run it. With --onnx, write the graph to a file of its own "
+        "instead: from grey films, resized to the checkpoint's size, to probabilities, gate score, "
+        "distance, features and lungs; class names and thresholds are in its metadata.",
     )
-    add_model_option(parser)
-    parser.add_argument(
-        "--out", type=Path, help="checkpoint to write (default: the one that was read)"
-    )
-    parser.add_argument("--onnx", type=Path, help="ONNX file to write, for other programs")
-    parser.add_argument(
-        "--site",
-        type=Path,
-        metavar="DIR",
-        help="folder to write the page to, for any web server: films are classified in the browser "
-        "and sent nowhere",
-    )
-    parser.set_defaults(run=_export)
+    add_shared(parser, "model")
+    add_path(parser, "--out", _OUT)
+    add_path(parser, "--onnx", "ONNX file to write, for other programs")
+    site = "folder to write the page to, for any web server: films are classified in the browser"
+    add_path(parser, "--site", f"{site} and sent nowhere", metavar="DIR")
 
 
 def _export(options: argparse.Namespace) -> int:

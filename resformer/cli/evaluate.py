@@ -9,36 +9,24 @@ import argparse
 import logging
 import tempfile
 from pathlib import Path
-from typing import Any
 
-from resformer.cli.options import (
-    add_datasets_option,
-    add_device_option,
-    add_model_option,
-    add_report_option,
-    add_runtime_options,
-    add_split_option,
-)
+from resformer.cli.options import Commands, add_command, add_path, add_shared
 
 logger = logging.getLogger(__name__)
 
 
-def add_evaluate(commands: argparse._SubParsersAction[Any]) -> None:
+def add_evaluate(commands: Commands) -> None:
     """Add ``evaluate`` and its options."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "evaluate",
-        help="measure a checkpoint on labelled images",
-        description="Classify every image of a data set, or of one split of it where a manifest "
-        "is given, and write metrics.json with 95 % intervals, the confusion matrix and the ROC "
-        "curves.",
+        _evaluate,
+        "measure a checkpoint on labelled images",
+        "Classify every image of a data set, or of one split of it where a manifest is given, and "
+        "write metrics.json with 95 % intervals, the confusion matrix and the ROC curves.",
     )
-    add_model_option(parser)
-    add_datasets_option(parser)
-    parser.add_argument("--manifest", type=Path, help="CSV of a split; without it all is measured")
-    add_split_option(parser, "test")
-    add_report_option(parser, "runs/evaluation")
-    add_runtime_options(parser)
-    parser.set_defaults(run=_evaluate)
+    add_shared(parser, "model", "data", "device", "backend", split="test", out="runs/evaluation")
+    add_path(parser, "--manifest", "CSV of a split; without it all is measured")
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -68,26 +56,19 @@ def _evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
-def add_controls(commands: argparse._SubParsersAction[Any]) -> None:
+def add_controls(commands: Commands) -> None:
     """Add ``controls`` and its options."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "controls",
-        help="measure a checkpoint on films with the lungs blacked out, other surroundings, ...",
-        description="Classify the films of a split as they are and changed in ways that a network "
-        "which looks at the lungs must react to, or must not, and write controls.json.",
+        _controls,
+        "measure a checkpoint on films with the lungs blacked out, other surroundings, ...",
+        "Classify the films of a split as they are and changed in ways that a network which looks "
+        "at the lungs must react to, or must not, and write controls.json.",
     )
-    add_model_option(parser)
-    add_datasets_option(parser)
-    parser.add_argument("--manifest", type=Path, required=True, help="CSV of a split")
-    add_split_option(parser, "validation")
-    parser.add_argument(
-        "--outliner",
-        type=Path,
-        help="checkpoint with a lung head that says where the lungs are (default: the model)",
-    )
-    add_report_option(parser, "runs/controls")
-    add_device_option(parser)
-    parser.set_defaults(run=_controls)
+    shared = ("model", "data", "outliner", "device")
+    add_shared(parser, *shared, split="validation", out="runs/controls")
+    add_path(parser, "--manifest", "CSV of a split", required=True)
 
 
 def _controls(options: argparse.Namespace) -> int:
@@ -119,22 +100,19 @@ def _controls(options: argparse.Namespace) -> int:
     return 0
 
 
-def add_external(commands: argparse._SubParsersAction[Any]) -> None:
+def add_external(commands: Commands) -> None:
     """Add ``external`` and its options."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "external",
-        help="measure a checkpoint on films of other hospitals, listed with their findings",
-        description="Classify the films that labels.csv lists (columns set, file, finding; a film "
-        "lies at <set>/<file>), and write external.json and the same as tables, external.md. To be "
-        "read at the end of a training, never to choose an epoch or a model by.",
+        _external,
+        "measure a checkpoint on films of other hospitals, listed with their findings",
+        "Classify the films that labels.csv lists (columns set, file, finding; a film lies at "
+        "<set>/<file>), and write external.json and the same as tables, external.md. To be read at "
+        "the end of a training, never to choose an epoch or a model by.",
     )
-    add_model_option(parser)
-    parser.add_argument(
-        "--data", type=Path, required=True, help="folder of the sets and of labels.csv"
-    )
-    add_report_option(parser, "runs/external")
-    add_device_option(parser)
-    parser.set_defaults(run=_external)
+    add_path(parser, "--data", "folder of the sets and of labels.csv", required=True)
+    add_shared(parser, "model", "device", out="runs/external")
 
 
 def _external(options: argparse.Namespace) -> int:

@@ -1,76 +1,74 @@
-"""Options that several commands have."""
+"""Options that several commands have, and how a command is added."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeAlias
 
 DEFAULT_MODEL = "best_model.pth"
+Commands: TypeAlias = "argparse._SubParsersAction[Any]"
+
+_SHARED: dict[str, dict[str, Any]] = {
+    "model": {"type": Path, "default": Path(DEFAULT_MODEL), "help": "checkpoint"},
+    "data": {
+        "type": Path,
+        "required": True,
+        "action": "append",
+        "help": "folder or .zip of films, laid out as for train; may be given more than once",
+    },
+    "split": {"choices": ("train", "validation", "test"), "help": "which part of the manifest"},
+    "out": {"type": Path, "help": "folder of the report"},
+    "outliner": {
+        "type": Path,
+        "help": "checkpoint with a lung head that says where the lungs are; by default the model, "
+        "where it has one",
+    },
+    "outliers": {
+        "type": Path,
+        "metavar": "DIR",
+        "help": "folder of pictures that are no chest X-rays, a folder for each kind, which the "
+        "gate shall refuse; others are drawn in any case",
+    },
+    "device": {"default": "auto", "help": "auto, cpu, cuda, cuda:1 or mps"},
+    "backend": {
+        "default": "auto",
+        "help": "what runs the network: torch, onnxruntime, or auto for the faster; the results "
+        "are the same",
+    },
+}
 
 
-def add_model_option(parser: argparse.ArgumentParser) -> None:
-    """Add ``--model``."""
-    parser.add_argument(
-        "--model",
-        type=Path,
-        default=Path(DEFAULT_MODEL),
-        help="checkpoint (default: %(default)s)",
-    )
+def add_command(
+    commands: Commands,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    text: str,
+    description: str,
+) -> argparse.ArgumentParser:
+    """Add a command, with a line of help and what it does in full; ``run`` is called for it."""
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=description)
+    parser.set_defaults(run=run)
+    return parser
 
 
-def add_datasets_option(parser: argparse.ArgumentParser) -> None:
-    """Add ``--data``, the films that a network was trained on."""
-    parser.add_argument(
-        "--data",
-        type=Path,
-        required=True,
-        action="append",
-        help="folder or .zip of films, laid out as for train; may be given more than once",
-    )
+def add_shared(parser: argparse._ActionsContainer, *names: str, **defaults: str) -> None:
+    """Add options of these names, and others with the defaults that they have in this command."""
+    for name in (*names, *defaults):
+        how = dict(_SHARED[name])
+        if name in defaults:
+            how["default"] = defaults[name]
+        if "default" in how:
+            how["help"] += " (default: %(default)s)"
+        parser.add_argument(f"--{name}", **how)
 
 
-def add_split_option(parser: argparse.ArgumentParser, default: str) -> None:
-    """Add ``--split``."""
-    parser.add_argument(
-        "--split",
-        choices=("train", "validation", "test"),
-        default=default,
-        help="which part of the manifest (default: %(default)s)",
-    )
+def add_path(parser: argparse._ActionsContainer, flag: str, text: str, **how: Any) -> None:
+    """Add an option that takes a path."""
+    parser.add_argument(flag, type=Path, help=text, **how)
 
 
-def add_report_option(parser: argparse.ArgumentParser, default: str) -> None:
-    """Add ``--out``, the folder of a report."""
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path(default),
-        help="folder of the report (default: %(default)s)",
-    )
-
-
-def add_device_option(parser: argparse.ArgumentParser) -> None:
-    """Add ``--device``."""
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
-
-
-def add_runtime_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--device`` and ``--backend``."""
-    add_device_option(parser)
-    parser.add_argument(
-        "--backend",
-        default="auto",
-        help="what runs the network: torch, onnxruntime, or auto for the faster; the results are "
-        "the same",
-    )
-
-
-def add_outliers_option(parser: argparse._ActionsContainer) -> None:
-    """Add ``--outliers``."""
-    parser.add_argument(
-        "--outliers",
-        type=Path,
-        metavar="DIR",
-        help="folder of pictures that are no chest X-rays, a folder for each kind, which the gate "
-        "shall refuse; others are drawn in any case",
-    )
+def add_flag(parser: argparse._ActionsContainer, flag: str, text: str) -> None:
+    """Add an option that is there or not."""
+    parser.add_argument(flag, action="store_true", help=text)

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resformer.cli.options import add_model_option, add_runtime_options
+from resformer.cli.options import Commands, add_command, add_flag, add_path, add_shared
 from resformer.orientation import ROTATIONS, Correction
 
 if TYPE_CHECKING:
@@ -24,37 +24,30 @@ logger = logging.getLogger(__name__)
 _NAMES_SHOWN = 3
 
 
-def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
+def add_parser(commands: Commands) -> None:
     """Add the command and its options."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "predict",
-        help="classify image files, or a folder of them",
-        description="Write one line for each file to standard output: the class, its probability "
-        "and those of all classes, after the word undecided where the classes are close, or "
-        "unfamiliar where the film is unlike those of the training. What does not look like an "
-        "upright chest X-ray gets no class, unless forced; --invert and --rotate may put it right. "
-        "Files that "
-        "cannot be read are named on standard error. The exit status is 1 if a file got no class. "
-        "With --out, classify every image and DICOM file below a folder into a CSV file; run "
-        "again, it goes on where it was stopped.",
+        run,
+        "classify image files, or a folder of them",
+        "Write one line for each file to standard output: the class, its probability and those of "
+        "all classes, after the word undecided where the classes are close, or unfamiliar where "
+        "the film is unlike those of the training. What does not look like an upright chest X-ray "
+        "gets no class, unless forced; --invert and --rotate may put it right. Files that cannot "
+        "be read are named on standard error. The exit status is 1 if a file got no class. With "
+        "--out, classify every image and DICOM file below a folder into a CSV file; run again, it "
+        "goes on where it was stopped.",
     )
-    parser.add_argument(
-        "files", type=Path, nargs="+", metavar="FILE", help="an image, or a folder with --out"
-    )
-    parser.add_argument("--out", type=Path, help="CSV file for the films of one folder")
-    add_model_option(parser)
-    parser.add_argument("--json", action="store_true", help="write one JSON object a line")
-    parser.add_argument(
-        "--force",
-        action="store_true",
-        help="name a class even for what does not look like a chest X-ray, with a warning",
-    )
-    parser.add_argument("--invert", action="store_true", help="exchange black and white first")
-    parser.add_argument(
-        "--rotate", type=int, choices=ROTATIONS, default=0, help="turn films clockwise first"
-    )
-    add_runtime_options(parser)
-    parser.set_defaults(run=run)
+    add_path(parser, "files", "an image, or a folder with --out", nargs="+", metavar="FILE")
+    add_path(parser, "--out", "CSV file for the films of one folder")
+    add_shared(parser, "model", "device", "backend")
+    add_flag(parser, "--json", "write one JSON object a line")
+    force = "name a class even for what does not look like a chest X-ray, with a warning"
+    add_flag(parser, "--force", force)
+    add_flag(parser, "--invert", "exchange black and white first")
+    turn = "turn films clockwise first"
+    parser.add_argument("--rotate", type=int, choices=ROTATIONS, default=0, help=turn)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -8,12 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resformer.cli.options import (
-    add_datasets_option,
-    add_model_option,
-    add_report_option,
-    add_runtime_options,
-)
+from resformer.cli.options import Commands, add_command, add_flag, add_path, add_shared
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,71 +23,36 @@ DOCS_FOLDER, PICTURES_FOLDER = "docs", "card"
 _DOTS_PER_INCH = 80
 
 
-def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
+def add_parser(commands: Commands) -> None:
     """Add the command and its options."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "report",
-        help="measure a checkpoint in every way and write its model card",
-        description="Classify the test split once, and again under every control; classify the "
-        f"films of other hospitals; write {JSON_NAME}, {CARD_NAME} and its plots into a folder. "
-        "Nothing else is touched unless --store or --publish says so.",
+        run,
+        "measure a checkpoint in every way and write its model card",
+        "Classify the test split once, and again under every control; classify the films of other "
+        f"hospitals; write {JSON_NAME}, {CARD_NAME} and its plots into a folder. Nothing else is "
+        "touched unless --store or --publish says so.",
     )
-    add_model_option(parser)
-    add_datasets_option(parser)
-    parser.add_argument("--manifest", type=Path, required=True, help="CSV of the split")
-    add_report_option(parser, "runs/report")
-
+    add_shared(parser, "model", "data", "device", "backend", out="runs/report")
+    add_path(parser, "--manifest", "CSV of the split", required=True)
     more = parser.add_argument_group("what else to measure or to say")
-    more.add_argument(
-        "--external", type=Path, help="folder of films of other hospitals and of labels.csv"
-    )
-    more.add_argument(
-        "--before",
-        type=Path,
-        help="another checkpoint, in whose features the sources of the films are looked for too",
-    )
-    more.add_argument(
-        "--ablations", type=Path, help="folder that python -m benchmarks.ablations wrote"
-    )
-    more.add_argument(
-        "--seed-models",
-        type=Path,
-        nargs="+",
-        default=[],
-        metavar="PATH",
-        help="checkpoints of the same recipe and other seeds, whose own test reports are compared",
-    )
-    more.add_argument(
-        "--outliner",
-        type=Path,
-        help="checkpoint with a lung head that says where the lungs are (default: the model, "
-        "where it has one; else the controls that need lungs are left out)",
-    )
-    more.add_argument(
-        "--about",
-        type=Path,
-        help="TOML of what no measurement knows: [statements] on where the films come from and "
-        "what chose the model, [terms] that explain the names of sets and sources",
-    )
-    more.add_argument(
-        "--bootstrap", type=int, default=1000, help="samples of the intervals (default: 1000)"
-    )
-
+    add_path(more, "--external", "folder of films of other hospitals and of labels.csv")
+    before = "another checkpoint, in whose features the sources of the films are looked for too"
+    add_path(more, "--before", before)
+    add_path(more, "--ablations", "folder that python -m benchmarks.ablations wrote")
+    seeds = "checkpoints of the same recipe and other seeds, whose own test reports are compared"
+    add_path(more, "--seed-models", seeds, nargs="+", default=[], metavar="PATH")
+    add_shared(more, "outliner")
+    about = "TOML of what no measurement knows: [statements] on where the films come from and what "
+    add_path(more, "--about", f"{about}chose the model, [terms] that explain sets and sources")
+    samples = "samples of the intervals (default: %(default)s)"
+    more.add_argument("--bootstrap", type=int, default=1000, help=samples)
     where = parser.add_argument_group("where else to put it")
-    where.add_argument(
-        "--store", action="store_true", help="into the checkpoint, which /about then shows"
-    )
-    where.add_argument(
-        "--publish",
-        type=Path,
-        nargs="?",
-        const=Path(),
-        metavar="PROJECT",
-        help=f"into the checkpoint and the project's {CARD_NAME}, {README_NAME} (between its two "
-        f"marks) and {DOCS_FOLDER}, replacing what stands there (default: this folder's)",
-    )
-    add_runtime_options(parser)
-    parser.set_defaults(run=run)
+    add_flag(where, "--store", "into the checkpoint, which /about then shows")
+    project = f"into the checkpoint and the project's {CARD_NAME}, {README_NAME} (between its two "
+    project += f"marks) and {DOCS_FOLDER}, replacing what stands there (default: this folder's)"
+    add_path(where, "--publish", project, nargs="?", const=Path(), metavar="PROJECT")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -8,9 +8,9 @@ import logging
 from collections import Counter
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from resformer.cli.options import add_model_option, add_runtime_options
+from resformer.cli.options import Commands, add_command, add_flag, add_shared
 
 if TYPE_CHECKING:
     from resformer.cli.score_run import ResultsFolder, Run, Settings
@@ -20,24 +20,22 @@ logger = logging.getLogger(__name__)
 _PART_SIZE = 1024
 
 
-def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
+def add_parser(commands: Commands) -> None:
     """Add the command and its options."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "score",
-        help="classify an archive into a Parquet table",
-        description="Classify all films of SOURCE into a folder of Parquet files: a row for each "
-        "film, and for each file that cannot be read a row that says why. Stopped at any moment, "
-        "the same command goes on with the films that were found at the first time. The exit "
-        "status is 0 when all rows are written, whatever they say.",
+        run,
+        "classify an archive into a Parquet table",
+        "Classify all films of SOURCE into a folder of Parquet files: a row for each film, and for "
+        "each file that cannot be read a row that says why. Stopped at any moment, the same "
+        "command goes on with the films that were found at the first time. The exit status is 0 "
+        "when all rows are written, whatever they say.",
     )
-    parser.add_argument(
-        "source",
-        metavar="SOURCE",
-        help="a folder; a text file with a path or URL on each line; or the URL of either, such as "
-        "s3://bucket/films (with s3fs installed)",
-    )
+    source = "a folder; a text file with a path or URL on each line; or the URL of either, such as "
+    parser.add_argument("source", metavar="SOURCE", help=f"{source}s3://bucket/films (with s3fs)")
     parser.add_argument("--out", required=True, help="folder of the table, or its URL")
-    add_model_option(parser)
+    add_shared(parser, "model", "device", "backend")
     parser.add_argument(
         "--cluster",
         metavar="ADDRESS",
@@ -53,13 +51,8 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         help="films in a file of the table; of at most so many the work is lost when a process is "
         "stopped (default: %(default)s)",
     )
-    parser.add_argument(
-        "--force",
-        action="store_true",
-        help="give probabilities even for what does not look like a chest X-ray",
-    )
-    add_runtime_options(parser)
-    parser.set_defaults(run=run)
+    force = "give probabilities even for what does not look like a chest X-ray"
+    add_flag(parser, "--force", force)
 
 
 def _positive(text: str) -> int:

@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resformer.cli.options import add_outliers_option
+from resformer.cli.options import Commands, add_command, add_flag, add_path, add_shared
 from resformer.training.config import (
     OURS,
     RECIPES,
@@ -28,28 +28,29 @@ logger = logging.getLogger(__name__)
 MANIFEST_NAME, MODEL_NAME, BASELINE_NAME = "manifest.csv", "model.pth", "baseline.json"
 
 
-def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
+def add_parser(commands: Commands) -> None:
     """Add the command and its options."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "train",
-        help="train a network on folders of images",
-        usage="python -m resformer train --data DIR [--data DIR ...] [option ...]",
-        description="Split a data set by groups of near-duplicates, train on it, choose the best "
-        "epoch on the validation split, evaluate once on the test split, and write a checkpoint "
-        "that `python app.py` serves. Without other options than --data, all is done as we "
-        "recommend. Under torchrun several processes train together.",
-        epilog="Every option of the groups below is set by the recipe; one that is given replaces "
-        "that of the recipe. The defaults shown are those of the recommended one.",
+        run,
+        "train a network on folders of images",
+        "Split a data set by groups of near-duplicates, train on it, choose the best epoch on the "
+        "validation split, evaluate once on the test split, and write a checkpoint that `python "
+        "app.py` serves. Without other options than --data, all is done as we recommend. Under "
+        "torchrun several processes train together.",
     )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        required=True,
-        action="append",
-        help="folder or .zip: <Class>/images/* (with lung masks in <Class>/masks/*.png and "
-        "infection masks in '<Class>/infection masks/*.png', where there are) or <Class>/*; given "
-        "more than once, all are read as one data set, and each may hold some of the classes",
+    parser.usage = "python -m resformer train --data DIR [--data DIR ...] [option ...]"
+    parser.epilog = (
+        "Every option of the groups below is set by the recipe; one that is given replaces that of "
+        "the recipe. The defaults shown are those of the recommended one."
     )
+    layout = (
+        "folder or .zip: <Class>/images/* (with lung masks in <Class>/masks/*.png and infection "
+        "masks in '<Class>/infection masks/*.png', where there are) or <Class>/*; given more than "
+        "once, all are read as one data set, and each may hold some of the classes"
+    )
+    add_path(parser, "--data", layout, required=True, action="append")
     parser.add_argument(
         "--recipe",
         choices=tuple(RECIPES),
@@ -58,39 +59,19 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         "bare: without lungs and without all that keeps a network from learning the hospitals "
         "(default: %(default)s)",
     )
-    parser.add_argument(
-        "--run-dir",
-        type=Path,
-        default=Path("runs/latest"),
-        help="folder of the run: split, state to resume from, history, report and plots "
-        "(default: %(default)s)",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        help=f"checkpoint to write (default: {MODEL_NAME} in the folder of the run)",
-    )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace the file of --out where there is one"
-    )
-    parser.add_argument(
-        "--resume", action="store_true", help="go on where the run's folder was stopped"
-    )
-    _add_other_files(parser)
+    kept = "folder of the run: split, state to resume from, history, report and plots "
+    add_path(parser, "--run-dir", f"{kept}(default: %(default)s)", default=Path("runs/latest"))
+    add_path(parser, "--out", f"checkpoint (default: {MODEL_NAME} in the folder of the run)")
+    add_flag(parser, "--overwrite", "replace the file of --out where there is one")
+    add_flag(parser, "--resume", "go on where the run's folder was stopped")
+    _add_other_files(parser.add_argument_group("where to start, what else to read and write"))
     _add_config_options(parser)
-    parser.set_defaults(run=run)
 
 
-def _add_other_files(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("where to start, and what else to read and write")
-    group.add_argument("--manifest", type=Path, help="CSV of a former split, to use it again")
-    group.add_argument(
-        "--earlier",
-        type=Path,
-        metavar="MANIFEST",
-        help="CSV of a former split whose test films stay test films in the new one, so that "
-        "figures compare",
-    )
+def _add_other_files(group: argparse._ArgumentGroup) -> None:
+    add_path(group, "--manifest", "CSV of a former split, to use it again")
+    earlier = "CSV of a former split whose test films stay test films, so that figures compare"
+    add_path(group, "--earlier", earlier, metavar="MANIFEST")
     group.add_argument(
         "--duplicate-threshold",
         type=float,
@@ -98,31 +79,19 @@ def _add_other_files(parser: argparse.ArgumentParser) -> None:
         help="images that correlate more are near-duplicates and stay in one split; above 1 only "
         "equal files are; by default what suits chest films",
     )
-    group.add_argument(
-        "--initial",
-        type=Path,
-        metavar="CHECKPOINT",
-        help="train the weights of this checkpoint further, such as on films of your own, or those "
-        "of a training that was stopped (last.pt in its --run-dir); give the --manifest that it "
-        "was trained with, or its test films are no longer unseen",
+    initial = (
+        "train the weights of this checkpoint further, such as on films of your own, or those of a "
+        "training that was stopped (last.pt in its --run-dir); give the --manifest that it was "
+        "trained with, or its test films are no longer unseen"
     )
-    group.add_argument(
-        "--outliner",
-        type=Path,
-        metavar="CHECKPOINT",
-        help="network that draws the lungs where no film has a mask (default: the shipped one)",
-    )
-    add_outliers_option(group)
-    group.add_argument(
-        "--trial",
-        action="store_true",
-        help="compare ways of training: leave the test split alone, fit no gate and no abstention",
-    )
-    group.add_argument(
-        "--tensorboard",
-        action="store_true",
-        help="write the figures of each epoch for TensorBoard too, into the folder of the run",
-    )
+    add_path(group, "--initial", initial, metavar="CHECKPOINT")
+    outliner = "network that draws the lungs where no film has a mask (default: the shipped one)"
+    add_path(group, "--outliner", outliner, metavar="CHECKPOINT")
+    add_shared(group, "outliers")
+    trial = "compare ways of training: leave the test split alone, fit no gate and no abstention"
+    add_flag(group, "--trial", trial)
+    board = "write the figures of each epoch for TensorBoard too, into the folder of the run"
+    add_flag(group, "--tensorboard", board)
 
 
 def _add_config_options(parser: argparse.ArgumentParser) -> None:
