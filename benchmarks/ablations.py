@@ -125,15 +125,7 @@ def build_without_imtm(config: ResFormerConfig) -> nn.Module:
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of the ablations.
-
-    Attributes:
-        name: of the row.
-        build: makes the network.
-        lung_head: whether it predicts the lungs and learns them.
-        infection_head: whether it predicts infected lung too.
-        changes: what is different in the recipe, by the names of the training's options.
-    """
+    """One row of the ablations."""
 
     name: str
     build: Callable[[ResFormerConfig], nn.Module] = IdentityMappingResFormer
@@ -237,15 +229,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 @dataclass(frozen=True)
 class Bench:
-    """What all variants share.
-
-    Attributes:
-        data: the films, and the folder of what is computed once.
-        recipe: how every variant is trained, but for what it changes.
-        network: sizes of our network.
-        outlines: predicted lungs of the training films, ``(N, size, size)`` uint8.
-        black: the validation films with their lungs blacked out.
-    """
+    """What all variants share."""
 
     data: TrainingData
     recipe: TrainingConfig

@@ -28,13 +28,7 @@ _DICOM_BITS = 12
 
 
 class SummaryRow(NamedTuple):
-    """One row of the README's table of speed.
-
-    Attributes:
-        what: was measured, with its unit.
-        ours: the figure.
-        beside: figures to compare it with.
-    """
+    """One row of the README's table of speed."""
 
     what: str
     ours: str
@@ -107,12 +101,7 @@ def build_speed_parser(
 
 @dataclass(frozen=True)
 class Timing:
-    """How long one call takes, in seconds.
-
-    Attributes:
-        median: over the rounds.
-        fastest: what the machine can do when nothing disturbs it.
-    """
+    """How long one call takes, in seconds."""
 
     median: float
     fastest: float

@@ -144,12 +144,6 @@ def measure(
 ) -> tuple[str, str, str, str, str]:
     """Return the figures of a network on changed films, as they are shown.
 
-    Args:
-        predictor: the network; ``HEALTHY`` and ``ASKED`` are classes of it.
-        films: ``N`` of them, with their labels in the network's order.
-        change: gives the changed film of an index, ``(H, W)``.
-        label: of the progress bar.
-
     Returns:
         accuracy, macro-F1, how many healthy films are called ``ASKED``, and the areas under the
         curves of abnormal against healthy films and of ``ASKED`` against healthy ones.

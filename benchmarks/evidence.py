@@ -57,14 +57,7 @@ Row = dict[str, NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Film:
-    """A film of the test split.
-
-    Attributes:
-        pixels: decoded, ``(H, W)``.
-        class_name: what it shows.
-        lungs: mask ``(H, W)``, if there is one.
-        infection: mask ``(H, W)``, if there is one.
-    """
+    """A film of the test split."""
 
     pixels: NDArray[np.uint8]
     class_name: str
@@ -148,16 +141,9 @@ def attribute(
     class_index: int,
     model: IdentityMappingResFormer | None = None,
 ) -> EvidenceMap:
-    """Return what the product shows, before it cuts off what speaks against the class.
+    """Return what the product shows of an input ``(1, H, W)``, before it cuts off what is below 0.
 
-    Args:
-        predictor: the network, and the temperature of its checkpoint.
-        image: network input ``(1, H, W)``.
-        class_index: of the class.
-        model: another network in place of the predictor's.
-
-    Returns:
-        ``(H / 4, W / 4)``, as all maps of this module.
+    The map is ``(H / 4, W / 4)``, as all of this module.
     """
     evidence: EvidenceMap = class_evidence(
         model or predictor.model,

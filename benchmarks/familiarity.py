@@ -39,12 +39,7 @@ Rows = dict[str, list[str]]
 
 @dataclass(frozen=True)
 class Films:
-    """The films of one split.
-
-    Attributes:
-        features: what the network makes of them.
-        sources: where each comes from, ``(N,)``.
-    """
+    """The films of one split."""
 
     features: FilmFeatures
     sources: NDArray[np.str_]

@@ -61,12 +61,7 @@ COUNTED = {PUT_RIGHT: "right correction named", OFFERED: "correction named"}
 
 @dataclass(frozen=True)
 class Measured:
-    """Pictures that gates are asked about.
-
-    Attributes:
-        blocks: their descriptions.
-        objections: what their pixels alone say against them.
-    """
+    """Pictures that gates are asked about."""
 
     blocks: Blocks
     objections: list[str]
@@ -105,14 +100,6 @@ def measure(
     drawn: int,
 ) -> Tables:
     """Return what is refused.
-
-    Args:
-        checkpoint: whose gate is measured, and whose network gates are fitted for.
-        data: folder with the folders chest-xray, external and not-chest-xray.
-        manifest_path: split of the films.
-        config: how to fit.
-        altered: most test films that each alteration spoils.
-        drawn: pictures of each kind of drawing.
 
     Raises:
         ValueError: if the checkpoint has no gate.

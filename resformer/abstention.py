@@ -79,10 +79,6 @@ class Abstention:
     def check_fits(self, num_classes: int, width: int) -> None:
         """Make sure that the abstention is one of a network with these logits and features.
 
-        Args:
-            num_classes: length of the network's logits.
-            width: length of its pooled features.
-
         Raises:
             AbstentionError: if it is another network's.
         """
@@ -104,12 +100,7 @@ class Abstention:
         return distances
 
     def find_reason(self, confidence: float, distance: float) -> Reason | None:
-        """Return why the answer of the network is not to be relied on; nothing where it may be.
-
-        Args:
-            confidence: probability of the predicted class.
-            distance: of :meth:`distance`.
-        """
+        """Return why the answer of the network is not to be relied on; nothing where it may be."""
         # What is no number is not enough.
         if not distance <= self.greatest_distance:
             return "unfamiliar"
@@ -207,12 +198,6 @@ def fit_abstention(
     training: FilmFeatures, validation: FilmFeatures, num_classes: int, config: AbstentionConfig
 ) -> Abstention:
     """Fit an abstention.
-
-    Args:
-        training: films as they are, whose classes are the ones known.
-        validation: films that set the thresholds.
-        num_classes: length of the network's logits.
-        config: how to fit.
 
     Raises:
         ValueError: if a class has no training film, or there are no validation films.

@@ -34,10 +34,6 @@ Network = TypeVar("Network", bound=nn.Module)
 class InferenceNetwork(nn.Module):
     """A checkpoint's network, with all that the checkpoint makes of what it computes.
 
-    Args:
-        checkpoint: with or without gate and abstention.
-        device: where it will run.
-
     Raises:
         CheckpointError: if the weights do not fit.
     """
@@ -106,11 +102,7 @@ def fold_batch_norm(model: Network) -> Network:
 
 
 class StretchAndNormalise(nn.Module):
-    """:func:`resformer.transforms.normalise_pixels` as a network runs it.
-
-    Args:
-        spec: size, percentiles, mean and standard deviation.
-    """
+    """:func:`resformer.transforms.normalise_pixels` as a network runs it."""
 
     def __init__(self, spec: InputSpec) -> None:
         super().__init__()

@@ -206,11 +206,7 @@ class AuxiliaryNetwork(nn.Module):
 
 
 class IdentityMappingResFormer(nn.Module):
-    """The whole network, from grey image to logits.
-
-    Args:
-        config: what to build; the default is the shipped network.
-    """
+    """The whole network, from grey image to logits."""
 
     def __init__(self, config: ResFormerConfig | None = None) -> None:
         super().__init__()
@@ -234,10 +230,6 @@ class IdentityMappingResFormer(nn.Module):
 
     def forward(self, x: Tensor, return_lungs: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Map images ``(B, in_chans, H, W)`` to logits ``(B, num_classes)``.
-
-        Args:
-            x: the images.
-            return_lungs: whether to return the logits of the lungs too, as :meth:`lungs` does.
 
         Raises:
             ValueError: as :meth:`forward_features`; as :meth:`lungs` if the lungs are asked for.
@@ -340,12 +332,7 @@ class Part:
 
 
 def list_parts(config: ResFormerConfig, size: int) -> list[Part]:
-    """List the parts of a network in the order in which an image of a side passes them.
-
-    Args:
-        config: of the network.
-        size: side of the image in pixels.
-    """
+    """List the parts of a network in the order in which an image of a side passes them."""
     # Shapes alone are computed on this device.
     with torch.device("meta"):
         model = IdentityMappingResFormer(config).eval()

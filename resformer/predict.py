@@ -179,12 +179,7 @@ def list_warnings(prediction: Prediction) -> dict[WarningCode, str]:
 
 @dataclass(frozen=True)
 class _Asked:
-    """What a prediction was made of: small, for a folder's predictions are kept together.
-
-    Attributes:
-        predictor: that was asked.
-        film: that it was asked about.
-    """
+    """What a prediction was made of: small, for a folder's predictions are kept together."""
 
     predictor: Predictor
     film: PreparedFilm
@@ -369,9 +364,6 @@ def prepare_film(film: Film, size: int, correction: Correction = _AS_IT_IS) -> P
 
 def read_film(film: Any) -> NDArray[np.uint8]:
     """Return the grey pixels ``(H, W)`` of a film, however it is given.
-
-    Args:
-        film: as :data:`Film`.
 
     Raises:
         ImageError: if a file cannot be read as an image.

@@ -121,11 +121,6 @@ def open_table(
 ) -> Iterator[ResultsTable]:
     """Start a table, or go on with one that was written for the same classes.
 
-    Args:
-        out: the CSV file.
-        class_names: of the model.
-        force: whether the rows to come name a class for what the gate refuses.
-
     Raises:
         ValueError: Another run writes to it, or it is a table of another kind.
         OSError: It cannot be read or written.

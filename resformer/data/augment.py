@@ -126,12 +126,7 @@ class Augmentation(Protocol):
 
 
 class FilmAugmentation:
-    """The training augmentation.
-
-    Args:
-        size: side of the augmented film in pixels.
-        config: how much is varied.
-    """
+    """The training augmentation."""
 
     def __init__(self, size: int, config: AugmentationConfig | None = None) -> None:
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")

@@ -169,11 +169,7 @@ def share_of_region(mask: NDArray[np.uint8], size: int) -> Tensor:
 class EpochSampler(Sampler[FilmKey]):
     """Shuffles the films of one process anew in each epoch and tells the data set the epoch.
 
-    Args:
-        length: number of films in the data set.
-        seed: of the shuffle.
-        rank: of this process among those that train together.
-        world_size: number of processes that train together; together they see each film once.
+    The ``world_size`` processes together see each film once.
     """
 
     def __init__(self, length: int, *, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:

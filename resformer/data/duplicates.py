@@ -247,10 +247,6 @@ def aligned_correlation(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> 
     then the best of these scales and its neighbours at full resolution; then, at the best, a
     little wider than high and the other way round, as films are squeezed into squares.
 
-    Args:
-        first: detail of one image, ``(96, 96)``.
-        second: detail of another.
-
     Returns:
         from -1 to 1; 0 where one has no detail.
     """

@@ -245,11 +245,7 @@ _NO_IMAGE = "files that are no image"
 
 
 class _Listing:
-    """What one data set holds: the images of each class, and what is left out.
-
-    Args:
-        root: folder of the class folders.
-    """
+    """What one data set holds: the images of each class, and what is left out."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -97,10 +97,6 @@ def folder_names(root: DataRoot) -> dict[str, str]:
 def read_labels(root: DataRoot, paths: Iterable[str]) -> dict[str, FilmLabel]:
     """Read the tables of all data sets.
 
-    Args:
-        root: one data set or several.
-        paths: of the films at hand; what the tables say of others is left out.
-
     Returns:
         what is known, by path; films that no table names are absent.
 

@@ -48,13 +48,6 @@ def cache_films(
 ) -> NDArray[np.uint8]:
     """Return the films of ``rows`` as a read-only memory map ``(N, size, size)`` uint8.
 
-    Args:
-        root: what the rows' paths are relative to.
-        rows: films, in the order wanted.
-        size: side in pixels.
-        folder: where the array is kept.
-        progress: whether to draw a progress bar.
-
     Raises:
         ImageError: if a film cannot be decoded.
         OSError: if a film cannot be read or the array cannot be written.

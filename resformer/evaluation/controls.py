@@ -178,10 +178,6 @@ def change_films(
 def choose_donors(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     """Choose for each film one of another class, every other class as likely.
 
-    Args:
-        labels: class indices, ``(N,)``.
-        seed: of the choice.
-
     Returns:
         an index for each film, ``(N,)``.
 

@@ -99,12 +99,7 @@ def evaluate_external(
 ) -> dict[str, Any]:
     """Return counts by set and finding and the areas, with intervals, as plain data.
 
-    Args:
-        films: as :func:`read_labels` gives them.
-        predictions: of these films.
-        class_names: in the order of the probabilities.
-        healthy_class: the class of films without finding; it need not be one.
-        bootstrap: number of bootstrap samples.
+    The healthy class is that of films without finding; it need not be one of the network.
 
     Returns:
         ``sets``: by set and finding, ``count``; ``predicted``, the number of films by predicted

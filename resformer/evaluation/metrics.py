@@ -308,10 +308,6 @@ def risk_curve(labels: npt.NDArray[Any], probabilities: npt.NDArray[Any]) -> Flo
     The surest share of the films is answered, the others withheld (El-Yaniv and Wiener, JMLR 2010;
     Geifman and El-Yaniv, NeurIPS 2017); equally sure films keep their order.
 
-    Args:
-        labels: ``(N,)`` class indices.
-        probabilities: ``(N, K)``, each row sums to 1.
-
     Raises:
         ValueError: the arguments do not fit together.
     """
@@ -325,15 +321,7 @@ def risk_curve(labels: npt.NDArray[Any], probabilities: npt.NDArray[Any]) -> Flo
 
 @dataclass(frozen=True)
 class Mistake:
-    """A film that the network put into the wrong class.
-
-    Attributes:
-        path: of the film, relative to the data set.
-        true_class: the label.
-        predicted_class: the most probable class.
-        probability: of the predicted class.
-        true_probability: of the label.
-    """
+    """A film that the network put into the wrong class."""
 
     path: str
     true_class: str

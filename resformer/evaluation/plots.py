@@ -213,11 +213,6 @@ def plot_risk_coverage(
 ) -> Figure:
     """Draw the risk against the coverage, and where the model as it is shipped stands.
 
-    Args:
-        labels: ``(N,)`` class indices.
-        probabilities: ``(N, K)``, each row sums to 1.
-        abstention: what ``evaluate_abstention`` returned for these films.
-
     Raises:
         ValueError: labels and probabilities that do not fit together.
     """
@@ -244,11 +239,6 @@ def plot_films(
 ) -> Figure:
     """Draw films in rows, each under its title, black at 0 and white at 255.
 
-    Args:
-        films: ``(H, W)`` each, of any sizes.
-        titles: one for each film; a line break makes a second line.
-        columns: films in a row.
-
     Raises:
         ValueError: no film, or not one title for each.
     """
@@ -273,12 +263,9 @@ def plot_films(
 def plot_evidence(
     film: NDArray[np.uint8], prediction: Prediction, class_name: str | None = None
 ) -> Figure:
-    """Draw a film with the outline of the lungs, and with the evidence for a class.
+    """Draw a film with the outline of the lungs, and with the evidence for the predicted class.
 
-    Args:
-        film: ``(H, W)``, what the prediction was made of.
-        prediction: of :meth:`resformer.predict.Predictor.predict`.
-        class_name: by default the predicted one.
+    Another class may be named; the film is what the prediction was made of.
 
     Raises:
         ValueError: if the class is unknown.
@@ -303,12 +290,7 @@ def plot_evidence(
 
 
 def plot_network(config: ResFormerConfig, size: int) -> Figure:
-    """Draw the network: its parts, what flows between them, and the shapes of it.
-
-    Args:
-        config: of the network.
-        size: side of the image in pixels.
-    """
+    """Draw the network: its parts, what flows between them, and the shapes of it."""
     shape = {part.name.partition(":")[0]: part.output for part in list_parts(config, size)}
     figure, (axes,) = new_figure(11, 5)
     axes.set_axis_off()

@@ -111,13 +111,6 @@ def predict_films(
 ) -> Predictions:
     """Classify decoded films ``(H, W)``, read a batch at a time.
 
-    Args:
-        predictor: the network.
-        films: of any sizes.
-        total: how many there are, for the progress bar.
-        label: what the progress bar is called.
-        progress: whether to draw it.
-
     Raises:
         ValueError: if there is no film.
     """
@@ -132,12 +125,6 @@ def predict_files(
     predictor: Predictor, root: DataRoot, paths: Sequence[str], *, progress: bool = False
 ) -> tuple[NDArray[np.int64], Predictions]:
     """Classify image files; those that cannot be read are named and left out.
-
-    Args:
-        predictor: the network.
-        root: what the paths are relative to.
-        paths: of the films.
-        progress: whether to draw a progress bar.
 
     Returns:
         the indices of the ``N`` paths that could be read, and the predictions of these.
@@ -170,12 +157,6 @@ def classify_films(
 ) -> tuple[NDArray[np.int64], Predictions]:
     """Classify labelled image files, as :func:`predict_files` does.
 
-    Args:
-        predictor: the network.
-        root: what the paths are relative to.
-        items: path and class name of each film.
-        progress: whether to draw a progress bar.
-
     Returns:
         class indices ``(N,)`` in the checkpoint's class order, and the predictions of these films.
 
@@ -198,10 +179,6 @@ def classify_films(
 
 def evaluate_abstention(labels: NDArray[Any], predictions: Predictions) -> dict[str, Any]:
     """Return what withholding answers brings, as plain data.
-
-    Args:
-        labels: ``(N,)`` class indices.
-        predictions: of the same films.
 
     Returns:
         ``count``, ``refused`` and ``abstained``, numbers of films; with Wilson intervals ``shown``,
@@ -230,13 +207,7 @@ def evaluate_abstention(labels: NDArray[Any], predictions: Predictions) -> dict[
 
 
 def pool_features(backend: Backend, films: Iterable[Pixels], size: int) -> NDArray[np.float64]:
-    """Return the pooled features that the network reads the class off, ``(N, D)``.
-
-    Args:
-        backend: of the network.
-        films: ``(H, W)`` each, one or more.
-        size: side of the network's input.
-    """
+    """Return the pooled features that the network reads the class off, ``(N, D)``."""
     return np.concatenate(
         [backend.compute(_stack(batch, size)).features for batch in _batches(films)]
     ).astype(np.float64)

@@ -288,12 +288,6 @@ def write_evaluation(
 ) -> list[Path]:
     """Write ``metrics.json`` and the pictures, and return the files written.
 
-    Args:
-        report: what ``evaluate_predictions`` returned for these labels and probabilities.
-        labels: ``(N,)`` integer class indices.
-        probabilities: ``(N, K)``, each row sums to 1.
-        folder: is made where it does not exist; files of the same names are replaced.
-
     Raises:
         ValueError: labels or probabilities that the plots cannot draw.
         OSError: the folder cannot be written.
@@ -316,12 +310,6 @@ def write_training_report(
     metrics: Mapping[str, Any], history: Sequence[Mapping[str, float]], folder: Path
 ) -> list[Path]:
     """Write what a checkpoint tells of its training, and return the files written.
-
-    Args:
-        metrics: of a checkpoint: reports of ``evaluate_predictions`` by split, and its track
-            record.
-        history: one entry for each epoch.
-        folder: is made where it does not exist; files of the same names are replaced.
 
     Raises:
         ValueError: a history that cannot be drawn.

@@ -96,11 +96,6 @@ def count_by_source(
 ) -> dict[str, Any]:
     """Return what the films of each class and source become, as plain data.
 
-    Args:
-        rows: of the films.
-        predictions: of these films.
-        class_names: in the order of the probabilities.
-
     Returns:
         by class and source: ``count``, ``recall`` with its Wilson interval, and ``predicted``, the
         number of films by predicted class.
@@ -177,12 +172,7 @@ def evaluate_within_sources(
 ) -> dict[str, Any]:
     """Return how well the classes are told apart within each source, as plain data.
 
-    Args:
-        rows: of the films.
-        predictions: of these films.
-        class_names: in the order of the probabilities.
-        healthy_class: the class that all others are held against; it need not be one.
-        bootstrap: number of bootstrap samples.
+    All others are held against the healthy class, which need not be one of the network.
 
     Returns:
         ``calibration``: by source ``count`` and ``expected_calibration_error``. ``areas``: for each
@@ -284,12 +274,6 @@ def compare_readings(
     healthy_class: str = HEALTHY_CLASS,
 ) -> dict[str, Any] | None:
     """Return what films are called whose reading contradicts their label, as plain data.
-
-    Args:
-        rows: of the films.
-        predictions: of these films.
-        class_names: in the order of the probabilities.
-        healthy_class: the class of films on which readers saw nothing.
 
     Returns:
         ``count``: films that have a reading; ``unknown``: the numbers of those readings that are

@@ -25,9 +25,6 @@ class FilmVariation:
     """Varies films more widely than the training augmentation does, but never turns them.
 
     albumentations is imported by the constructor, because serving never needs it.
-
-    Args:
-        size: side of the varied film in pixels.
     """
 
     def __init__(self, size: int) -> None:

@@ -69,14 +69,7 @@ class GateConfig:
 
 @dataclass(frozen=True)
 class GateSamples:
-    """Descriptions of pictures, as :func:`resformer.gate.gate.describe` gives them.
-
-    Attributes:
-        films: training films.
-        varied: training films, varied.
-        validation: films that set the threshold.
-        outliers: by kind, what shall be refused.
-    """
+    """Descriptions of pictures, as :func:`resformer.gate.gate.describe` gives them."""
 
     films: Blocks
     varied: Blocks
@@ -127,12 +120,7 @@ def _decode(paths: Sequence[Path]) -> Iterator[Pixels]:
 
 
 class Describer:
-    """Describes many pictures by running a network over them.
-
-    Args:
-        backend: of the network that the gate is for.
-        size: side of its input.
-    """
+    """Describes many pictures by running a network over them."""
 
     def __init__(self, backend: PyTorchBackend, size: int) -> None:
         self.size = size
@@ -162,15 +150,7 @@ def collect_samples(
     *,
     progress: bool = False,
 ) -> GateSamples:
-    """Describe all that a gate is fitted on.
-
-    Args:
-        describer: of the network that the gate is for.
-        films: training films, ``(H, W)`` each.
-        validation: validation films.
-        outliers: by kind, given pictures that shall be refused; those that are made are added.
-        config: how many of each.
-        progress: whether to draw one bar for all of them.
+    """Describe all that a gate is fitted on; outliers are made besides those that are given.
 
     Raises:
         ValueError: if there are no films or no validation films.
@@ -249,10 +229,6 @@ def fit_gate(samples: GateSamples, config: GateConfig) -> Gate:
 
     Films as they are weigh as much as varied films, films as much as outliers, and a kind of
     outliers by the square root of its size.
-
-    Args:
-        samples: descriptions of films and outliers.
-        config: how to fit.
 
     Raises:
         ValueError: if there is no outlier to fit on.

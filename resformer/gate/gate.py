@@ -112,10 +112,6 @@ def principal_directions(covariance: Tensor, most: int) -> tuple[Tensor, Tensor]
     These are the eigenvectors of the covariance (principal component analysis); the variance along
     each is its eigenvalue.
 
-    Args:
-        covariance: of features, ``(D, D)`` float64.
-        most: most directions.
-
     Returns:
         orthonormal directions ``(D, P)``, and the variances along them ``(P,)``, greatest first.
     """
@@ -250,12 +246,7 @@ class Gate:
         return torch.cat([one for pair in pairs for one in pair], dim=1)
 
     def judge(self, score: float, objection: str = "") -> GateResult:
-        """Accept or refuse a picture.
-
-        Args:
-            score: of :meth:`scores`.
-            objection: of :func:`find_objection`.
-        """
+        """Accept or refuse a picture."""
         if objection:
             return GateResult(0.0, self.threshold, objection)
         reason = "" if score >= self.threshold else UNLIKE_FILMS

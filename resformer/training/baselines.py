@@ -66,16 +66,7 @@ def train_baseline(
 ) -> dict[str, Any]:
     """Train one of torchvision's networks in the same loop, to be compared and not served.
 
-    Args:
-        root: as of :func:`resformer.training.train.train`, like all others.
-        manifest: films, classes and split.
-        config: names the network.
-        folder: of this run.
-        resume: whether to go on where the folder's training was stopped.
-        trial: whether to leave the test split alone.
-        tensorboard: whether to write the figures of each epoch for TensorBoard too.
-        progress: whether to draw progress bars.
-        on_epoch: is called after every epoch with the history so far.
+    What it is given is as of :func:`resformer.training.train.train`.
 
     Returns:
         ``metrics``, ``config``, ``best_epoch``, ``history`` and ``parameters``, as plain data.

@@ -65,10 +65,6 @@ def fit_calibration(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> C
     With ``inverse = 1 / temperature`` and ``shift = offsets / temperature`` the negative
     log-likelihood of ``inverse * logits + shift`` is convex, so that L-BFGS finds its minimum.
 
-    Args:
-        logits: ``(N, K)`` of the validation films.
-        labels: ``(N,)`` class indices.
-
     Raises:
         ValueError: shapes that do not match, labels out of range, or logits that are not finite.
     """

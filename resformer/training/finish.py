@@ -40,10 +40,7 @@ def compute_logits(
 ) -> NDArray[np.float64]:
     """Return the logits of films ``(N, H, W)``, ``(N, num_classes)``.
 
-    Args:
-        model: any network of images ``(B, 1, H, W)``, in evaluation mode, with channels last.
-        films: decoded.
-        spec: what it expects of an image.
+    The network takes images ``(B, 1, H, W)``, is in evaluation mode and has its channels last.
     """
     device = next(model.parameters()).device
     found = []
@@ -90,19 +87,10 @@ def add_gate(
     config: GateConfig,
     progress: bool = False,
 ) -> Checkpoint:
-    """Fit a gate for a checkpoint's network.
+    """Return a checkpoint with a gate for its network, in place of the one that it may have.
 
-    Args:
-        checkpoint: with or without a gate, which is replaced.
-        data: films of the training split are fitted on, those of validation set the threshold.
-        outliers: files of pictures that shall be refused, by kind; may be empty, because others
-            are made in any case.
-        device: where the network runs.
-        config: how to fit.
-        progress: whether to draw a progress bar.
-
-    Returns:
-        the checkpoint with its new gate.
+    It is fitted on films of the training split against outliers (files by kind, to which others
+    are added); those of validation set the threshold.
 
     Raises:
         ValueError: if a split is empty.
@@ -126,17 +114,9 @@ def add_abstention(
     *,
     progress: bool = False,
 ) -> Checkpoint:
-    """Fit an abstention for a checkpoint's network.
+    """Return a calibrated checkpoint with an abstention; a graph has to be exported again.
 
-    Args:
-        checkpoint: calibrated, with or without an abstention, which is replaced.
-        data: films of the training split are fitted on, those of validation set the thresholds.
-        device: where the network runs.
-        config: how to fit.
-        progress: whether to draw progress bars.
-
-    Returns:
-        the checkpoint with its new abstention; a graph has to be exported again.
+    It is fitted on films of the training split; those of validation set the thresholds.
 
     Raises:
         ValueError: if there are no validation films, or a class has no training film.
@@ -175,16 +155,7 @@ def find_features(
 def add_track_record(
     checkpoint: Checkpoint, data: TrainingData, device: torch.device, *, progress: bool = False
 ) -> Checkpoint:
-    """Count how often the classes that a finished checkpoint names on test films are right.
-
-    Args:
-        checkpoint: calibrated, with its gate and its abstention.
-        data: whose test split the network was not trained on.
-        device: where the network runs.
-        progress: whether to draw progress bars.
-
-    Returns:
-        the checkpoint with its track record.
+    """Return a finished checkpoint with how often its classes are right on test films.
 
     Raises:
         ValueError: if there are no test films.

@@ -94,16 +94,9 @@ def build_learner(
     *,
     build: Callable[[ResFormerConfig], nn.Module] = IdentityMappingResFormer,
 ) -> Learner:
-    """Build the network and all that trains it.
+    """Build the network, with random weights unless some are given, and all that trains it.
 
-    Args:
-        loss: what to minimise.
-        steps_per_epoch: of this process.
-        network: what to build.
-        config: how to train.
-        group: this process's place among the others.
-        weights: what the network starts from; random by default.
-        build: makes the network, for baselines and ablations, which are trained in the same way.
+    ``build`` makes baselines and ablations, which are trained in the same way.
     """
     torch.manual_seed(config.seed)
     model = build(network)
@@ -142,13 +135,6 @@ def train_one_epoch(
     learner: Learner, loader: FilmLoader, group: ProcessGroup, *, label: str, progress: bool
 ) -> dict[str, float]:
     """Train on every film once.
-
-    Args:
-        learner: what to train.
-        loader: batches of this process.
-        group: this process's place among the others.
-        label: what the progress bar is called.
-        progress: whether to draw it; where the output is no terminal none is drawn.
 
     Returns:
         ``train_loss``, ``learning_rate``, ``images_per_second`` (over all processes), ``seconds``,

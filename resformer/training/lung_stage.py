@@ -64,9 +64,7 @@ class LungStage:
 def load_outliner(path: Path | None = None) -> Checkpoint | None:
     """Load the network that outlines lungs where no film has a mask; None without one.
 
-    Args:
-        path: of a checkpoint with a lung head; by default the shipped one, in the package's folder
-            or beside it.
+    By default it is the shipped one, in the package's folder or beside it.
 
     Raises:
         CheckpointError: if the named file cannot be used.
@@ -107,14 +105,7 @@ def learn_lungs(
     """Run the stage, or find in the run's folder what it left there.
 
     A stage that was interrupted starts again; it takes a few minutes and gives the same result.
-
-    Args:
-        network: with a lung head.
-        data: films and folder of the training.
-        config: of the training; ``lung_epochs`` takes the place of ``epochs``.
-        masks: of the training films, the lungs first.
-        device: where the network runs.
-        progress: whether to draw progress bars.
+    The masks are those of the training films, the lungs first.
 
     Raises:
         ValueError: if no training film has a mask.
@@ -139,13 +130,7 @@ def learn_lungs(
 
 
 def take_lungs(initial: Checkpoint, data: TrainingData, device: torch.device) -> LungStage:
-    """Let a network that was trained before outline the lungs, in place of the stage.
-
-    Args:
-        initial: the network, with or without a lung head.
-        data: films and folder of the training.
-        device: where the network runs.
-    """
+    """Let a network that was trained before outline the lungs, in place of the stage."""
     has_lungs = initial.model_config.lung_head
     return LungStage(initial.state_dict, _outline(initial, data, device) if has_lungs else None)
 
@@ -153,13 +138,7 @@ def take_lungs(initial: Checkpoint, data: TrainingData, device: torch.device) ->
 def validation_dice(
     checkpoint: Checkpoint, data: TrainingData, device: torch.device
 ) -> float | None:
-    """Return the mean Dice of the validation films that have a mask; None without any.
-
-    Args:
-        checkpoint: with a lung head or without one, which gives None.
-        data: the films and masks.
-        device: where the network runs.
-    """
+    """Return the mean Dice of the validation films that have a mask; None without any."""
     if not checkpoint.model_config.lung_head:
         return None
     masks = data.lungs("validation")
@@ -226,13 +205,7 @@ def _train(
 
 
 def _outline(checkpoint: Checkpoint, data: TrainingData, device: torch.device) -> NDArray[np.uint8]:
-    """Predict the lungs of all training films at the size that they are cached at.
-
-    Args:
-        checkpoint: with a lung head.
-        data: the films, and the folder where the outlines are kept.
-        device: where the network runs.
-    """
+    """Predict the lungs of all training films at the size that they are cached at."""
     films = data.training_films().films
     count, size = len(films), films.shape[-1]
     rows = "".join(row.sha256 for row in data.manifest.subset("train"))

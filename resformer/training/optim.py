@@ -159,12 +159,7 @@ class WeightAverage(AveragedModel):
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """Return the type that matrix products run in: bfloat16 where the processor has it.
-
-    Args:
-        name: ``auto``, ``float32`` or ``bfloat16``.
-        device: where the network runs.
-    """
+    """Return the type that matrix products run in: bfloat16 where the processor has it."""
     if name != "auto":
         return torch.float32 if name == "float32" else torch.bfloat16
     if device.type == "cuda":

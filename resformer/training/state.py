@@ -153,11 +153,9 @@ def load_state(path: Path, learner: Learner, config: TrainingConfig, data_digest
 
 
 def read_initial(path: Path) -> Checkpoint:
-    """Read the weights that a training starts from.
+    """Read the weights that a training starts from: a checkpoint, or the state of a stopped one.
 
-    Args:
-        path: of a checkpoint, or of the state of a training that was stopped, whose averaged
-            weights of the last whole epoch are taken.
+    Of a state the averaged weights of the last whole epoch are taken.
 
     Raises:
         CheckpointError: if the file is neither, or another network's.

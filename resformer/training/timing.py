@@ -38,10 +38,6 @@ def estimate_seconds(manifest: Manifest, config: TrainingConfig) -> float:
     augmented in the same process: where many cores are free, the training will be faster. The
     films' decoding is not counted, and all films are counted as if they had a lung mask.
 
-    Args:
-        manifest: whose films are counted; none is read.
-        config: how to train.
-
     Returns:
         seconds, as far as the machine stays as busy as it is.
     """
