@@ -12,11 +12,7 @@ import pytest
 from scipy.stats import norm
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support, roc_auc_score
 
-from benchmarks.evidence import (
-    replace_by_evidence,
-    share_inside,
-    structural_similarity,
-)
+from benchmarks.evidence import replace_by_evidence, share_inside
 from resformer.evaluation import metrics
 from resformer.evaluation.metrics import (
     Mistake,
@@ -28,11 +24,7 @@ from resformer.evaluation.metrics import (
     risk_curve,
     worst_mistakes,
 )
-from resformer.evaluation.predictions import (
-    Predictions,
-    dice_of_lungs,
-    evaluate_abstention,
-)
+from resformer.evaluation.predictions import Predictions, dice_of_lungs, evaluate_abstention
 from resformer.evaluation.tables import class_table, format_estimate, overall_table
 
 NAMES = ("A", "B", "C")
@@ -289,11 +281,3 @@ def test_the_share_inside_a_mask() -> None:
     assert share_inside(evidence, np.array([[1.0, 0.0], [1.0, 0.0]])) == 0.375
     assert share_inside(evidence, np.full((2, 2), 0.5)) == 0.5
     assert math.isnan(share_inside(np.zeros((2, 2)), np.ones((2, 2))))
-
-
-def test_the_structural_similarity_tells_like_from_unlike() -> None:
-    generator = np.random.default_rng(0)
-    a, b = generator.random((2, 32, 32))
-    assert structural_similarity(a, a) == pytest.approx(1)
-    assert abs(structural_similarity(a, b)) < 0.1
-    assert structural_similarity(a, 1 - a) < -0.5

@@ -65,14 +65,15 @@ def _read_window_width(value: object) -> float:
     return width
 
 
-def _describe_number(**bounds: float) -> WithJsonSchema:
-    return WithJsonSchema(
-        {
-            "description": "In the values that the rescale or the modality LUT of the file makes. "
-            "Null is none.",
-            "anyOf": [{"type": "number", **bounds}, {"type": "string"}, {"type": "null"}],
-        }
-    )
+def _document(description: str, *kinds: dict[str, Any], **more: str) -> WithJsonSchema:
+    """Describe a value of one of some kinds, or null."""
+    return WithJsonSchema({**more, "description": description, "anyOf": [*kinds, {"type": "null"}]})
+
+
+_WINDOW_NUMBER = (
+    "In the values that the rescale or the modality LUT of the file makes. Null is none."
+)
+_FLAG_WORDS = {"type": "string", "enum": [*(f for f in _FLAGS if isinstance(f, str)), "null"]}
 
 
 def _read_preview(value: object) -> bool | int:
@@ -92,20 +93,12 @@ Flag = TypeAliasType(
     Annotated[
         bool,
         BeforeValidator(_read_flag),
-        WithJsonSchema(
-            {
-                "title": "0 or 1",
-                "description": "False or true; 0 or 1 as well. Null is the default.",
-                "anyOf": [
-                    {"type": "boolean"},
-                    {"type": "integer", "enum": [0, 1]},
-                    {
-                        "type": "string",
-                        "enum": [str(flag) for flag in _FLAGS if isinstance(flag, str)] + ["null"],
-                    },
-                    {"type": "null"},
-                ],
-            }
+        _document(
+            "False or true; 0 or 1 as well. Null is the default.",
+            {"type": "boolean"},
+            {"type": "integer", "enum": [0, 1]},
+            _FLAG_WORDS,
+            title="0 or 1",
         ),
     ],
 )
@@ -114,33 +107,30 @@ Rotation = TypeAliasType(
     Annotated[
         int,
         BeforeValidator(_read_rotation),
-        WithJsonSchema(
-            {
-                "title": "0, 90, 180 or 270",
-                "description": "Degrees clockwise. Null is the default.",
-                "anyOf": [
-                    {"type": "integer", "enum": list(ROTATIONS)},
-                    {"type": "string", "enum": [*map(str, ROTATIONS), "null"]},
-                    {"type": "null"},
-                ],
-            }
+        _document(
+            "Degrees clockwise. Null is the default.",
+            {"type": "integer", "enum": list(ROTATIONS)},
+            {"type": "string", "enum": [*map(str, ROTATIONS), "null"]},
+            title="0, 90, 180 or 270",
         ),
     ],
 )
+_CENTRES = {"minimum": -LARGEST_WINDOW_NUMBER, "maximum": LARGEST_WINDOW_NUMBER}
 WindowCenter = TypeAliasType(
     "WindowCenter",
     Annotated[
         float,
         BeforeValidator(_read_window_number),
-        _describe_number(minimum=-LARGEST_WINDOW_NUMBER, maximum=LARGEST_WINDOW_NUMBER),
+        _document(_WINDOW_NUMBER, {"type": "number", **_CENTRES}, {"type": "string"}),
     ],
 )
+_WIDTHS = {"exclusiveMinimum": 0, "maximum": LARGEST_WINDOW_NUMBER}
 WindowWidth = TypeAliasType(
     "WindowWidth",
     Annotated[
         float,
         BeforeValidator(_read_window_width),
-        _describe_number(exclusiveMinimum=0, maximum=LARGEST_WINDOW_NUMBER),
+        _document(_WINDOW_NUMBER, {"type": "number", **_WIDTHS}, {"type": "string"}),
     ],
 )
 ApiVersion = Annotated[
@@ -151,24 +141,16 @@ Preview = TypeAliasType(
     Annotated[
         bool | int,
         BeforeValidator(_read_preview),
-        WithJsonSchema(
-            {
-                "title": f"0, 1 or up to {MAX_PREVIEW_SIDE}",
-                "description": "False or true, as 0 or 1; or the longer side in pixels. Null is "
-                "the default.",
-                "anyOf": [
-                    {"type": "boolean"},
-                    {"type": "integer", "minimum": 0, "maximum": MAX_PREVIEW_SIDE},
-                    {
-                        "type": "string",
-                        "enum": [str(flag) for flag in _FLAGS if isinstance(flag, str)] + ["null"],
-                    },
-                    {"type": "null"},
-                ],
-            }
+        _document(
+            "False or true, as 0 or 1; or the longer side in pixels. Null is the default.",
+            {"type": "boolean"},
+            {"type": "integer", "minimum": 0, "maximum": MAX_PREVIEW_SIDE},
+            _FLAG_WORDS,
+            title=f"0, 1 or up to {MAX_PREVIEW_SIDE}",
         ),
     ],
 )
+
 Probability = Annotated[float, Field(ge=0, le=1)]
 Score = Annotated[
     Probability, Field(description="How much the image is like an upright frontal chest X-ray.")
