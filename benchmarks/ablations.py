@@ -249,8 +249,8 @@ def prepare(data: TrainingData, recipe: TrainingConfig, network: ResFormerConfig
     stage = learn_lungs(with_heads, data, recipe, masks, device, progress=False)
     if stage.outlines is None:
         raise ValueError("the recipe needs a lung head, whose outlines all variants share")
-    outliner = Checkpoint(with_heads, data.manifest.class_names, data.spec, stage.weights)
-    lungs = predict_lungs(PyTorchBackend(outliner, device), films.films, data.spec.size)
+    lung_model = Checkpoint(with_heads, data.manifest.class_names, data.spec, stage.weights)
+    lungs = predict_lungs(PyTorchBackend(lung_model, device), films.films, data.spec.size)
     nobody = np.zeros(len(films), dtype=np.int64)  # blacking out needs no donor
     black = np.stack(list(change_films(CONTROLS[LUNGS_BLACK], films.films, lungs, nobody)))
     blacked = FilmDataset(black, films.labels, films.spec)

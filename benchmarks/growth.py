@@ -22,18 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from benchmarks.common import (
-    Summary,
-    SummaryRow,
-    build_speed_parser,
-    describe_machine,
-    draw_film,
-    encode_film,
-    publish,
-    read_status,
-    resident_bytes,
-    time_together,
-)
+from benchmarks import common
 from benchmarks.service import OURS, fill_form, put_load, run_server
 from resformer.backends import choose_backend
 from resformer.checkpoint import load_checkpoint, save_checkpoint
@@ -62,15 +51,15 @@ class Point(NamedTuple):
     memory: float
 
 
-def main(arguments: Sequence[str] | None = None) -> Summary:
+def main(arguments: Sequence[str] | None = None) -> common.Summary:
     """Measure, and write the table and its plot."""
-    parser = build_speed_parser(__doc__, "growth", seconds=2.0)
+    parser = common.build_speed_parser(__doc__, "growth", seconds=2.0)
     parser.add_argument("--backend", default="onnxruntime")
     parser.add_argument("--sides", type=int, nargs="+", default=SIDES)
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
     parser.add_argument("--clients", type=int, nargs="+", default=CLIENTS)
     options = parser.parse_args(arguments)
-    machine = describe_machine(options.threads)
+    machine = common.describe_machine(options.threads)
     found: dict[str, list[Point]] = {_BATCH: [], _CLIENTS: [], _SIDE: []}
     with tempfile.TemporaryDirectory() as folder:
         models = {side: write_model(side, Path(folder), options) for side in options.sides}
@@ -90,10 +79,10 @@ def main(arguments: Sequence[str] | None = None) -> Summary:
         )
         for name, points in found.items()
     ]
-    publish("\n\n".join([machine, *tables]), options.out)
+    common.publish("\n\n".join([machine, *tables]), options.out)
     plot(found, options.out.with_suffix(".png"))
     shown = ", ".join(f"{name} {exponent:.2f}" for name, exponent in exponents.items())
-    return (SummaryRow("time grows with a power of (1 is linear)", shown),)
+    return (common.SummaryRow("time grows with a power of (1 is linear)", shown),)
 
 
 def write_model(side: int, folder: Path, options: argparse.Namespace) -> Path:
@@ -124,20 +113,20 @@ def measure_batch(
     torch.set_num_threads(threads)
     runtime = choose_backend(load_checkpoint(model), torch.device("cpu"), backend)
     pixels = np.random.default_rng(0).integers(0, 256, (batch, side, side), dtype=np.uint8)
-    before = read_status(os.getpid(), "VmRSS")
+    before = common.read_status(os.getpid(), "VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading
-    timing = time_together({"run": lambda: runtime.compute(pixels)}, seconds)["run"]
-    return timing.median, read_status(os.getpid(), "VmHWM") - before
+    timing = common.time_together({"run": lambda: runtime.compute(pixels)}, seconds)["run"]
+    return timing.median, common.read_status(os.getpid(), "VmHWM") - before
 
 
 def measure_clients(model: Path, options: argparse.Namespace) -> list[Point]:
     """Return a point of the whole service for each number of clients."""
-    body, points = fill_form(encode_film(draw_film(1024, 1024), "PNG")), []
+    body, points = fill_form(common.encode_film(common.draw_film(1024, 1024), "PNG")), []
     most = max(options.clients)
     with run_server(OURS, model, options.threads, options.backend, most) as server:
         for clients in options.clients:
             load = put_load(server.url, body, clients, 2 * options.seconds)
-            memory = resident_bytes(server.process.pid)
+            memory = common.resident_bytes(server.process.pid)
             points.append(Point(clients, float(np.median(load.seconds)), memory))
     return points
 

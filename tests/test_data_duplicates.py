@@ -56,27 +56,16 @@ def test_a_copy_is_grouped_with_its_film_and_strangers_are_not(
     assert _group([*films, copy(films[3]), copy(films[7])]) == [*range(12), 3, 7]
 
 
-def test_copies_of_copies_are_one_group() -> None:
-    film = draw_texture(1)
-    first = film[:, :-10]
-    second = first[8:, :]
-    assert _group([draw_texture(5), film, draw_texture(6), first, second]) == [0, 1, 2, 1, 1]
-
-
-def test_a_large_group_is_not_torn_apart() -> None:
-    film = draw_texture(1)
-    copies = [film // 2 + np.uint8(number) for number in range(40)]
-    assert _group([draw_texture(2), *copies, draw_texture(3)]) == [0, *[1] * 40, 2]
-
-
-def test_groups_are_numbered_by_their_first_image() -> None:
-    a, b = draw_texture(1), draw_texture(2)
+def test_groups_hold_copies_of_copies_and_are_numbered_by_their_first_image() -> None:
+    a, b, film = (draw_texture(seed) for seed in (5, 6, 1))
+    copy = film[:, :-10]
+    assert _group([a, film, b, copy, copy[8:, :]]) == [0, 1, 2, 1, 1]
     assert _group([b, a, a, b]) == [0, 1, 1, 0]
-
-
-def test_equal_files_are_one_group_whatever_they_show() -> None:
+    many = [film // 2 + np.uint8(number) for number in range(40)]
+    assert _group([a, *many, b]) == [0, *[1] * 40, 2]
     even = duplicates.fingerprint(np.full((64, 64), 90, dtype=np.uint8))
-    assert duplicates.group_duplicates([even] * 4, ["x", "y", "x", "z"]).tolist() == [0, 1, 0, 2]
+    equal = duplicates.group_duplicates([even] * 4, ["x", "y", "x", "z"])
+    assert equal.tolist() == [0, 1, 0, 2]
 
 
 def test_the_threshold_decides() -> None:

@@ -10,8 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from resformer.checkpoint import load_checkpoint
-from resformer.cli import main
 from resformer.data.find import DatasetError, find_images
 from resformer.data.manifest import (
     Manifest,
@@ -22,8 +20,7 @@ from resformer.data.manifest import (
     write_manifest,
 )
 from resformer.data.unpack import open_datasets
-from resformer.phantom import draw_chest_phantom
-from tests.data_sets import CLASS_NAMES, draw_texture, encode, write_data_set
+from tests.data_sets import draw_texture, encode, write_data_set
 
 HASH = "0" * 64
 HEADER = "path,class,group,split,sha256,source,reading"
@@ -322,31 +319,6 @@ def test_data_sets_that_cannot_be_told_apart_are_refused(root: Path, uploads: Pa
     (root / "data-2").mkdir()
     with pytest.raises(DatasetError, match="data-2 has the name that stands for another data set"):
         build(root, uploads)
-
-
-def test_train_reads_a_folder_and_an_archive_together(image_folder: Path, tmp_path: Path) -> None:
-    more = tmp_path / "more" / "Normal"
-    more.mkdir(parents=True)
-    for seed in range(5):
-        film = encode(draw_chest_phantom(96, seed=900 + seed))
-        (more / f"{seed}.png").write_bytes(film)
-    (tmp_path / "empty").mkdir()
-    archive = shutil.make_archive(str(tmp_path / "more"), "zip", tmp_path / "more")
-    out, run = tmp_path / "best_model.pth", tmp_path / "run"
-    arguments = [
-        *("train", "--data", str(image_folder), "--data", archive, "--data", tmp_path / "empty"),
-        *("--out", out, "--run-dir", run, "--epochs", "1", "--duplicate-threshold", "1.1"),
-        *("--batch-size", "8", "--input-size", "64", "--workers", "0"),
-        *("--device", "cpu", "--precision", "float32"),
-    ]
-    assert main([str(argument) for argument in arguments]) == 0
-    checkpoint = load_checkpoint(out)
-    assert checkpoint.class_names == CLASS_NAMES
-    assert sum(checkpoint.training["films"].values()) == 48 + 5
-    rows = read_manifest(run / "manifest.csv").rows
-    joined = [row for row in rows if row.path.startswith("data-2/")]
-    assert [row.path for row in joined] == [f"data-2/Normal/{seed}.png" for seed in range(5)]
-    assert {(row.class_name, row.source) for row in joined} == {("Normal", "more")}
 
 
 def test_the_films_groups_and_near_duplicates_of_a_manifest_are_counted() -> None:

@@ -137,24 +137,17 @@ def test_simam_gives_the_value_computed_by_hand() -> None:
     assert SimAM()(x).flatten().tolist() == pytest.approx(expected, rel=1e-6)
 
 
-def test_simam_attends_to_each_channel_on_its_own() -> None:
-    x = torch.randn(2, 3, 5, 4)
-    alone = SimAM()(x[:1, 1:2])
-    torch.testing.assert_close(SimAM()(x)[:1, 1:2], alone)
-    assert not list(SimAM().parameters())
-
-
-def test_simam_of_a_constant_channel_is_a_plain_gate() -> None:
-    x = torch.full((1, 1, 4, 4), 2.0)
-    expected = 2 / (1 + math.exp(-0.5))
-    torch.testing.assert_close(SimAM()(x), torch.full_like(x, expected))
-
-
-def test_simam_is_exported_as_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_simam_attends_to_each_channel_on_its_own_in_a_graph_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     x = 3 + 5 * torch.randn(2, 3, 5, 4)
     trained = SimAM()(x)
+    torch.testing.assert_close(trained[:1, 1:2], SimAM()(x[:1, 1:2]))
+    constant = torch.full((1, 1, 4, 4), 2.0)
+    torch.testing.assert_close(SimAM()(constant), constant / (1 + math.exp(-0.5)))
     monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
     torch.testing.assert_close(SimAM()(x), trained)
+    assert not list(SimAM().parameters())
 
 
 def test_conv_norm_act_without_activation_is_linear() -> None:
@@ -277,29 +270,21 @@ def test_exposure_and_contrast_do_not_matter() -> None:
     np.testing.assert_allclose(to_input(brighter, spec), to_input(film, spec), atol=1e-5)
 
 
-def test_outliers_beyond_the_percentiles_are_clipped() -> None:
+def test_outliers_are_clipped_and_a_film_without_contrast_is_a_constant() -> None:
     film = np.tile(np.arange(100, 200, dtype=np.uint8), (100, 1))
     film[0, 0], film[0, 1] = 0, 255
     values = normalise_pixels(film, InputSpec(size=64, mean=0.0, std=1.0))
-    assert values.min() == 0.0
-    assert values.max() == 1.0
+    assert (values.min(), values.max()) == (0.0, 1.0)
+    even = to_input(np.full((80, 90), 77, np.uint8), InputSpec(size=64, mean=0.5, std=0.25))
+    assert (even == -2).all()
 
 
-def test_a_film_without_contrast_is_a_constant() -> None:
-    values = to_input(np.full((80, 90), 77, np.uint8), InputSpec(size=64, mean=0.5, std=0.25))
-    assert (values == -2).all()
-
-
-def test_resizing_is_antialiased() -> None:
+def test_resizing_is_antialiased_and_leaves_a_film_of_the_right_size_alone() -> None:
     stripes = np.zeros((256, 256), np.uint8)
     stripes[:, ::2] = 255
     inner = resize_pixels(stripes, 64)[:, 2:-2].astype(int)
     assert abs(inner - 127).max() <= 1
-
-
-def test_a_film_of_the_right_size_is_left_alone() -> None:
-    film = np.random.default_rng(0).integers(0, 255, (64, 64)).astype(np.uint8)
-    assert resize_pixels(film, 64) is film
+    assert resize_pixels(stripes, 256) is stripes
 
 
 @pytest.mark.parametrize(

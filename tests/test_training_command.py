@@ -106,14 +106,14 @@ def test_without_masks_another_network_draws_the_lungs(
 ) -> None:
     network = replace(tiny_config, lung_head=True)
     weights = IdentityMappingResFormer(network).state_dict()
-    outliner = tmp_path / "outliner.pth"
-    save_checkpoint(Checkpoint(network, CLASS_NAMES, InputSpec(size=64), weights), outliner)
-    assert start(image_folder, tmp_path / "run", *QUICK, "--outliner", str(outliner)) == 0
+    lung_model = tmp_path / "lung_model.pth"
+    save_checkpoint(Checkpoint(network, CLASS_NAMES, InputSpec(size=64), weights), lung_model)
+    assert start(image_folder, tmp_path / "run", *QUICK, "--lung-model", str(lung_model)) == 0
     assert "another network draws the lungs" in caplog.text
     assert load_checkpoint(tmp_path / "run" / "model.pth").model_config.lung_head
 
 
-def test_without_masks_and_outliner_it_trains_without_lungs_and_says_so_loudly(
+def test_without_masks_and_lung_model_it_trains_without_lungs_and_says_so_loudly(
     image_folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

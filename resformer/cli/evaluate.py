@@ -66,7 +66,7 @@ def add_controls(commands: Commands) -> None:
         "Classify the films of a split as they are and changed in ways that a network which looks "
         "at the lungs must react to, or must not, and write controls.json.",
     )
-    shared = ("model", "data", "outliner", "device")
+    shared = ("model", "data", "lung-model", "device")
     add_shared(parser, *shared, split="validation", out="runs/controls")
     add_path(parser, "--manifest", "CSV of a split", required=True)
 
@@ -82,7 +82,7 @@ def _controls(options: argparse.Namespace) -> int:
     from resformer.predict import Predictor
 
     predictor = Predictor.from_file(options.model, options.device)
-    outliner = Predictor.from_file(options.outliner or options.model, options.device)
+    lung_model = Predictor.from_file(options.lung_model or options.model, options.device)
     with open_datasets(options.data) as root, tempfile.TemporaryDirectory() as folder:
         manifest = read_manifest(options.manifest, root)
         check_classes(predictor, manifest)
@@ -90,7 +90,7 @@ def _controls(options: argparse.Namespace) -> int:
         labels = class_indices(rows, predictor.class_names)
         size = predictor.checkpoint.input_spec.size
         films = cache_films(root, rows, size, Path(folder), progress=True)
-        outlines = outline_lungs(outliner, films)
+        outlines = outline_lungs(lung_model, films)
         reports = run_controls(predictor, films, labels, outlines, progress=True)
     options.out.mkdir(parents=True, exist_ok=True)
     path = write_json(reports, options.out / "controls.json")

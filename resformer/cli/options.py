@@ -20,7 +20,7 @@ _SHARED: dict[str, dict[str, Any]] = {
     },
     "split": {"choices": ("train", "validation", "test"), "help": "which part of the manifest"},
     "out": {"type": Path, "help": "folder of the report"},
-    "outliner": {
+    "lung-model": {
         "type": Path,
         "help": "checkpoint with a lung head that says where the lungs are; by default the model, "
         "where it has one",

@@ -43,7 +43,7 @@ def add_parser(commands: Commands) -> None:
     add_path(more, "--ablations", "folder that python -m benchmarks.ablations wrote")
     seeds = "checkpoints of the same recipe and other seeds, whose own test reports are compared"
     add_path(more, "--seed-models", seeds, nargs="+", default=[], metavar="PATH")
-    add_shared(more, "outliner")
+    add_shared(more, "lung-model")
     about = "TOML of what no measurement knows: [statements] on where the films come from and what "
     add_path(more, "--about", f"{about}chose the model, [terms] that explain sets and sources")
     samples = "samples of the intervals (default: %(default)s)"
@@ -135,9 +135,9 @@ def _measure(
     about = read_about(options.about) if options.about else None
     seeds = compare_seeds(options.seed_models)
     ablations = read_ablations(options.ablations) if options.ablations else None
-    outliner = predictor if predictor.checkpoint.model_config.lung_head else None
-    if options.outliner:
-        outliner = Predictor.from_file(options.outliner, options.device)
+    lung_model = predictor if predictor.checkpoint.model_config.lung_head else None
+    if options.lung_model:
+        lung_model = Predictor.from_file(options.lung_model, options.device)
     before = Predictor.from_file(options.before, options.device) if options.before else None
     with open_datasets(options.data) as root:
         manifest = read_manifest(options.manifest, root)
@@ -145,7 +145,7 @@ def _measure(
             predictor,
             root,
             manifest,
-            outliner=outliner,
+            lung_model=lung_model,
             before=before,
             bootstrap=options.bootstrap,
             progress=True,

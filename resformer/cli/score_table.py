@@ -15,15 +15,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from resformer.cli.predict_files import (
-    TOO_LARGE,
-    Answer,
-    Failure,
-    answer_batch,
-    decode_film,
-    explain_unreadable,
-    show_name,
-)
+from resformer.cli import predict_files
 from resformer.cli.score_inputs import Source
 from resformer.predict import Predictor, PreparedFilm
 
@@ -62,7 +54,7 @@ class ReadFilm:
     key: int
     name: str
     sha256: str | None
-    film: PreparedFilm | Failure
+    film: PreparedFilm | predict_files.Failure
 
 
 @dataclass(frozen=True)
@@ -70,7 +62,7 @@ class Row:
     """A film's answer with where it came from."""
 
     read: ReadFilm
-    answer: Answer
+    answer: predict_files.Answer
 
 
 def read_film(source: Source, key: int, name: str, size: int) -> ReadFilm:
@@ -84,16 +76,20 @@ def read_film(source: Source, key: int, name: str, size: int) -> ReadFilm:
     except OSError as error:
         if error.errno not in _OF_THE_FILE and not isinstance(error, FileNotFoundError):
             raise
-        return ReadFilm(key, name, None, explain_unreadable(error))
+        return ReadFilm(key, name, None, predict_files.explain_unreadable(error))
     if data is None:
-        return ReadFilm(key, name, None, TOO_LARGE)
-    return ReadFilm(key, name, hashlib.sha256(data).hexdigest(), decode_film(data, size))
+        return ReadFilm(key, name, None, predict_files.TOO_LARGE)
+    return ReadFilm(
+        key, name, hashlib.sha256(data).hexdigest(), predict_files.decode_film(data, size)
+    )
 
 
 def answer_films(predictor: Predictor, films: Sequence[ReadFilm], *, force: bool) -> list[Row]:
     """Run the network once on films that were read, and answer for each in order."""
-    names = [show_name(film.name) for film in films]
-    answers = answer_batch(predictor, names, [film.film for film in films], force=force)
+    names = [predict_files.show_name(film.name) for film in films]
+    answers = predict_files.answer_batch(
+        predictor, names, [film.film for film in films], force=force
+    )
     return [Row(*pair) for pair in zip(films, answers, strict=True)]
 
 

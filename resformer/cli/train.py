@@ -85,8 +85,8 @@ def _add_other_files(group: argparse._ArgumentGroup) -> None:
         "trained with, or its test films are no longer unseen"
     )
     add_path(group, "--initial", initial, metavar="CHECKPOINT")
-    outliner = "network that draws the lungs where no film has a mask (default: the shipped one)"
-    add_path(group, "--outliner", outliner, metavar="CHECKPOINT")
+    lung_model = "network that draws the lungs where no film has a mask (default: the shipped one)"
+    add_path(group, "--lung-model", lung_model, metavar="CHECKPOINT")
     add_shared(group, "outliers")
     trial = "compare ways of training: leave the test split alone, fit no gate and no abstention"
     add_flag(group, "--trial", trial)
@@ -184,7 +184,7 @@ def _train(
         config,
         options.run_dir,
         initial=read_initial(options.initial) if options.initial else None,
-        outliner=options.outliner,
+        lung_model=options.lung_model,
         outliers=options.outliers,
         resume=options.resume,
         trial=options.trial,
@@ -210,10 +210,10 @@ def _train_baseline(
     from resformer.evaluation.report import write_json, write_training_report
     from resformer.training.baselines import train_baseline
 
-    if options.initial or options.outliner or options.outliers:
+    if options.initial or options.lung_model or options.outliers:
         raise ValueError(
             f"{config.network} starts from random weights, has no lung head and no gate: leave out "
-            "--initial, --outliner and --outliers"
+            "--initial, --lung-model and --outliers"
         )
     if group.is_main:
         logger.info(

@@ -22,22 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydicom.uid import (
-    JPEG2000,
-    UID,
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
-    RLELossless,
-)
+from pydicom import uid
 
 from resformer.dicom.codec_worker import NO_MEMORY, READY
 from resformer.dicom.read import DicomFile, PixelLayout, join_fragments, refuse
@@ -47,15 +32,17 @@ from resformer.images.errors import DecoderUnavailableError, ImageError
 _NATIVE = frozenset(
     {
         "",
-        ImplicitVRLittleEndian,
-        ExplicitVRLittleEndian,
-        ExplicitVRBigEndian,
-        DeflatedExplicitVRLittleEndian,
+        uid.ImplicitVRLittleEndian,
+        uid.ExplicitVRLittleEndian,
+        uid.ExplicitVRBigEndian,
+        uid.DeflatedExplicitVRLittleEndian,
     }
 )
-_JPEG = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit})
-_JPEG2000 = frozenset({JPEG2000Lossless, JPEG2000})
-_JPEG_LOSSLESS = frozenset({JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEGLSNearLossless})
+_JPEG = frozenset({uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit})
+_JPEG2000 = frozenset({uid.JPEG2000Lossless, uid.JPEG2000})
+_JPEG_LOSSLESS = frozenset(
+    {uid.JPEGLossless, uid.JPEGLosslessSV1, uid.JPEGLSLossless, uid.JPEGLSNearLossless}
+)
 _END_OF_IMAGE = b"\xff\xd9"
 
 _logger = logging.getLogger(__name__)
@@ -73,12 +60,12 @@ def read_stored_values(file: DicomFile, layout: PixelLayout) -> NDArray[np.uint1
         ValueError: the data contradicts itself; decoders add errors of their own.
         DecoderUnavailableError: the decoder cannot be started here.
     """
-    syntax = UID(file.transfer_syntax)
+    syntax = uid.UID(file.transfer_syntax)
     if (syntax in _NATIVE) == file.encapsulated:
         raise refuse("its pixel data is not in the form that its header announces")
     if syntax in _NATIVE:
         words, precision = _read_native(file, layout), layout.bits_stored
-    elif syntax == RLELossless:
+    elif syntax == uid.RLELossless:
         words, precision = _read_rle(join_fragments(file.pixel_data), layout), layout.bits_stored
     elif syntax in _JPEG | _JPEG2000 | _JPEG_LOSSLESS:
         words, precision = _read_codestream(join_fragments(file.pixel_data), syntax, layout)
@@ -171,7 +158,7 @@ class FrameHeader:
 
 
 def _read_codestream(
-    frame: bytes, syntax: UID, layout: PixelLayout
+    frame: bytes, syntax: uid.UID, layout: PixelLayout
 ) -> tuple[NDArray[np.uint16], int]:
     if _END_OF_IMAGE not in frame:
         raise _incomplete()
@@ -368,7 +355,7 @@ _WORKER = Path(__file__).with_name("codec_worker.py")
 _DAMAGED = b"Corrupt JPEG data"
 
 
-def _decode_frame(frame: bytes, syntax: UID, header: FrameHeader) -> NDArray[np.uint16]:
+def _decode_frame(frame: bytes, syntax: uid.UID, header: FrameHeader) -> NDArray[np.uint16]:
     """Decode one grey frame in a process of its own, which takes a tenth of a second to start.
 
     Args:

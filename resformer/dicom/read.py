@@ -18,22 +18,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
+from pydicom import uid
 from pydicom.charset import default_encoding
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset, read_sequence_item
 from pydicom.tag import BaseTag
-from pydicom.uid import (
-    ComputedRadiographyImageStorage,
-    DeflatedExplicitVRLittleEndian,
-    DigitalXRayImageStorageForPresentation,
-    DigitalXRayImageStorageForProcessing,
-    ExplicitVRBigEndian,
-    ImplicitVRLittleEndian,
-    SecondaryCaptureImageStorage,
-    XRayRadiofluoroscopicImageStorage,
-)
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 from resformer.dicom.recognition import (
@@ -101,7 +92,7 @@ def read_file(data: bytes, *, inflated_limit: int) -> DicomFile:
         ImageError: the file holds no pixel data of whole numbers, or too many elements before them.
     """
     syntax, start = _read_meta(data)
-    if syntax == DeflatedExplicitVRLittleEndian:
+    if syntax == uid.DeflatedExplicitVRLittleEndian:
         data, start = _inflate(data[start:], inflated_limit), 0
     encoding = _encoding_of(syntax, data, start)
     finder = _PixelDataFinder()
@@ -140,7 +131,7 @@ def _inflate(deflated: bytes, limit: int) -> bytes:
 def _encoding_of(syntax: str, data: bytes, start: int) -> Encoding:
     if not syntax:
         return guess_encoding(data, start) or Encoding(implicit_vr=True, little_endian=True)
-    return Encoding(syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian)
+    return Encoding(syntax == uid.ImplicitVRLittleEndian, syntax != uid.ExplicitVRBigEndian)
 
 
 class _BoundedFile(io.BytesIO):
@@ -342,11 +333,11 @@ _NOT_STATED = frozenset({"", "OT"})
 _STORAGE_CLASSES = frozenset(
     {
         "",
-        ComputedRadiographyImageStorage,
-        DigitalXRayImageStorageForPresentation,
-        DigitalXRayImageStorageForProcessing,
-        SecondaryCaptureImageStorage,
-        XRayRadiofluoroscopicImageStorage,
+        uid.ComputedRadiographyImageStorage,
+        uid.DigitalXRayImageStorageForPresentation,
+        uid.DigitalXRayImageStorageForProcessing,
+        uid.SecondaryCaptureImageStorage,
+        uid.XRayRadiofluoroscopicImageStorage,
     }
 )
 _OTHER_MODALITIES = {

@@ -29,6 +29,8 @@ LIMITATIONS = (
     "screen, may be classified as if they were such films.",
 )
 
+# Controls of the README; the card has all.
+README_CONTROLS = ("whole film", "lungs only", "lungs blacked out", "surroundings exchanged")
 # What the card says where the report's ``about`` does not know better.
 STATEMENTS = {
     "data_sources": "The section Data lists them by source; nothing more was told of them.",
@@ -103,11 +105,11 @@ def render_figures(report: Report) -> str:
             tables.render_areas(report["external"]),
         ]
     parts += [
-        "On the same test films, changed on purpose. A network that reads the lungs is sure of no "
-        "class when they\nare blacked out, and keeps a disease when nothing else is left "
-        "(*confidence*: mean probability of the class that it\nnames; *withheld*: share of films "
-        "refused or called uncertain):",
-        tables.render_controls(report["controls"]),
+        "On the same test films, changed on purpose; the card has more such controls. A network "
+        "that reads the lungs is sure of no class when\nthey are blacked out, and keeps a disease "
+        "when nothing else is left (*confidence*: mean probability of the class that it names;\n"
+        "*withheld*: share of films refused or called uncertain):",
+        tables.render_controls([c for c in report["controls"] if c["name"] in README_CONTROLS]),
     ]
     return "\n\n".join(parts)
 

@@ -89,14 +89,14 @@ CONTROLS: Mapping[str, Control] = {
 }
 
 
-def outline_lungs(outliner: Predictor, films: Pixels) -> NDArray[np.float32]:
+def outline_lungs(lung_model: Predictor, films: Pixels) -> NDArray[np.float32]:
     """Return where a network sees the lungs of films ``(N, H, W)``: probabilities ``(N, h, w)``.
 
     Raises:
         ValueError: if it has no lung head.
     """
-    backend = choose_backend(outliner.checkpoint, outliner.device, outliner.backend)
-    return predict_lungs(backend, films, outliner.checkpoint.input_spec.size)
+    backend = choose_backend(lung_model.checkpoint, lung_model.device, lung_model.backend)
+    return predict_lungs(backend, films, lung_model.checkpoint.input_spec.size)
 
 
 def run_controls(

@@ -75,7 +75,7 @@ def measure(
     root: DataRoot,
     manifest: Manifest,
     *,
-    outliner: Predictor | None = None,
+    lung_model: Predictor | None = None,
     before: Predictor | None = None,
     bootstrap: int = 1000,
     progress: bool = False,
@@ -86,7 +86,7 @@ def measure(
         predictor: what is measured.
         root: what the manifest's paths are relative to.
         manifest: films and their split.
-        outliner: a network with a lung head; without one the controls that need lungs are left out.
+        lung_model: one with a lung head; without it the controls that need lungs are left out.
         before: another checkpoint, in whose features the sources are looked for as well.
         bootstrap: number of bootstrap samples.
         progress: whether to draw progress bars.
@@ -112,7 +112,7 @@ def measure(
     size = predictor.checkpoint.input_spec.size
     with tempfile.TemporaryDirectory() as folder:
         films = cache_films(root, rows, size, Path(folder), progress=progress)
-        outlines = outline_lungs(outliner, films) if outliner else None
+        outlines = outline_lungs(lung_model, films) if lung_model else None
         controls = run_controls(
             predictor, films, labels, outlines, bootstrap=bootstrap, progress=progress
         )

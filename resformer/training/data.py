@@ -267,11 +267,11 @@ def fit_to_data(
         if drawn_by is None:
             say(
                 "NO LUNGS: no training film has a lung mask (<Class>/masks/<name>.png) and no "
-                "outliner was found (--outliner): the network is trained WITHOUT a lung head, and "
-                "may read the class off what surrounds the lungs"
+                "model that draws them was found (--lung-model): the network is trained WITHOUT a "
+                "lung head, and may read the class off what surrounds the lungs"
             )
             return config.without_lungs()
-        say("no training film has a lung mask: another network draws the lungs (--outliner)")
+        say("no training film has a lung mask: another network draws the lungs (--lung-model)")
     names = data.manifest.class_names
     if config.healthy_class == RECOMMENDED.healthy_class and config.healthy_class not in names:
         say(f"there is no class {config.healthy_class!r}: no film counts as free of infection")

@@ -5,7 +5,7 @@ by them would itself tell the classes apart. This stage learns the lungs from th
 mask and predicts them for every training film, with a mask or without; the background is replaced
 by these outlines alone. The weights are where the training of the classes starts from.
 
-Where no film has a mask, an outliner draws them: another checkpoint with a lung head, by default
+Where no film has a mask, a lung model draws them: another checkpoint with a lung head, by default
 the one that is shipped.
 """
 
@@ -61,7 +61,7 @@ class LungStage:
     outlines: NDArray[np.uint8] | None
 
 
-def load_outliner(path: Path | None = None) -> Checkpoint | None:
+def load_lung_model(path: Path | None = None) -> Checkpoint | None:
     """Load the network that outlines lungs where no film has a mask; None without one.
 
     By default it is the shipped one, in the package's folder or beside it.
@@ -72,7 +72,7 @@ def load_outliner(path: Path | None = None) -> Checkpoint | None:
     if path is not None:
         named = load_checkpoint(path)
         if not named.model_config.lung_head:
-            raise CheckpointError(f"{path} has no lung head: name another outliner")
+            raise CheckpointError(f"{path} has no lung head: name another model")
         return named
     package = Path(resformer.__file__).parent
     for shipped in (package / SHIPPED_MODEL, package.parent / SHIPPED_MODEL):
@@ -86,11 +86,11 @@ def load_outliner(path: Path | None = None) -> Checkpoint | None:
     return None
 
 
-def outline_masks(outliner: Checkpoint, data: TrainingData, device: torch.device) -> RegionMasks:
+def outline_masks(lung_model: Checkpoint, data: TrainingData, device: torch.device) -> RegionMasks:
     """Outline the lungs of all training films, to be learnt in place of masks."""
-    outlines = _outline(outliner, data, device)
+    outlines = _outline(lung_model, data, device)
     known = np.full(len(outlines), OUTLINED, dtype=np.float32)
-    return RegionMasks(outlines, known, outliner.source)
+    return RegionMasks(outlines, known, lung_model.source)
 
 
 def learn_lungs(
@@ -113,7 +113,7 @@ def learn_lungs(
     if not masks or not masks[0].known.any():
         raise ValueError(
             "no training film has a lung mask: put <Class>/masks/<name>.png beside "
-            "<Class>/images/, name an --outliner, or train with --no-lung-head"
+            "<Class>/images/, name a --lung-model, or train with --no-lung-head"
         )
     stage = _stage_config(config)
     digest = _digest(network, data, stage, masks)

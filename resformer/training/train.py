@@ -37,7 +37,7 @@ from resformer.evaluation.sources import compare_within_sources
 from resformer.gate.fit import GateConfig, find_outliers
 from resformer.inference import fold_batch_norm
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
-from resformer.training import finish
+from resformer.training import finish, lung_stage
 from resformer.training.config import OURS, TrainingConfig
 from resformer.training.data import (
     FilmLoader,
@@ -55,14 +55,6 @@ from resformer.training.learner import (
     build_learner,
     build_loss,
     train_one_epoch,
-)
-from resformer.training.lung_stage import (
-    LungStage,
-    learn_lungs,
-    load_outliner,
-    outline_masks,
-    take_lungs,
-    validation_dice,
 )
 from resformer.training.state import (
     STATE_NAME,
@@ -121,7 +113,7 @@ def train(
     *,
     model_config: ResFormerConfig | None = None,
     initial: Checkpoint | None = None,
-    outliner: Path | None = None,
+    lung_model: Path | None = None,
     outliers: Path | None = None,
     resume: bool = False,
     trial: bool = False,
@@ -140,7 +132,7 @@ def train(
             ``num_classes`` is set by the manifest.
         initial: whose weights are trained further; they know the lungs already, so these are not
             learned anew. The split must be the one that it was trained with.
-        outliner: checkpoint that draws the lungs where no film has a mask; by default the shipped
+        lung_model: checkpoint that draws the lungs where no film has a mask; by default the shipped
             one.
         outliers: folder of pictures that the gate shall refuse, besides those that it draws.
         resume: whether to go on where the folder's training was stopped.
@@ -175,7 +167,7 @@ def train(
     ):
         check_run_folder(folder, resume=resume)
         data = prepare(root, manifest, config, folder, group, progress=progress)
-        drawn_by = initial or _find_outliner(outliner, config, data)
+        drawn_by = initial or _find_lung_model(lung_model, config, data)
         config = fit_to_data(config, data, drawn_by, initial, quiet=not group.is_main)
         network = replace(
             model_config or ResFormerConfig(),
@@ -239,13 +231,13 @@ def prepare(
     return data
 
 
-def _find_outliner(
+def _find_lung_model(
     path: Path | None, config: TrainingConfig, data: TrainingData
 ) -> Checkpoint | None:
     """Load what draws the lungs, where they are wanted and no training film has a mask."""
     if not config.lung_head or data.lungs("train").known.any():
         return None
-    return load_outliner(path)
+    return lung_stage.load_lung_model(path)
 
 
 # Lungs
@@ -257,32 +249,36 @@ def _find_masks(run: Run, drawn_by: Checkpoint | None) -> list[RegionMasks]:
     if not masks or masks[0].known.any() or drawn_by is None:
         return masks
     if run.group.is_main:
-        outline_masks(drawn_by, run.data, run.group.device)
+        lung_stage.outline_masks(drawn_by, run.data, run.group.device)
     run.group.from_main(None)
-    return [outline_masks(drawn_by, run.data, run.group.device), *masks[1:]]
+    return [lung_stage.outline_masks(drawn_by, run.data, run.group.device), *masks[1:]]
 
 
 def _learn_lungs(
     run: Run, masks: Sequence[RegionMasks], initial: Checkpoint | None
-) -> LungStage | None:
+) -> lung_stage.LungStage | None:
     """Run the first stage in the main process, where the network has a lung head."""
     group = run.group
     if initial:
-        stage = take_lungs(initial, run.data, group.device) if group.is_main else None
+        stage = lung_stage.take_lungs(initial, run.data, group.device) if group.is_main else None
         return group.from_main(stage)
     if not (run.config.lung_head and run.config.lung_epochs):
         return None
     if group.is_main:
-        learn_lungs(run.network, run.data, run.config, masks, group.device, progress=run.progress)
+        lung_stage.learn_lungs(
+            run.network, run.data, run.config, masks, group.device, progress=run.progress
+        )
     group.from_main(None)
-    return learn_lungs(run.network, run.data, run.config, masks, group.device, progress=False)
+    return lung_stage.learn_lungs(
+        run.network, run.data, run.config, masks, group.device, progress=False
+    )
 
 
 # Epochs
 
 
 def build_learning(
-    run: Run, masks: Sequence[RegionMasks] = (), stage: LungStage | None = None
+    run: Run, masks: Sequence[RegionMasks] = (), stage: lung_stage.LungStage | None = None
 ) -> tuple[dict[int, FilmLoader], Learner]:
     """Build the batches, by side of the input, and what learns from them."""
     config = run.config
@@ -407,7 +403,7 @@ def _finish(
         },
     )
     checkpoint = finish.calibrate(checkpoint, data, device)
-    dice = validation_dice(checkpoint, data, device)
+    dice = lung_stage.validation_dice(checkpoint, data, device)
     if dice is not None:
         checkpoint.training["lungs"] = {"validation_dice": dice}
     for split in ("validation",) if trial else ("validation", "test"):

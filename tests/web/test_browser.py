@@ -169,33 +169,27 @@ def test_a_second_image_replaces_the_first_that_is_on_its_way(page: Page) -> Non
     expect(page.locator("#verdict-name")).to_have_text("Second")
 
 
-def test_extremes_are_shown_as_bounds_and_names_as_text(page: Page) -> None:
-    shares = {"<b>_Odd_</b>": 0.9991, "Normal": 0.0009}
-    page.route("**/predict", lambda route: browser.answer_for(route, shares))
+def test_extremes_are_bounds_names_are_text_and_only_the_model_says_what_is_uncertain(
+    page: Page,
+) -> None:
+    answers = [{"<b>_Odd_</b>": 0.9991, "Normal": 0.0009}, {"A": 0.61, "B": 0.29, "C": 0.10}]
+    page.route("**/predict", lambda route: browser.answer_for(route, answers.pop(0)))
     browser.choose(page, browser.image())
     expect(page.locator("#verdict-name")).to_have_text("<b>_Odd_</b>")
     assert page.locator(".bar-share").all_inner_texts() == [">99%", "<1%"]
     assert "100%" not in page.locator("#result").inner_text()
-
-
-def test_only_the_model_says_what_is_uncertain(page: Page) -> None:
-    shares = {"A": 0.61, "B": 0.29, "C": 0.10}
-    page.route("**/predict", lambda route: browser.answer_for(route, shares))
     browser.choose(page, browser.image())
     expect(page.locator("#verdict-name")).to_have_text("A")
     assert "ncertain" not in page.locator("#result").inner_text()
 
 
-def test_two_columns_on_a_desktop_and_one_on_a_phone(page: Page) -> None:
+def test_two_columns_on_a_desktop_one_on_a_phone_and_the_theme_of_the_system(page: Page) -> None:
     left, right = browser.boxes(page, "#viewer", "#result")
     assert left["right"] < right["left"]
     assert left["top"] == right["top"]
     page.set_viewport_size({"width": 390, "height": 740})
     above, below = browser.boxes(page, "#viewer", "#result")
     assert below["top"] >= above["bottom"]
-
-
-def test_dark_and_light_follow_the_system(page: Page) -> None:
     colour = "getComputedStyle(document.body).backgroundColor"
     page.emulate_media(color_scheme="light")
     light = page.evaluate(colour)

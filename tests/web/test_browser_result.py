@@ -129,9 +129,14 @@ def test_any_class_can_be_picked_and_is_asked_for_once(page: Page) -> None:
     assert len(asked) == 1
 
 
-def test_the_map_fades_with_the_slider_by_keyboard(page: Page) -> None:
+def test_the_map_fades_by_keyboard_fits_a_phone_and_goes_by_button_and_for_another_film(
+    page: Page,
+) -> None:
     show_reasons(page)
     overlay, slider = page.locator("#overlay"), page.get_by_label("Opacity of the map")
+    reasons, button = page.locator("#why"), page.locator("#show-why")
+    expect(reasons).to_be_focused()
+    expect(button).to_have_attribute("aria-expanded", "true")
     expect(overlay).to_have_css("opacity", "0.7")
     slider.press("ArrowLeft")
     expect(overlay).to_have_css("opacity", "0.65")
@@ -140,28 +145,24 @@ def test_the_map_fades_with_the_slider_by_keyboard(page: Page) -> None:
     expect(overlay).to_have_css("opacity", "0")
     slider.press("End")
     expect(overlay).to_have_css("opacity", "1")
-
-
-def test_the_focus_goes_to_the_map_and_back(page: Page) -> None:
-    show_reasons(page)
-    reasons, button = page.locator("#why"), page.locator("#show-why")
-    expect(reasons).to_be_focused()
-    expect(button).to_have_attribute("aria-expanded", "true")
-    expect(page.locator("#overlay")).to_be_visible()
+    assert fits_phone(page)
+    box = reasons.bounding_box()
+    assert box
+    for part in page.locator("#why :is(select, input, button, output, svg)").all():
+        inner = part.bounding_box()
+        assert inner
+        assert box["x"] <= inner["x"] <= inner["x"] + inner["width"] <= box["x"] + box["width"]
     page.get_by_role("button", name="Hide why").press("Enter")
     expect(reasons).to_be_hidden()
-    expect(page.locator("#overlay")).to_be_hidden()
+    expect(overlay).to_be_hidden()
     expect(button).to_be_focused()
     expect(button).to_have_attribute("aria-expanded", "false")
-
-
-def test_another_film_puts_the_map_away(page: Page) -> None:
-    show_reasons(page)
-    expect(page.locator("#overlay")).to_be_visible()
+    button.press("Enter")
+    expect(overlay).to_be_visible()
     choose(page, image(data=encode(200)))
     expect_result(page)
-    expect(page.locator("#why")).to_be_hidden()
-    expect(page.locator("#overlay")).to_be_hidden()
+    expect(reasons).to_be_hidden()
+    expect(overlay).to_be_hidden()
     expect(page.get_by_role("button", name="Show why")).to_be_visible()
 
 
@@ -180,18 +181,6 @@ def test_a_map_that_cannot_be_had_is_said_and_can_be_asked_for_again(page: Page)
     page.locator("#show-why").click()
     page.locator("#show-why").click()
     expect(page.locator("#overlay")).to_be_visible()
-
-
-def test_the_reasons_fit_a_phone(page: Page) -> None:
-    show_reasons(page)
-    expect(page.locator("#overlay")).to_be_visible()
-    assert fits_phone(page)
-    box = page.locator("#why").bounding_box()
-    assert box
-    for part in page.locator("#why :is(select, input, button, output, svg)").all():
-        inner = part.bounding_box()
-        assert inner
-        assert box["x"] <= inner["x"] <= inner["x"] + inner["width"] <= box["x"] + box["width"]
 
 
 @pytest.fixture(scope="module")
@@ -327,6 +316,7 @@ def test_a_class_is_confirmed_corrected_and_refused(giving_page: Page, folder: P
     button.press("Enter")
     expect(status).to_contain_text("Kept as Viral pneumonia.")
     assert kept(folder) == ["Viral Pneumonia"]
+    assert fits_phone(page)
     choose(page, image(data=b"no image"))
     expect(page.get_by_role("alert")).to_be_visible()
     expect(form).to_be_hidden()
@@ -347,9 +337,3 @@ def test_a_refusal_is_said_and_the_next_image_starts_anew(giving_page: Page, fol
     expect_result(page)
     expect(status).to_contain_text("Only if you press the button")
     assert kept(folder) == []
-
-
-def test_the_form_fits_a_phone(giving_page: Page) -> None:
-    choose(giving_page, image())
-    expect_result(giving_page)
-    assert fits_phone(giving_page)

@@ -207,11 +207,6 @@ def test_a_start_that_fails_ends_with_its_reason(
     assert list(tmp_path.glob("resformer-*")) == []
 
 
-not_on_windows = pytest.mark.skipif(
-    sys.platform == "win32", reason="gunicorn and SIGTERM need a POSIX system"
-)
-
-
 SLOW_APP = [sys.executable, "-m", "tests.web.serving"]
 # Only the limit that a test is about may end a request.
 NO_HURRY = {
@@ -222,7 +217,7 @@ NO_HURRY = {
 }
 
 
-@pytest.fixture(params=["waitress", pytest.param("gunicorn", marks=not_on_windows)])
+@pytest.fixture(params=["waitress", "gunicorn"])
 def slow_app(
     request: pytest.FixtureRequest, tiny_checkpoint: Path, tmp_path: Path
 ) -> Iterator[RunningApp]:
@@ -252,7 +247,6 @@ def half_sent(server: RunningApp, body: bytes) -> Iterator[socket.socket]:
         yield connection
 
 
-@not_on_windows
 def test_what_has_begun_is_finished(slow_app: RunningApp) -> None:
     film = encode()
     body = multipart(film)
@@ -277,7 +271,6 @@ def test_what_has_begun_is_finished(slow_app: RunningApp) -> None:
     assert "Traceback" not in slow_app.log.read_text()
 
 
-@not_on_windows
 def test_a_second_signal_ends_at_once(tiny_checkpoint: Path, tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
     with (
@@ -291,7 +284,6 @@ def test_a_second_signal_ends_at_once(tiny_checkpoint: Path, tmp_path: Path) -> 
         assert server.process.wait(timeout=PATIENCE) == -signal.SIGTERM
 
 
-@not_on_windows
 def test_the_time_to_finish_is_limited(tiny_checkpoint: Path, tmp_path: Path) -> None:
     settings = {**NO_HURRY, "RESFORMER_STOP_LIMIT": "1"}
     with (

@@ -125,12 +125,9 @@ def record(message: str = "request", **details: object) -> logging.LogRecord:
     return made
 
 
-def test_a_line_of_text_names_the_details() -> None:
+def test_a_line_names_the_details_and_is_one_even_with_a_traceback() -> None:
     line = TextFormatter().format(record(status=200, code=None, milliseconds=1.5))
     assert line.endswith(" INFO request status=200 milliseconds=1.5")
-
-
-def test_a_line_of_json_is_one_object_even_with_a_traceback() -> None:
     made = record("zwölf\nlines", status=200, code=None)
     try:
         raise KeyError("some")

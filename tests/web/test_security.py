@@ -42,10 +42,15 @@ def test_without_the_key_nothing_is_answered(
     assert KEY not in response.get_data(as_text=True)
 
 
-@pytest.mark.parametrize("address", ["/predict", "/predict/", "/predict/batch", "/predict/no"])
-def test_every_way_to_ask_for_a_prediction_is_kept(client_with: Make, address: str) -> None:
-    response = client_with(api_key=KEY).post(address)
-    assert response.status_code == 401
+def test_every_way_to_ask_for_a_prediction_is_kept_and_the_page_and_the_probes_are_not(
+    client_with: Make,
+) -> None:
+    client = client_with(api_key=KEY)
+    for address in ("/predict", "/predict/", "/predict/batch", "/predict/no"):
+        assert client.post(address).status_code == 401, address
+    for address in ("/", "/healthz", "/readyz", "/static/icon.svg"):
+        with client.get(address) as response:
+            assert response.status_code == 200, address
 
 
 @pytest.mark.parametrize(
@@ -64,12 +69,6 @@ def test_the_key_opens(client_with: Make, headers: dict[str, str]) -> None:
         {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in headers.items()}
     )
     assert post_file(client, encode()).status_code == 200
-
-
-@pytest.mark.parametrize("address", ["/", "/healthz", "/readyz", "/static/icon.svg"])
-def test_the_page_and_the_probes_need_no_key(client_with: Make, address: str) -> None:
-    with client_with(api_key=KEY).get(address) as response:
-        assert response.status_code == 200
 
 
 def test_beyond_the_rate_limit_clients_wait(client_with: Make) -> None:
@@ -144,12 +143,11 @@ def test_a_server_goes_by_its_own_names_alone(
         check_refusal(refused, 421, "unknown_host", "RESFORMER_HOSTS")
 
 
-def test_nothing_is_limited_by_default(client_with: Make) -> None:
+def test_nothing_is_limited_by_default_and_a_limit_is_read_at_the_start(
+    client_with: Make,
+) -> None:
     client = client_with()
     assert {client.post("/predict").status_code for _ in range(200)} == {400}
-
-
-def test_a_rate_limit_that_cannot_be_read_ends_the_start(client_with: Make) -> None:
     with pytest.raises(StartError, match="cannot read the rate limit 'often': write it like"):
         client_with(rate_limit="often")
 

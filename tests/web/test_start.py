@@ -83,15 +83,14 @@ def test_impossible_values_are_named(settings: dict[str, Any], words: str) -> No
 def test_a_variable_that_cannot_be_read_ends_the_start_with_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("RESFORMER_QUEUE_SIZE", "many")
-    assert application.main([]) == 1
-    message = "resformer: RESFORMER_QUEUE_SIZE must be a whole number, got 'many'\n"
-    assert capsys.readouterr().err == message
-    monkeypatch.setenv("RESFORMER_QUEUE_SIZE", "2")
-    monkeypatch.setenv("RESFORMER_KEEP_FEEDBACK", "yes")
-    assert application.main([]) == 1
-    message = "resformer: RESFORMER_KEEP_FEEDBACK must be 0 or 1, got 'yes'\n"
-    assert capsys.readouterr().err == message
+    for name, value, message in (
+        ("QUEUE_SIZE", "many", "a whole number, got 'many'"),
+        ("KEEP_FEEDBACK", "yes", "0 or 1, got 'yes'"),
+    ):
+        with monkeypatch.context() as environment:
+            environment.setenv(f"RESFORMER_{name}", value)
+            assert application.main([]) == 1
+        assert capsys.readouterr().err == f"resformer: RESFORMER_{name} must be {message}\n"
 
 
 def test_a_variable_that_is_no_setting_is_named(
@@ -142,28 +141,19 @@ def test_it_ends_when_its_terminal_is_closed(tiny_checkpoint: Path, tmp_path: Pa
         assert running.process.wait(timeout=PATIENCE) == 0
 
 
-def test_a_missing_model_ends_the_start_with_one_line() -> None:
-    command = [sys.executable, "app.py", "--model", "no-such-model.pth", "--port", "0"]
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith(
-        "resformer: cannot load the model: no checkpoint at no-such-model"
-    )
-
-
-def test_a_broken_model_ends_the_start_with_one_line(
-    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_missing_or_broken_model_ends_the_start_with_one_line(
+    tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken.pth"
     broken.write_bytes(tiny_checkpoint.read_bytes()[:1000])
-    assert application.main(["--model", str(broken), "--port", "0"]) == 1
-    message = capsys.readouterr().err
-    assert message.count("\n") == 1
-    assert "broken.pth is damaged" in message
+    told = {"no-such-model.pth": "no checkpoint at no-such-model", str(broken): f"{broken} is dam"}
+    for model, message in told.items():
+        command = [sys.executable, "app.py", "--model", model, "--port", "0"]
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+        assert done.stderr.startswith(f"resformer: cannot load the model: {message}")
 
 
 TOLD = {"bootstrap": {"samples": 0}, "class_names": [], "per_class": {}, "confusion_matrix": []}
@@ -195,19 +185,18 @@ def test_a_model_that_tells_of_itself_what_no_page_can_show_ends_the_start(
 
 
 @pytest.mark.parametrize(
-    ("backend", "message"),
-    [("onnxruntime", "the checkpoint holds no graph"), ("tensorrt", "unknown backend 'tensorrt'")],
+    ("settings", "message"),
+    [
+        ({"backend": "onnxruntime"}, "the checkpoint holds no graph"),
+        ({"backend": "tensorrt"}, "unknown backend 'tensorrt'"),
+        ({"device": "cuda:77"}, "cuda:77"),
+    ],
 )
-def test_a_backend_that_cannot_run_is_a_clear_error(
-    tiny_checkpoint: Path, backend: str, message: str
+def test_a_backend_or_a_device_that_cannot_run_is_a_clear_error(
+    tiny_checkpoint: Path, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(StartError, match=f"cannot load the model: .*{message}"):
-        create_app(WebConfig(tiny_checkpoint, backend=backend))
-
-
-def test_a_device_that_is_not_there_is_a_clear_error(tiny_checkpoint: Path) -> None:
-    with pytest.raises(StartError, match=r"cannot load the model: .*cuda:77"):
-        create_app(WebConfig(tiny_checkpoint, device="cuda:77"))
+        create_app(WebConfig(tiny_checkpoint, **settings))
 
 
 @pytest.mark.parametrize("port", ["http", "-1", "65536", "²"])
