@@ -269,15 +269,8 @@ def train_baseline(
 ) -> dict[str, Any]:
     """Train a network of torchvision in the same loop, to compare ours with; it is not served.
 
-    Args:
-        data: as of :func:`train`, like all others.
-        network: ``resnet18``, ``mobilenet_v3_small`` or ``densenet121``.
-        recipe: what of it needs a lung head is left out.
-        run_dir: folder of this training.
-        resume: whether to go on where the folder's training was stopped; ``auto``: if it holds one.
-        progress: whether to draw progress bars.
-        on_epoch: is called after every epoch with the history so far.
-        **changes: options of the recipe to change.
+    ``network`` is ``resnet18``, ``mobilenet_v3_small`` or ``densenet121``; all else is as of
+    :func:`train`. What of the recipe needs a lung head is left out.
 
     Returns:
         ``metrics`` by split, as of :func:`evaluate`; ``config``, ``best_epoch``, ``history`` and

@@ -123,24 +123,11 @@ def train(
 ) -> Checkpoint:
     """Train a network and evaluate it.
 
-    Args:
-        root: what the manifest's paths are relative to.
-        manifest: films, classes and split.
-        config: how to train.
-        folder: of this run; a training that is stopped is resumed from here.
-        model_config: the network, by default that of ``initial`` or the shipped one; its
-            ``num_classes`` is set by the manifest.
-        initial: whose weights are trained further; they know the lungs already, so these are not
-            learned anew. The split must be the one that it was trained with.
-        lung_model: checkpoint that draws the lungs where no film has a mask; by default the shipped
-            one.
-        outliers: folder of pictures that the gate shall refuse, besides those that it draws.
-        resume: whether to go on where the folder's training was stopped.
-        trial: whether this only compares ways of training: the test split is left alone, and
-            neither gate nor abstention is fitted.
-        tensorboard: whether to write the figures of each epoch for TensorBoard too.
-        progress: whether to draw progress bars.
-        on_epoch: is called after every epoch with the history so far.
+    The arguments are those of :func:`resformer.train`, and the network, ``model_config``, by
+    default that of ``initial`` or the shipped one; ``lung_model``, which draws the lungs where no
+    film has a mask, by default the shipped one; and ``tensorboard``: whether to write the figures
+    of each epoch for TensorBoard too. The split must be the one that ``initial`` was trained with;
+    it knows the lungs already, so these are not learned anew.
 
     Returns:
         the checkpoint with the reports of the validation and, but for a trial, the test split.
