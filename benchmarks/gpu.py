@@ -49,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parse(arguments)
     device = choose_device(options.device)
     if not options.without_tests:
-        subprocess.run([sys.executable, "-m", "pytest", "-q", "-m", "gpu"], check=True)
+        tests = ["pytest", "-q", "-m", "gpu", "tests/test_gpu.py"]
+        subprocess.run([sys.executable, "-m", *tests], check=True)
     checkpoint = load_checkpoint(options.model)
     size = options.size or checkpoint.input_spec.size
     checkpoint = replace(checkpoint, input_spec=replace(checkpoint.input_spec, size=size))
