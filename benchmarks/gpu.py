@@ -74,8 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rates = measure(films, checkpoint.model_config, config, options.epochs, group)
     trained = {name: statistics.median(found) for name, found in rates.items()}
     precision = choose_precision(config.precision, device)
-    serving_peak = _measure_peak(device, torch.float32, options.matrix)
-    training_peak = _measure_peak(device, precision, options.matrix)
+    serving_peak = _measure_peak(device, torch.float32, options.matrix, options.seconds)
+    training_peak = _measure_peak(device, precision, options.matrix, options.seconds)
     rows = []
     for what, found, work, peak in (
         ("answered", served, 1, serving_peak),
@@ -146,10 +146,10 @@ def _measure_serving(
     return {name: batch / timing.median for name, timing in timings.items()}
 
 
-def _measure_peak(device: torch.device, precision: torch.dtype, side: int) -> float:
+def _measure_peak(device: torch.device, precision: torch.dtype, side: int, seconds: float) -> float:
     """Return the best rate of matrix products in FLOP/s."""
     one, other = torch.rand(2, side, side, device=device).to(precision).unbind(0)
-    product = time_together({"": lambda: torch.mm(one, other)[0, 0].item()}, 2.0)[""]
+    product = time_together({"": lambda: torch.mm(one, other)[0, 0].item()}, seconds)[""]
     return 2 * side**3 / product.fastest
 
 

@@ -68,7 +68,7 @@ def test_a_compiled_network_learns_as_one_that_is_not(
     for compiled in (False, True):
         monkeypatch.setattr(learner, "can_compile", lambda _, compiled=compiled: compiled)
         if device == "cpu":
-            monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+            monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
         loader = build_loader(films, config, group)
         loss = build_loss(network, config)
         made = build_learner(loss, len(loader), network, config, group)
