@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +23,10 @@ def draw_texture(seed: int, side: int = 128) -> NDArray[np.uint8]:
     return np.asarray(image.filter(ImageFilter.GaussianBlur(1)))
 
 
-def encode(pixels: NDArray[np.uint8], kind: str = "PNG") -> bytes:
+def encode(pixels: NDArray[np.uint8], kind: str = "PNG", **options: Any) -> bytes:
     """Encode grey pixels."""
     stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, kind)
+    Image.fromarray(pixels).save(stream, kind, **options)
     return stream.getvalue()
 
 

@@ -12,13 +12,14 @@ import gdcm
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from PIL import Image
 from pydicom import uid
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.tag import Tag
+
+from tests.data_sets import encode
 
 NATIVE_SYNTAXES = (
     uid.ImplicitVRLittleEndian,
@@ -105,9 +106,7 @@ def lookup_table(
 
 def jpeg(pixels: NDArray[np.uint8]) -> bytes:
     """A baseline JPEG."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=95)
-    return buffer.getvalue()
+    return encode(pixels, "JPEG", quality=95)
 
 
 def first_frame(data: bytes) -> bytes:

@@ -17,6 +17,7 @@ from PIL import Image
 from playwright.sync_api import FilePayload, Page
 
 from resformer.phantom import draw_chest_phantom
+from tests.data_sets import encode
 from tests.web.browser import open_chromium
 from tests.web.serving import run_app
 from web.config import DEFAULT_MODEL, PROJECT_ROOT
@@ -30,9 +31,8 @@ def capture(
     url: str, folder: Path, *, width: int, height: int, theme: Theme, seed: int
 ) -> list[Path]:
     """Open the page, classify a drawn film, save what a person sees and return the files."""
-    buffer = io.BytesIO()
-    Image.fromarray(draw_chest_phantom(768, seed)).save(buffer, "PNG")
-    film = FilePayload(name="film.png", mimeType="image/png", buffer=buffer.getvalue())
+    data = encode(draw_chest_phantom(768, seed))
+    film = FilePayload(name="film.png", mimeType="image/png", buffer=data)
     with open_chromium() as browser:
         page = browser.new_page(
             viewport={"width": width, "height": height},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import io
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +29,7 @@ from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.phantom import draw_chest_phantom
 from resformer.predict import Prediction, Predictor
 from resformer.transforms import InputSpec, normalise_pixels, resize_pixels, to_input
-from tests.data_sets import CLASS_NAMES
+from tests.data_sets import CLASS_NAMES, encode
 from web.config import DEFAULT_MODEL
 
 CPU = torch.device("cpu")
@@ -81,18 +80,12 @@ def test_threads_can_share_a_predictor(predictor: Predictor) -> None:
         assert answer == pytest.approx(known, abs=1e-6)
 
 
-def _png(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 def test_a_film_is_the_same_in_whatever_form_it_is_given(
     predictor: Predictor, tmp_path: Path
 ) -> None:
     film = draw_chest_phantom(90, seed=6)
     path = tmp_path / "film.png"
-    path.write_bytes(_png(film))
+    path.write_bytes(encode(film))
     turned = Image.fromarray(np.ascontiguousarray(np.rot90(film)))
     turned.getexif()[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
     forms = (

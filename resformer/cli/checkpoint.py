@@ -134,6 +134,7 @@ def _write_site(model: Path, folder: Path) -> None:
     files = write_site(model, folder)
     size = sum((folder / name).stat().st_size for name in files)
     logger.info(
-        "wrote %s, %d files of %.1f MB. To try it: python -m http.server --directory %s",
-        *(folder, len(files), size / 1e6, folder),
+        "wrote %(folder)s, %(count)d files of %(megabytes).1f MB. To try it: "
+        "python -m http.server --directory %(folder)s",
+        {"folder": folder, "count": len(files), "megabytes": size / 1e6},
     )

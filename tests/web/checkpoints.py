@@ -144,7 +144,9 @@ def write_abstaining_checkpoint(
     checkpoint = load_checkpoint(source)
     width = checkpoint.model_config.pooled_width
     abstention = Abstention(
-        *(torch.zeros(width), torch.eye(width, 1), torch.zeros(4, 1)),
+        torch.zeros(width),
+        torch.eye(width, 1),
+        torch.zeros(4, 1),
         least_confidence=LEAST_CONFIDENCE if reason == "undecided" else 0.0,
         greatest_distance=0.0 if reason == "unfamiliar" else GREATEST_DISTANCE,
     )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import html
 import http.client
-import io
 import json
 import re
 import socket
@@ -18,10 +17,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from flask.testing import FlaskClient
-from PIL import Image
 from werkzeug.test import TestResponse
 
 from resformer.phantom import draw_chest_phantom
+from tests import data_sets
 
 # Seconds after which something hangs: much more than it takes on a slow and busy machine.
 PATIENCE = 90
@@ -32,9 +31,7 @@ POST = b"POST /predict HTTP/1.1\r\nHost: localhost\r\n"
 
 def encode(size: int = 96, kind: str = "PNG") -> bytes:
     """The file of a drawn film."""
-    buffer = io.BytesIO()
-    Image.fromarray(draw_chest_phantom(size)).save(buffer, kind)
-    return buffer.getvalue()
+    return data_sets.encode(draw_chest_phantom(size), kind)
 
 
 def form(files: Iterable[tuple[str, str, bytes]], **fields: str) -> bytes:

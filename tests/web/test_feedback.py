@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import io
 import json
 import os
 import subprocess
@@ -194,12 +193,11 @@ def test_nothing_else_of_the_upload_is_kept(
 ) -> None:
     info = PngInfo()
     info.add_text("Description", SECRET)
-    buffer = io.BytesIO()
-    Image.fromarray(draw_chest_phantom(96)).save(buffer, "PNG", pnginfo=info)
+    film = encode_pixels(draw_chest_phantom(96), pnginfo=info)
     values = np.random.default_rng(0).integers(0, 4096, (48, 64)).astype("u2")
     dicom = write(radiograph(values, bits_stored=12, PatientName=SECRET, PatientComments=SECRET))
     with caplog.at_level("DEBUG"):
-        for data in (buffer.getvalue(), dicom):
+        for data in (film, dicom):
             assert SECRET.encode() in data
             assert give(giver, data, "Normal").status_code == 200
     assert len(kept(folder)) == 2

@@ -13,6 +13,7 @@ from PIL import Image
 
 from resformer.images import decode_image
 from resformer.phantom import draw_chest_phantom
+from tests import data_sets
 from tests.dicom_files import radiograph, write
 from tests.web.checkpoints import (
     ACCEPTED,
@@ -35,9 +36,7 @@ WARNING = {
 
 
 def encode_blank() -> bytes:
-    buffer = io.BytesIO()
-    Image.new("L", (100, 100), 90).save(buffer, "PNG")
-    return buffer.getvalue()
+    return data_sets.encode(np.full((100, 100), 90, np.uint8))
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from PIL import Image
 
 from resformer.orientation import Correction
 from resformer.phantom import draw_chest_phantom
+from tests.data_sets import encode
 from tests.web.checkpoints import client_of, write_upright_checkpoint
 from tests.web.posting import post_batch, post_file
 from web import WebConfig, create_app
@@ -28,12 +28,6 @@ HOWS = [
     (Correction(True, 90), "inverted_sideways", Correction(True, 270)),
     (Correction(True, 180), "inverted_upside_down", Correction(True, 180)),
 ]
-
-
-def png(film: np.ndarray[Any, Any]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(film).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +45,7 @@ def client(model: Path) -> FlaskClient:
 def test_the_refusal_names_what_is_wrong_and_its_options_put_it_right(
     client: FlaskClient, done: Correction, name: str, cure: Correction
 ) -> None:
-    file = png(done.apply(FILM))
+    file = encode(done.apply(FILM))
     response = post_file(client, file)
     refusal = response.get_json()
     assert (response.status_code, refusal["code"]) == (422, "not_a_chest_xray")
@@ -59,13 +53,13 @@ def test_the_refusal_names_what_is_wrong_and_its_options_put_it_right(
     assert refusal["correction"] == {"invert": cure.invert, "rotate": cure.rotate}
     options = {"invert": str(int(cure.invert)), "rotate": str(cure.rotate)}
     answer = post_file(client, file, **options).get_json()
-    upright = post_file(client, png(FILM)).get_json()
+    upright = post_file(client, encode(FILM)).get_json()
     assert answer == upright
     assert (answer["gate"]["orientation"], answer["gate"]["correction"]) == (None, None)
 
 
 def test_the_refusal_says_it_in_words(client: FlaskClient) -> None:
-    refusal = post_file(client, png(Correction(True, 180).apply(FILM))).get_json()
+    refusal = post_file(client, encode(Correction(True, 180).apply(FILM))).get_json()
     assert refusal["reason"] == "It looks like a chest X-ray that is inverted and upside down."
     assert refusal["error"] == f"This image was not classified. {refusal['reason']}"
 
@@ -73,7 +67,7 @@ def test_the_refusal_says_it_in_words(client: FlaskClient) -> None:
 def test_what_is_asked_for_wrongly_is_put_right_from_the_file_as_it_is(
     client: FlaskClient,
 ) -> None:
-    file = png(Correction(rotate=90).apply(FILM))
+    file = encode(Correction(rotate=90).apply(FILM))
     refusal = post_file(client, file, query="rotate=90&invert=1").get_json()
     assert refusal["orientation"] == "inverted_upside_down"
     assert refusal["correction"] == {"invert": False, "rotate": 270}
@@ -83,21 +77,21 @@ def test_what_is_asked_for_wrongly_is_put_right_from_the_file_as_it_is(
 
 
 def test_the_evidence_is_that_for_the_film_put_right(client: FlaskClient) -> None:
-    file = png(Correction(rotate=90).apply(FILM))
+    file = encode(Correction(rotate=90).apply(FILM))
     turned = post_file(client, file, query="rotate=270&explain=1").get_json()
-    upright = post_file(client, png(FILM), explain="1").get_json()
+    upright = post_file(client, encode(FILM), explain="1").get_json()
     assert turned["explanation"] == upright["explanation"]
 
 
 def test_a_forced_answer_tells_it_too(client: FlaskClient) -> None:
-    answer = post_file(client, png(Correction(rotate=180).apply(FILM)), force="1").get_json()
+    answer = post_file(client, encode(Correction(rotate=180).apply(FILM)), force="1").get_json()
     assert (answer["success"], answer["gate"]["orientation"]) == (True, "upside_down")
     assert answer["gate"]["correction"] == {"invert": False, "rotate": 180}
 
 
 def test_each_film_of_a_batch_has_its_own(client: FlaskClient) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (100, 100), dtype=np.uint8)
-    files = [png(film) for film in (Correction(invert=True).apply(FILM), noise, FILM[:, ::-1])]
+    files = [encode(film) for film in (Correction(invert=True).apply(FILM), noise, FILM[:, ::-1])]
     results = post_batch(client, *files, preview="0").get_json()["results"]
     assert [result.get("orientation") for result in results[:2]] == ["inverted", None]
     assert results[1]["reason"] == "It does not look like an upright frontal chest X-ray."
@@ -108,7 +102,7 @@ def test_each_film_of_a_batch_has_its_own(client: FlaskClient) -> None:
 def test_what_is_kept_is_kept_upright(model: Path, tmp_path: Path) -> None:
     config = WebConfig(model, "cpu", keep_feedback=True, uploads_path=tmp_path)
     giver = create_app(config).test_client()
-    file = png(Correction(rotate=90).apply(FILM))
+    file = encode(Correction(rotate=90).apply(FILM))
     refusal = post_file(giver, file, address="/feedback", **{"class": "COVID"}).get_json()
     assert refusal["correction"] == {"invert": False, "rotate": 270}
     fields = {"class": "COVID", "rotate": "270"}

@@ -25,6 +25,7 @@ from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.phantom import draw_chest_phantom
 from resformer.predict import Predictor
 from resformer.transforms import InputSpec
+from tests import data_sets
 from tests.dicom_files import radiograph, write
 from tests.web.checkpoints import client_of
 from tests.web.posting import CONTENT_TYPE, check_refusal, encode, form, post_batch, post_file
@@ -321,9 +322,8 @@ def test_the_evidence_for_a_class_is_a_transparent_picture_of_the_previews_size(
 def test_the_picture_of_the_evidence_fits_the_preview_of_a_film_that_is_not_square(
     client: FlaskClient,
 ) -> None:
-    buffer = io.BytesIO()
-    Image.fromarray(decode_image(encode(900))[:613]).save(buffer, "PNG")
-    answer = post_file(client, buffer.getvalue(), explain="1").get_json()
+    film = data_sets.encode(decode_image(encode(900))[:613])
+    answer = post_file(client, film, explain="1").get_json()
     for picture in (answer["image"], answer["explanation"]["image"]):
         with open_picture(picture) as opened:
             assert opened.size == (512, 349)
