@@ -132,7 +132,7 @@ def test_other_data_is_not_taken_for_dicom(data: bytes) -> None:
 
 
 @contextmanager
-def bounded_work(seconds: float = 5.0) -> Iterator[None]:
+def bounded_work() -> Iterator[None]:
     """Count the processor's time, also of the decoder's process; what is bounded takes under one.
 
     Unlike a clock, it does not run for what others do.
@@ -141,7 +141,7 @@ def bounded_work(seconds: float = 5.0) -> Iterator[None]:
     try:
         yield
     finally:
-        assert sum(os.times()[:4]) - started < seconds
+        assert sum(os.times()[:4]) - started < 5
 
 
 @contextmanager

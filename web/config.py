@@ -162,11 +162,11 @@ class WebConfig:
         return cls(**values)
 
 
-def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]:
+def unknown_variables() -> list[str]:
     """Return a warning for every variable that looks like a setting and is none."""
     known = [variable for _, variable, _, _ in _settings()]
     warnings = []
-    for name in sorted(os.environ if environment is None else environment):
+    for name in sorted(os.environ):
         if name.startswith("RESFORMER") and name not in known:
             close = get_close_matches(name, known, 1)
             hint = f"; did you mean {close[0]}?" if close else ""

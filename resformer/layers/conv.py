@@ -22,7 +22,6 @@ class ConvNormAct(nn.Module):
         out_channels: channels of the output.
         kernel_size: side of the kernel in pixels.
         stride: step of the kernel in pixels; an odd kernel keeps ``H / stride`` x ``W / stride``.
-        groups: convolution groups; ``in_channels`` makes it depthwise.
         activate: whether a SiLU follows; without it the output is linear.
 
     Raises:
@@ -36,7 +35,6 @@ class ConvNormAct(nn.Module):
         kernel_size: int,
         *,
         stride: int = 1,
-        groups: int = 1,
         activate: bool = True,
     ) -> None:
         super().__init__()
@@ -52,7 +50,6 @@ class ConvNormAct(nn.Module):
             kernel_size,
             stride=stride,
             padding=(kernel_size - 1) // 2,
-            groups=groups,
             bias=False,
         )
         self.norm: nn.Module = nn.BatchNorm2d(out_channels)

@@ -110,7 +110,6 @@ def add_abstention(
     checkpoint: Checkpoint,
     data: TrainingData,
     device: torch.device,
-    config: AbstentionConfig | None = None,
     *,
     progress: bool = False,
 ) -> Checkpoint:
@@ -126,7 +125,7 @@ def add_abstention(
         for split in ("train", "validation")
     )
     num_classes = len(checkpoint.class_names)
-    fitted = fit_abstention(training, validation, num_classes, config or AbstentionConfig())
+    fitted = fit_abstention(training, validation, num_classes, AbstentionConfig())
     return replace(checkpoint, abstention=fitted)
 
 

@@ -50,9 +50,9 @@ def form(files: Iterable[tuple[str, str, bytes]], **fields: str) -> bytes:
     return b"".join(border + b"\r\n" + part + b"\r\n" for part in parts) + border + b"--\r\n"
 
 
-def multipart(data: bytes, name: str = "film.png", field: str = "file") -> bytes:
+def multipart(data: bytes, name: str = "film.png") -> bytes:
     """The body of a form with one file."""
-    return form([(field, name, data)])
+    return form([("file", name, data)])
 
 
 def post_file(
