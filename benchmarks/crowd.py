@@ -140,6 +140,7 @@ def run_server(name: str, model: Path, threads: int) -> Iterator[Served]:
         variables |= {"RESFORMER_WORKERS": "1", "RESFORMER_PROXIES": "1"}
     elif name == WAITRESS:
         limits = "--connection-limit=1000 --threads=42 --channel-timeout=60 --asyncore-use-poll"
+        limits += " --max-request-body-size=45000000 --inbuf-overflow=45000000"
         listen = f"--listen=127.0.0.1:{free_port()}"
         command = [sys.executable, "-m", "waitress", *limits.split(), listen, "--call"]
         command.append("app:create_app")
@@ -276,8 +277,8 @@ def _too_large(address: tuple[str, int], body: bytes, over: Event) -> str:
     return _in_threads(16, over, post)
 
 
-def _many(begin: bytes, piece: bytes) -> Crowd:
-    """450 connections that begin in one way, and then send a piece every second."""
+def _many(count: int, begin: bytes = b"", piece: bytes = b"") -> Crowd:
+    """Connections that begin in one way, and then send a piece every second."""
 
     def stay(address: tuple[str, int], body: bytes, over: Event) -> str:
         connections: list[socket.socket] = []
@@ -295,7 +296,7 @@ def _many(begin: bytes, piece: bytes) -> Crowd:
                     connections.remove(connection)
                     connection.close()
                     lost += 1
-            while len(connections) < 450 and not over.is_set():
+            while len(connections) < count and not over.is_set():
                 with contextlib.suppress(OSError):
                     connections.append(_connect(address))
                     connections[-1].sendall(begin)
@@ -307,8 +308,11 @@ def _many(begin: bytes, piece: bytes) -> Crowd:
 CROWDS: dict[str, Crowd] = {
     "nobody": _nobody,
     "64 that ask without a pause": _greedy,
-    "450 that are silent": _many(b"", b""),
-    "450 that send a byte a second": _many(f"{_HEAD}Content-Length: 9999\r\n\r\n".encode(), b"x"),
+    "450 that are silent": _many(450),
+    "1,200 that are silent": _many(1200),
+    "450 that send a byte a second": _many(
+        450, f"{_HEAD}Content-Length: 9999\r\n\r\n".encode(), b"x"
+    ),
     "16 that send more than is taken": _too_large,
 }
 
