@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -245,3 +246,32 @@ def test_serving_imports_neither_training_nor_plotting(tiny_checkpoint: Path) ->
         check=True,
         timeout=PATIENCE,
     )
+
+
+COUNT_HEAPS = """
+import ctypes, sys, threading
+from pathlib import Path
+from web import WebConfig, create_app
+create_app(WebConfig(Path(sys.argv[1]), "cpu"))
+together = threading.Barrier(12)
+def work():
+    kept = bytearray(5000)
+    together.wait()
+threads = [threading.Thread(target=work) for _ in range(12)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+libc = ctypes.CDLL(None)
+libc.fopen.restype = ctypes.c_void_p
+file = ctypes.c_void_p(libc.fopen(sys.argv[2].encode(), b"w"))
+libc.malloc_info(0, file)
+libc.fclose(file)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="heaps of glibc")
+def test_threads_share_two_heaps(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Each would else keep what its largest film took: memory grew for an hour."""
+    out = tmp_path / "heaps.xml"
+    command = [sys.executable, "-c", COUNT_HEAPS, str(tiny_checkpoint), str(out)]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=PATIENCE)
+    assert out.read_text().count("<heap nr=") == 2
