@@ -4,7 +4,7 @@ import { computesHere } from "./classify.js";
 import { prepare } from "./local.js";
 
 const KEY = "compute-here";
-const LIMITS = "“Show why” needs a server.";
+const LIMITS = "“Show why”, and what a DICOM file tells of itself, need a server.";
 const NOT_KEPT = "The browser could not keep the page for use without a connection.";
 const compute = document.getElementById("compute-here"); // absent on a site without a server
 const text = document.getElementById("compute-text");
