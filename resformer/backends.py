@@ -38,6 +38,7 @@ BACKENDS = ("auto", "torch", "onnxruntime")
 _TOLERANCE = 1e-3
 _CPU = torch.device("cpu")
 _ONNX_ERROR_LEVEL = 3
+SPIN_MICROSECONDS = 100
 
 
 @dataclass(frozen=True)
@@ -142,17 +143,22 @@ class OnnxRuntimeBackend:
                 "the graph was not exported from what the checkpoint holds now "
                 "(python -m resformer export makes it anew)"
             )
-        self._session = open_session(checkpoint.graph.content, torch.get_num_threads(), device)
-        self._outputs = [output.name for output in self._session.get_outputs()]
+        graph, threads = checkpoint.graph.content, torch.get_num_threads()
+        self._alone = open_session(graph, threads, device, spin_microseconds=SPIN_MICROSECONDS)
+        self._together = (
+            open_session(graph, threads, device) if device.type == "cpu" else self._alone
+        )
+        self._outputs = [output.name for output in self._alone.get_outputs()]
 
     def compute(self, pixels: NDArray[np.uint8]) -> NetworkOutputs:
         """Run films ``(B, size, size)``, resized to the checkpoint's input size."""
-        arrays = self._session.run(self._outputs, {FILMS: pixels})
+        session = self._alone if len(pixels) == 1 else self._together
+        arrays = session.run(self._outputs, {FILMS: pixels})
         return NetworkOutputs.from_named(dict(zip(self._outputs, arrays, strict=True)))
 
 
 def open_session(
-    graph: bytes, threads: int, device: torch.device = _CPU
+    graph: bytes, threads: int, device: torch.device = _CPU, *, spin_microseconds: int = 0
 ) -> onnxruntime.InferenceSession:
     """Open a graph.
 
@@ -160,6 +166,9 @@ def open_session(
         graph: the ONNX file.
         threads: that one run uses.
         device: where to run.
+        spin_microseconds: how long a thread waits actively for its next operation. One film's
+            follow so closely that to sleep between them takes longer than many of them do. With a
+            batch, a thread that waits takes a core from those that decode.
 
     Raises:
         ValueError: if ONNX Runtime cannot read it, or not run it there.
@@ -169,9 +178,11 @@ def open_session(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = _ONNX_ERROR_LEVEL
-    # Threads that spin are at once there for the next operation, but between two films they
-    # would take the cores that decode the next one.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+    options.add_session_config_entry(
+        "session.intra_op.allow_spinning", "1" if spin_microseconds else "0"
+    )
+    options.add_session_config_entry("session.intra_op.spin_duration_us", str(spin_microseconds))
+    # Between two films they would take the cores that decode the next one.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get(device.type)
     if provider not in onnxruntime.get_available_providers():
