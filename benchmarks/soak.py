@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -55,7 +55,7 @@ _VARIANTS = 6
 _COSTLY = 1  # of them is asked for with what takes ten times as long
 _PATIENCE = 120
 _HUNG_UP = "no answer waited for"
-_BUSY = ("busy", "timeout")
+_BUSY = ["503 busy", "503 timeout"]
 _BOMB = "bad: bomb"
 _GROWTH = 0.05
 _FEWEST_SAMPLES = 60  # a server has not warmed up before
@@ -88,31 +88,27 @@ class Message:
     length: int | None = None
 
 
-@dataclass(frozen=True)
-class Probe:
+class Probe(NamedTuple):
     """How long `/healthz` took, and beside it a process that does nothing else, in seconds."""
 
     seconds: float
     beside: float
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of a request.
 
     Attributes:
         kind: of the message.
         status: of the answer with its code, or what went wrong on the way.
         seconds: from the first byte sent to the last one received.
-        is_right: whether the status is one of those that the message may get.
-        is_deliberate: whether the server refused it because it was busy.
+        is_right: whether the message may get it, as each may be told that the server is busy.
     """
 
     kind: str
     status: str
     seconds: float
     is_right: bool
-    is_deliberate: bool
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -207,10 +203,9 @@ def send_all(
             status, code = 0, type(error).__name__
             connection.close()
         seconds = time.perf_counter() - start
-        busy = status == 503 and code in _BUSY
-        right = status in message.statuses if message.statuses else code == _HUNG_UP
         shown = f"{status or ''} {code}".strip()
-        note(Outcome(message.kind, shown, seconds, right or busy, busy))
+        right = status in message.statuses or shown in (_BUSY if message.statuses else [_HUNG_UP])
+        note(Outcome(message.kind, shown, seconds, right))
     connection.close()
 
 
@@ -286,8 +281,7 @@ def watch_health(url: str) -> Iterator[list[Probe]]:
 
 def _echo(listener: socket.socket) -> None:
     while True:
-        connection = listener.accept()[0]
-        with connection:
+        with listener.accept()[0] as connection:
             connection.sendall(connection.recv(100))
 
 
@@ -297,11 +291,10 @@ def _time_exchange(address: tuple[str, int], request: bytes) -> float:
     try:
         with socket.create_connection(address, timeout=_PATIENCE) as connection:
             connection.sendall(request)
-            if not connection.recv(100):
-                return _PATIENCE
+            answered = connection.recv(100)
     except OSError:
-        return _PATIENCE
-    return time.monotonic() - start
+        answered = b""
+    return time.monotonic() - start if answered else _PATIENCE
 
 
 def find_faults(
@@ -360,19 +353,16 @@ def render(outcomes: Sequence[Outcome], memory: Sequence[int], seconds: float) -
         seconds: that it took.
     """
     bad = sum(o.kind.startswith("bad") for o in outcomes)
-    deliberate = sum(o.is_deliberate for o in outcomes)
-    server_errors = sum(o.status.startswith("5") and not o.is_deliberate for o in outcomes)
+    deliberate = sum(o.status in _BUSY for o in outcomes)
+    server_errors = sum(o.status.startswith("5") for o in outcomes) - deliberate
     wrong = sum(not o.is_right for o in outcomes)
-    start, warm, end, most = (f"{value:.0f}" for value in _phases(memory))
-    parts = np.array_split(np.asarray(memory), min(_PARTS, len(memory)))
-    over_time = ", ".join(f"{np.median(part) // _MEBIBYTE:.0f}" for part in parts)
+    parts = np.array_split(np.asarray(memory) / _MEBIBYTE, min(_PARTS, len(memory)))
+    over_time = ", ".join(f"{np.median(part):.0f}" for part in parts)
+    names = ("at the start, model loaded", "median of the second fifth", "of the last", "at most")
     memory_rows = [
-        ("at the start, model loaded", start),
-        ("after warm-up (median of the second fifth)", warm),
-        ("at the end (median of the last fifth)", end),
-        ("at most", most),
-        (f"over time, medians of {_PARTS} equal parts", over_time),
+        (name, f"{value:.0f}") for name, value in zip(names, _phases(memory), strict=True)
     ]
+    memory_rows.append((f"medians of {_PARTS} equal parts", over_time))
     rows = []
     kinds = {outcome.kind for outcome in outcomes}
     for kind in sorted(kinds, key=lambda kind: (kind.startswith("bad"), kind)):

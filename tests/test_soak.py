@@ -20,9 +20,9 @@ from tests.web.serving import serve_checkpoint
 
 MIB = 2**20
 FLAT = [300 * MIB] * 10
-GOOD = Outcome("PNG", "200", 0.010, is_right=True, is_deliberate=False)
-BUSY = Outcome("PNG", "503 busy", 0.001, is_right=True, is_deliberate=True)
-BROKEN = Outcome("bad: bomb", "500 internal_error", 0.1, is_right=False, is_deliberate=False)
+GOOD = Outcome("PNG", "200", 0.010, is_right=True)
+BUSY = Outcome("PNG", "503 busy", 0.001, is_right=True)
+BROKEN = Outcome("bad: bomb", "500 internal_error", 0.1, is_right=False)
 
 
 def test_a_short_soak_passes(tiny_checkpoint: Path, tmp_path: Path) -> None:
