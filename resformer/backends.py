@@ -38,7 +38,7 @@ BACKENDS = ("auto", "torch", "onnxruntime")
 _TOLERANCE = 1e-3
 _CPU = torch.device("cpu")
 _ONNX_ERROR_LEVEL = 3
-SPIN_MICROSECONDS = 100
+SPIN_MICROSECONDS = 1000
 
 
 @dataclass(frozen=True)
