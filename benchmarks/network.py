@@ -36,7 +36,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import (
     Summary,
-    SummaryRow,
     Timing,
     build_speed_parser,
     compare,
@@ -123,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> Summary:
     found = measure_networks(networks, graphs, images, threads, seconds)
     limit = max(limit, measure_limit(seconds))
     rate = batch * found[OURS].flops / found[OURS].batch.median
-    runtimes, compared = measure_runtimes(
+    compared = measure_runtimes(
         graphs[OURS], networks[OURS], checkpoint.temperature, images, threads, seconds
     )
     sizes = f"{size} x {size}; one image, and batches of {batch}."
@@ -144,8 +143,6 @@ def main(arguments: Sequence[str] | None = None) -> Summary:
         compare(f"network, one image of {size}, exported, ms", exported, ".2f"),
         compare("network, the same in PyTorch, ms", eager, ".2f"),
         compare(f"network, images/s in batches of {batch}", rates, ".0f"),
-        SummaryRow("share of the machine's rate of matrix products", f"{rate / limit:.0%}"),
-        compare(f"other runtimes, one image of {size}, ms", runtimes, ".2f"),
     )
 
 
@@ -345,8 +342,8 @@ def measure_runtimes(
     images: Images,
     threads: int,
     seconds: float,
-) -> tuple[dict[str, float], str]:
-    """Return the milliseconds of one image in each runtime, and the table of all figures.
+) -> str:
+    """Measure the network in each runtime, and return the table.
 
     Args:
         graph: of the network.
@@ -373,8 +370,7 @@ def measure_runtimes(
         for name, run in runs.items()
     ]
     header = ("runtime", "one image, ms", "images/s in batches", "a probability moves by, at most")
-    medians = {name: 1000 * timing.median for name, timing in one.items()}
-    return medians, f"Ours in other runtimes:\n\n{render_table(header, rows)}"
+    return f"Ours in other runtimes:\n\n{render_table(header, rows)}"
 
 
 class DrawnFilms:

@@ -136,6 +136,10 @@ def main(arguments: Sequence[str] | None = None) -> Summary:
     )
     plot(found, options.clients, options.out.with_suffix(".png"))
 
+    answered = max(
+        n for n, load in zip(options.clients, found[OURS], strict=True) if not load.failed
+    )
+
     def show(load: Load) -> str:
         return f"{load.rate:.0f}, {load.milliseconds(50):.0f}, {load.milliseconds(99):.0f}"
 
@@ -147,6 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> Summary:
                 f"{PLAIN} {show(found[PLAIN][index])}",
             )
             for index, n in enumerate(options.clients)
+            if n in (options.clients[0], answered)
         ),
         *(
             SummaryRow(

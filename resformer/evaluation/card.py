@@ -83,8 +83,10 @@ def render_figures(report: Report) -> str:
     parts = [
         f"Measured on {test['count']:,} test films that share no near-duplicate group with the "
         f"{model['films']['train']:,} films\nit was trained on, with bootstrap intervals over "
-        f"films. {_state(report, 'selection')}",
+        f"films.\n{_state(report, 'selection')}",
         tables.render_overall(test),
+        "The interval of a calibration error may lie above it: films that are drawn again make it "
+        "larger.",
         tables.render_classes(test, "test"),
         f"The shipped model is {show_origin(model)}, chosen on "
         f"{model['films']['validation']:,} validation films;\n"
@@ -100,7 +102,8 @@ def render_figures(report: Report) -> str:
         parts += [
             f"On films of other hospitals that nothing was trained on, findings of {FEWEST_FILMS} "
             "films or more (*wrong without\nwarning*: shown a class that contradicts the finding, "
-            "neither refused nor abstained from):",
+            "neither refused nor abstained from;\nno share where the finding is no class of the "
+            "model):",
             tables.render_sets(report["external"], model["class_names"], FEWEST_FILMS),
             tables.render_areas(report["external"]),
         ]
@@ -166,10 +169,9 @@ def _describe_data(data: Report) -> str:
         f"{data['equal_files']:,} files repeat another one byte by byte. No group is\ndivided "
         "between the splits. Sources are those that the data names, or that the files' names "
         "tell.\n\n"
-        f"{tables.render_composition(data)}\n\n{told} Who knows the source of a training film "
-        "and nothing else\nnames its class right for a share of "
-        f"{composition['named_by_source']:.3f} of them; who always names the "
-        f"commonest class, {composition['named_blindly']:.3f}."
+        f"{tables.render_composition(data)}\n\n{told} To guess the class of a training film from "
+        f"its source alone is right\nfor a share of {composition['named_by_source']:.3f} of them; "
+        f"to name the commonest class always, for {composition['named_blindly']:.3f}."
     )
 
 
@@ -352,11 +354,16 @@ def _show_repetitions(report: Report) -> str:
             f"same.\n\n{tables.render_seeds(report['seeds'])}"
         )
     if report["ablations"]:
+        first = report["ablations"][0]
+        films = first["validation"]["count"]
+        said = ""
+        if films != report["model"]["films"]["validation"]:
+            said = "\nThese are other films than above: compare within this table alone."
         parts.append(
             "## Ablations\n\nEvery network trained from random weights for "
-            f"{report['ablations'][0]['epochs']} epochs by one recipe, on the same films, measured "
-            "on the\nvalidation split. So short a training ranks networks by how fast they learn "
-            f"too.\n\n{tables.render_ablations(report['ablations'])}"
+            f"{first['epochs']} epochs by one recipe, on films that are the same for all,\n"
+            f"measured on {films:,} validation films. So short a training ranks networks by how "
+            f"fast they learn too.{said}\n\n{tables.render_ablations(report['ablations'])}"
         )
     return "\n\n".join(parts)
 
@@ -387,8 +394,8 @@ def _answer_items(report: Report) -> list[tuple[str, str]]:
         f"card. The epoch was chosen by {report['model']['chosen_by']}, and the temperature "
         "fitted, on validation films.",
         "Evaluation (CLAIM: evaluation; TRIPOD+AI: performance)": "Discrimination, calibration and "
-        f"risk against coverage on test films, with intervals. {_state(report, 'selection')} Net "
-        "benefit was not examined, for no decision is supported.",
+        "risk against coverage on test films, with intervals; what those had chosen is said above. "
+        "Net benefit was not examined, for no decision is supported.",
         "Failure analysis (CLAIM: evaluation; TRIPOD+AI: limitations)": _state(
             report, "failure_analysis"
         ),
