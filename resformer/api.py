@@ -326,10 +326,10 @@ def estimate_seconds(data: Dataset, recipe: str | TrainingConfig, **changes: Any
 
 
 def _open_run(run_dir: FilePath, data: Dataset) -> Path:
-    """Make the folder of a training, with its split."""
+    """Make the folder of a training, with its split; that of one to go on with is left."""
     folder = Path(run_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / MANIFEST_NAME).exists():
+    if not (_has_state(folder) and (folder / MANIFEST_NAME).is_file()):
         write_manifest(data.manifest, folder / MANIFEST_NAME)
     return folder
 

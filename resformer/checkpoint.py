@@ -64,10 +64,15 @@ def fingerprint(input_spec: Mapping[str, Any], state_dict: Mapping[str, Tensor])
     """Return the SHA-256 of a network's numbers: those of the preprocessing and the weights."""
     digest = hashlib.sha256(json.dumps(input_spec, sort_keys=True).encode())
     for name in sorted(state_dict):
-        tensor = state_dict[name].detach().cpu().contiguous()
+        tensor = state_dict[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.numpy().tobytes())
+        digest.update(_bytes_of(tensor))
     return digest.hexdigest()
+
+
+def _bytes_of(tensor: Tensor) -> bytes:
+    """Return the numbers of a tensor as they are in memory; NumPy lacks some types, as bfloat16."""
+    return tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes()
 
 
 @dataclass(frozen=True)
@@ -275,7 +280,7 @@ def content_digest(content: Mapping[str, Any]) -> str:
         digest.update(f"{place!r} ".encode())
         if isinstance(value, Tensor):
             digest.update(f"{value.dtype} {tuple(value.shape)} ".encode())
-            digest.update(value.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
+            digest.update(_bytes_of(value))
         else:
             digest.update(f"{value!r} ".encode(errors="backslashreplace"))
     return digest.hexdigest()

@@ -11,6 +11,8 @@ from torch import nn
 
 Model = TypeVar("Model", bound=nn.Module)
 
+_KINDS = ("cpu", "cuda", "mps")
+
 
 def choose_device(name: str = "auto") -> torch.device:
     """Return the named device, or for ``auto`` a GPU where there is one and the CPU elsewhere.
@@ -22,10 +24,13 @@ def choose_device(name: str = "auto") -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    unknown = ValueError(f"unknown device {name!r}: use auto, cpu, cuda, cuda:1 or mps")
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"unknown device {name!r}: use auto, cpu, cuda, cuda:1 or mps") from error
+    except RuntimeError:
+        raise unknown from None
+    if device.type not in _KINDS:  # PyTorch names a dozen others, which it hardly ever comes with
+        raise unknown
     missing_gpu = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
     if missing_gpu or (device.type == "mps" and not torch.backends.mps.is_available()):
         raise ValueError(f"device {name!r} is not on this machine: use auto or cpu")

@@ -375,11 +375,11 @@ def read_film(film: Any) -> NDArray[np.uint8]:
         return decode_image(film)
     if isinstance(film, Image.Image):
         return decode_image(_encode(film))
-    if isinstance(film, np.ndarray) and film.ndim == 2 and film.dtype == np.uint16:
-        return scale_to_uint8(film)
-    if isinstance(film, np.ndarray) and film.ndim == 2 and film.dtype == np.uint8 and film.size:
-        return film
-    found = f"{film.shape} {film.dtype}" if isinstance(film, np.ndarray) else type(film).__name__
+    found = type(film).__name__
+    if isinstance(film, np.ndarray):
+        if film.ndim == 2 and film.size and film.dtype in (np.uint8, np.uint16):
+            return scale_to_uint8(film)
+        found = f"{film.shape} {film.dtype}"
     raise ValueError(
         f"expected a path, bytes, a PIL image or (H, W) uint8 or uint16 pixels, got {found}: give "
         "several films as a list"

@@ -9,12 +9,14 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 import resformer
+from resformer.data.manifest import read_manifest
 from resformer.phantom import draw_chest_phantom
 from web.config import DEFAULT_MODEL
 
@@ -96,5 +98,10 @@ def test_what_cannot_be_is_refused_with_the_fix(image_folder: Path, tmp_path: Pa
     with pytest.raises(ValueError, match="no option epoch: choose among"):
         resformer.train(data, run_dir=tmp_path / "run", epoch=3)
     assert not (tmp_path / "run").exists()
+    for films in (data.manifest.rows, data.manifest.rows[1:]):
+        data.manifest = replace(data.manifest, rows=films)
+        with pytest.raises(ValueError, match="no folder"):
+            resformer.train(data, run_dir=tmp_path / "run", outliers=tmp_path / "absent")
+        assert read_manifest(tmp_path / "run" / "manifest.csv").rows == films
     with pytest.raises(resformer.CheckpointError, match="no checkpoint at"):
         resformer.evaluate(tmp_path / "absent.pth", data.test)

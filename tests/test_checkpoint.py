@@ -48,6 +48,17 @@ def test_everything_survives_a_round_trip(tiny_checkpoint: Path, tmp_path: Path)
     torch.testing.assert_close(copy.state_dict, checkpoint.state_dict, rtol=0, atol=0)
 
 
+def test_weights_may_be_of_half_the_precision(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    def halve(content: Content) -> None:
+        weights = content["state_dict"].items()
+        content["state_dict"] = {
+            n: w.bfloat16() if w.is_floating_point() else w for n, w in weights
+        }
+
+    path = save_spoilt(tiny_checkpoint, tmp_path / "half.pth", halve)
+    assert len(Predictor.from_file(path, "cpu").checkpoint.source) == 64
+
+
 def test_a_checkpoint_of_a_time_before_loads_without_what_it_lacks(
     tiny_checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -175,8 +175,9 @@ def test_lists_and_urls_give_the_same_rows(
     assert rows == {row["path"]: row["sha256"] for row in expected.to_pylist()}
 
 
-def test_what_cannot_be_opened_is_a_row(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    (tmp_path / "list.txt").write_text("gone.png\n" + tmp_path.as_uri() + "/gone.dcm\n")
+@pytest.mark.parametrize("end", ["\n", "\0"])
+def test_what_cannot_be_opened_is_a_row(tiny_checkpoint: Path, tmp_path: Path, end: str) -> None:
+    (tmp_path / "list.txt").write_text(f"gone.png{end}{tmp_path.as_uri()}/gone.dcm{end}")
     assert score(tiny_checkpoint, tmp_path / "list.txt", tmp_path / "out") == 0
     rows = read(tmp_path / "out").to_pylist()
     assert [row["error_code"] for row in rows] == ["unreadable_file"] * 2

@@ -106,7 +106,11 @@ def test_a_film_is_the_same_in_whatever_form_it_is_given(
 
 
 @pytest.mark.parametrize(
-    "film", [np.zeros((80, 80, 3), np.uint8), np.zeros((80, 80)), np.zeros((0, 0), np.uint8), 3]
+    "film",
+    [
+        *(np.zeros((80, 80, 3), np.uint8), np.zeros((80, 80))),
+        *(np.zeros((0, 0), np.uint8), np.zeros((0, 9), np.uint16), 3),
+    ],
 )
 def test_what_is_no_film_is_refused(predictor: Predictor, film: np.ndarray) -> None:
     for given in (film, [film]):
@@ -138,8 +142,9 @@ def test_a_prediction_names_its_most_probable_class() -> None:
 
 def test_a_device_that_is_not_here_is_refused() -> None:
     assert choose_device().type in {"cpu", "cuda", "mps"}
-    with pytest.raises(ValueError, match="unknown device 'gpu'"):
-        choose_device("gpu")
+    for name in ("gpu", "xpu", "meta"):
+        with pytest.raises(ValueError, match=f"unknown device '{name}'"):
+            choose_device(name)
     with pytest.raises(ValueError, match="not on this machine"):
         choose_device("cuda:99")
 

@@ -164,7 +164,14 @@ def test_a_baseline_is_trained_in_the_same_loop_and_reported_but_not_served(
     assert found["metrics"] == json.loads((run / "metrics.json").read_text())
     assert found["config"]["network"] == "mobilenet_v3_small"
     assert [entry["epoch"] for entry in found["history"]] == [1]
-    assert start(image_folder, run, *BARE, "--network", "mobilenet_v3_small", "--resume") == 0
+    again = (*BARE, "--network", "mobilenet_v3_small", "--resume")
+    split, other = (run / "manifest.csv").read_text(), tmp_path / "other.csv"
+    other.write_text(
+        split.replace(",test,", ",t,").replace(",train,", ",test,").replace(",t,", ",train,")
+    )
+    assert start(image_folder, run, *again, "--manifest", str(other)) == 1
+    assert "was trained on another split" in caplog.text
+    assert start(image_folder, run, *again) == 0
     assert json.loads((run / "baseline.json").read_text()) == found
     assert start(image_folder, tmp_path / "new", *BARE, "--initial", str(run / "last.pt")) == 1
     assert "last.pt is of mobilenet_v3_small, not of resformer" in caplog.text

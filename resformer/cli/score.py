@@ -56,10 +56,9 @@ def add_parser(commands: Commands) -> None:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a part has 1 film or more, got {text!r}")
+    return int(text)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -106,14 +106,16 @@ def _names_in_folder(folder: Path, left_out: Counter[str]) -> Iterator[str]:
 def _names_in_list(
     open_list: Callable[[], AbstractContextManager[IO[bytes]]], place: str
 ) -> Iterator[str]:
-    """Read names, one a line; they are relative to the list's folder, absolute, or URLs."""
+    """Read names, one a line; they are relative to the list's folder, absolute, or URLs.
+
+    No name holds a NUL: between those of ``find -print0`` it stands in place of the line's end.
+    """
     with open_list() as file:
         if recognise_format(file.read(_HEAD)):
             raise ValueError(f"{place} is a film, no list of films: use predict for it")
         file.seek(0)
         for line in file:
-            if name := line.strip(b"\r\n"):
-                yield os.fsdecode(name)
+            yield from map(os.fsdecode, filter(None, line.strip(b"\r\n").split(b"\0")))
 
 
 def _names_at(

@@ -266,7 +266,8 @@ def _find_split(root: DataRoot, config: TrainingConfig, options: argparse.Namesp
         manifest = build_manifest(
             root, earlier=earlier, seed=config.seed, progress=True, **threshold
         )
-    write_manifest(manifest, kept)
+    if not (options.resume and kept.is_file()):  # which a wrong one must not take the place of
+        write_manifest(manifest, kept)
     for split in ("train", "validation", "test"):
         logger.info("%s: %d films", split, len(manifest.subset(split)))
     return manifest
