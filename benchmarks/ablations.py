@@ -94,8 +94,7 @@ class LastScaleAlone(IdentityMappingResFormer):
 
     def __init__(self, config: ResFormerConfig) -> None:
         super().__init__(config)
-        regions = 1 + config.infection_head
-        self.fc = nn.Linear(regions * config.channels[-1], config.num_classes)
+        self.fc = nn.Linear(config.regions * config.channels[-1], config.num_classes)
 
     def pool(self, features: list[Tensor], lungs: Tensor | None = None) -> Tensor:
         """Average the coarsest features: ``(B, C_4)``, or twice that with an infection head."""
@@ -125,7 +124,7 @@ def build_without_imtm(config: ResFormerConfig) -> nn.Module:
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of the ablations."""
+    """One row of the ablations: how its network is built, and what it changes in the recipe."""
 
     name: str
     build: Callable[[ResFormerConfig], nn.Module] = IdentityMappingResFormer
@@ -229,7 +228,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 @dataclass(frozen=True)
 class Bench:
-    """What all variants share."""
+    """What all variants share.
+
+    ``recipe`` and ``network`` are those that a variant changes; ``outlines`` the predicted lungs of
+    the training films, ``(N, size, size)`` from 0 to 255; ``black`` the validation films with their
+    lungs blacked out.
+    """
 
     data: TrainingData
     recipe: TrainingConfig

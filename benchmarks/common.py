@@ -28,7 +28,7 @@ _DICOM_BITS = 12
 
 
 class SummaryRow(NamedTuple):
-    """One row of the README's table of speed."""
+    """One row of the README's table of speed: what, with its unit; our figure; others beside it."""
 
     what: str
     ours: str
@@ -101,7 +101,7 @@ def build_speed_parser(
 
 @dataclass(frozen=True)
 class Timing:
-    """How long one call takes, in seconds."""
+    """How long one call takes, in seconds: the median over the rounds, and the fastest."""
 
     median: float
     fastest: float

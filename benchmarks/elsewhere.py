@@ -35,6 +35,7 @@ from resformer.training.data import TrainingData
 from resformer.transforms import resize_pixels
 
 Pixels = NDArray[np.uint8]
+# From the index of a film to the changed film, ``(H, W)``.
 Change = Callable[[int], Pixels]
 
 HEALTHY, ASKED = "Normal", "COVID"

@@ -54,7 +54,7 @@ Row = dict[str, NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Film:
-    """A film of the test split."""
+    """A film of the test split, ``(H, W)``, with the masks ``(H, W)`` that there are."""
 
     pixels: NDArray[np.uint8]
     class_name: str
@@ -239,7 +239,7 @@ def follow(predictor: Predictor, images: NDArray[np.float32], index: int) -> NDA
 
 
 def enlarge(evidence: EvidenceMap, side: int) -> EvidenceMap:
-    """Enlarge a map smoothly to a square."""
+    """Enlarge a map ``(h, w)`` smoothly to ``(side, side)``."""
     values = torch.from_numpy(evidence)[None, None]
     larger: EvidenceMap = F.interpolate(values, size=(side, side), mode="bicubic")[0, 0].numpy()
     return larger

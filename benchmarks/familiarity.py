@@ -39,7 +39,7 @@ Rows = dict[str, list[str]]
 
 @dataclass(frozen=True)
 class Films:
-    """The films of one split."""
+    """The films of one split: their features, and the source of each, ``(N,)``."""
 
     features: FilmFeatures
     sources: NDArray[np.str_]

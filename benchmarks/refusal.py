@@ -61,7 +61,10 @@ COUNTED = {PUT_RIGHT: "right correction named", OFFERED: "correction named"}
 
 @dataclass(frozen=True)
 class Measured:
-    """Pictures that gates are asked about."""
+    """Pictures that gates are asked about: as the network describes them, ``(N, D_b)`` a block.
+
+    ``objections`` are the ``N`` sentences that their pixels alone say against them, empty for most.
+    """
 
     blocks: Blocks
     objections: list[str]
@@ -99,7 +102,10 @@ def measure(
     altered: int,
     drawn: int,
 ) -> Tables:
-    """Return what is refused.
+    """Return what the checkpoint's gate refuses, and what gates do that are fitted anew.
+
+    ``data`` has the folders of the data sets, ``external`` and ``not-chest-xray``. So many test
+    films are ``altered`` in each way, and so many pictures of each kind are ``drawn``.
 
     Raises:
         ValueError: if the checkpoint has no gate.

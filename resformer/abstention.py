@@ -77,7 +77,7 @@ class Abstention:
             )
 
     def check_fits(self, num_classes: int, width: int) -> None:
-        """Make sure that the abstention is one of a network with these logits and features.
+        """Make sure that the abstention is one of a network with so many logits and features.
 
         Raises:
             AbstentionError: if it is another network's.
@@ -100,7 +100,10 @@ class Abstention:
         return distances
 
     def find_reason(self, confidence: float, distance: float) -> Reason | None:
-        """Return why the answer of the network is not to be relied on; nothing where it may be."""
+        """Return why the answer of the network is not to be relied on; nothing where it may be.
+
+        By the probability of the predicted class, and by the distance of :meth:`distance`.
+        """
         # What is no number is not enough.
         if not distance <= self.greatest_distance:
             return "unfamiliar"
@@ -197,7 +200,7 @@ class FilmFeatures:
 def fit_abstention(
     training: FilmFeatures, validation: FilmFeatures, num_classes: int, config: AbstentionConfig
 ) -> Abstention:
-    """Fit an abstention.
+    """Fit an abstention: the classes on training films, the thresholds on validation films.
 
     Raises:
         ValueError: if a class has no training film, or there are no validation films.

@@ -231,6 +231,8 @@ class IdentityMappingResFormer(nn.Module):
     def forward(self, x: Tensor, return_lungs: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Map images ``(B, in_chans, H, W)`` to logits ``(B, num_classes)``.
 
+        With ``return_lungs`` to these and the logits of the lungs, as :meth:`lungs` gives them.
+
         Raises:
             ValueError: as :meth:`forward_features`; as :meth:`lungs` if the lungs are asked for.
         """
@@ -332,7 +334,7 @@ class Part:
 
 
 def list_parts(config: ResFormerConfig, size: int) -> list[Part]:
-    """List the parts of a network in the order in which an image of a side passes them."""
+    """List the parts of a network in the order in which an image ``(C, size, size)`` passes."""
     # Shapes alone are computed on this device.
     with torch.device("meta"):
         model = IdentityMappingResFormer(config).eval()

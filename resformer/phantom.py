@@ -18,7 +18,7 @@ _RIBS = 9
 
 
 def draw_chest_phantom(size: int = 256, seed: int = 0) -> NDArray[np.uint8]:
-    """Draw a frontal chest radiograph, `(size, size)` grey levels; the seed varies the anatomy."""
+    """Draw a frontal chest radiograph, ``(size, size)`` uint8; the seed varies the anatomy."""
     rng = np.random.default_rng(seed)
     axis = np.linspace(-1.0, 1.0, size)
     x, y = np.meshgrid(axis / rng.uniform(0.94, 1.04), axis / rng.uniform(0.96, 1.04))

@@ -121,6 +121,8 @@ def open_table(
 ) -> Iterator[ResultsTable]:
     """Start a table, or go on with one that was written for the same classes.
 
+    With ``force`` the rows to come name a class even for what the gate refuses.
+
     Raises:
         ValueError: Another run writes to it, or it is a table of another kind.
         OSError: It cannot be read or written.

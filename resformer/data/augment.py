@@ -126,7 +126,7 @@ class Augmentation(Protocol):
 
 
 class FilmAugmentation:
-    """The training augmentation."""
+    """The training augmentation, for films that are ``size`` pixels a side afterwards."""
 
     def __init__(self, size: int, config: AugmentationConfig | None = None) -> None:
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")

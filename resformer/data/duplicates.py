@@ -240,7 +240,7 @@ def candidate_pairs(fingerprints: Sequence[Fingerprint]) -> list[tuple[int, int]
 
 
 def aligned_correlation(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
-    """Return the highest correlation of two details over scales and shifts.
+    """Return the highest correlation of two details ``(96, 96)`` over scales and shifts.
 
     The middle of ``first`` is sought in ``second``. From coarse to fine, since most candidates are
     strangers: nine scales at half the resolution, where all but one stranger in seven are given up;

@@ -95,7 +95,7 @@ def folder_names(root: DataRoot) -> dict[str, str]:
 
 
 def read_labels(root: DataRoot, paths: Iterable[str]) -> dict[str, FilmLabel]:
-    """Read the tables of all data sets.
+    """Read what the tables of all data sets say of some films.
 
     Returns:
         what is known, by path; films that no table names are absent.

@@ -176,7 +176,7 @@ def change_films(
 
 
 def choose_donors(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """Choose for each film one of another class, every other class as likely.
+    """Choose for each film, by the labels ``(N,)``, one of another class, each class as likely.
 
     Returns:
         an index for each film, ``(N,)``.

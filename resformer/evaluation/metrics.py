@@ -306,7 +306,8 @@ def risk_curve(labels: npt.NDArray[Any], probabilities: npt.NDArray[Any]) -> Flo
     """Return the risk, the share of answers that are wrong, at the coverages 1/N, 2/N, ..., 1.
 
     The surest share of the films is answered, the others withheld (El-Yaniv and Wiener, JMLR 2010;
-    Geifman and El-Yaniv, NeurIPS 2017); equally sure films keep their order.
+    Geifman and El-Yaniv, NeurIPS 2017); equally sure films keep their order. Labels ``(N,)`` and
+    probabilities ``(N, K)`` give risks ``(N,)``.
 
     Raises:
         ValueError: the arguments do not fit together.
@@ -321,7 +322,7 @@ def risk_curve(labels: npt.NDArray[Any], probabilities: npt.NDArray[Any]) -> Flo
 
 @dataclass(frozen=True)
 class Mistake:
-    """A film that the network put into the wrong class."""
+    """A film put into the wrong class, with the probability of that class and of the label."""
 
     path: str
     true_class: str

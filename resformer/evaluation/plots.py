@@ -213,6 +213,8 @@ def plot_risk_coverage(
 ) -> Figure:
     """Draw the risk against the coverage, and where the model as it is shipped stands.
 
+    Of labels ``(N,)``, probabilities ``(N, K)``, and ``evaluate_abstention`` of the same films.
+
     Raises:
         ValueError: labels and probabilities that do not fit together.
     """
@@ -237,7 +239,7 @@ def plot_risk_coverage(
 def plot_films(
     films: Sequence[NDArray[np.uint8]], titles: Sequence[str], *, columns: int = 4
 ) -> Figure:
-    """Draw films in rows, each under its title, black at 0 and white at 255.
+    """Draw films ``(H, W)`` in rows, each under its title, black at 0 and white at 255.
 
     Raises:
         ValueError: no film, or not one title for each.
@@ -265,7 +267,7 @@ def plot_evidence(
 ) -> Figure:
     """Draw a film with the outline of the lungs, and with the evidence for the predicted class.
 
-    Another class may be named; the film is what the prediction was made of.
+    Another class may be named; the film ``(H, W)`` is what the prediction was made of.
 
     Raises:
         ValueError: if the class is unknown.

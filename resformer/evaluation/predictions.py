@@ -155,7 +155,7 @@ def classify_films(
     *,
     progress: bool = False,
 ) -> tuple[NDArray[np.int64], Predictions]:
-    """Classify labelled image files, as :func:`predict_files` does.
+    """Classify labelled image files, pairs of path and class name, as :func:`predict_files` does.
 
     Returns:
         class indices ``(N,)`` in the checkpoint's class order, and the predictions of these films.
@@ -178,7 +178,7 @@ def classify_films(
 
 
 def evaluate_abstention(labels: NDArray[Any], predictions: Predictions) -> dict[str, Any]:
-    """Return what withholding answers brings, as plain data.
+    """Return what withholding answers brings, for labels ``(N,)``, as plain data.
 
     Returns:
         ``count``, ``refused`` and ``abstained``, numbers of films; with Wilson intervals ``shown``,
@@ -207,7 +207,7 @@ def evaluate_abstention(labels: NDArray[Any], predictions: Predictions) -> dict[
 
 
 def pool_features(backend: Backend, films: Iterable[Pixels], size: int) -> NDArray[np.float64]:
-    """Return the pooled features that the network reads the class off, ``(N, D)``."""
+    """Return the pooled features of films ``(H, W)``, which the class is read off: ``(N, D)``."""
     return np.concatenate(
         [backend.compute(_stack(batch, size)).features for batch in _batches(films)]
     ).astype(np.float64)

@@ -24,7 +24,8 @@ from resformer.gate.drawings import Field, Pixels, coloured_noise
 class FilmVariation:
     """Varies films more widely than the training augmentation does, but never turns them.
 
-    albumentations is imported by the constructor, because serving never needs it.
+    They are ``size`` pixels a side afterwards. The constructor imports albumentations, which
+    serving never needs.
     """
 
     def __init__(self, size: int) -> None:

@@ -69,7 +69,11 @@ class GateConfig:
 
 @dataclass(frozen=True)
 class GateSamples:
-    """Descriptions of pictures, as :func:`resformer.gate.gate.describe` gives them."""
+    """Descriptions of pictures, as :func:`resformer.gate.gate.describe` gives them.
+
+    Of training films as they are and varied, of validation films, which set the threshold, and by
+    kind of what shall be refused.
+    """
 
     films: Blocks
     varied: Blocks
@@ -150,7 +154,7 @@ def collect_samples(
     *,
     progress: bool = False,
 ) -> GateSamples:
-    """Describe all that a gate is fitted on; outliers are made besides those that are given.
+    """Describe all that a gate is fitted on: films ``(H, W)``, outliers by kind, and made ones.
 
     Raises:
         ValueError: if there are no films or no validation films.

@@ -246,7 +246,7 @@ class Gate:
         return torch.cat([one for pair in pairs for one in pair], dim=1)
 
     def judge(self, score: float, objection: str = "") -> GateResult:
-        """Accept or refuse a picture."""
+        """Accept or refuse by a score of :meth:`scores` and :func:`find_objection`'s sentence."""
         if objection:
             return GateResult(0.0, self.threshold, objection)
         reason = "" if score >= self.threshold else UNLIKE_FILMS

@@ -159,7 +159,7 @@ class WeightAverage(AveragedModel):
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """Return the type that matrix products run in: bfloat16 where the processor has it."""
+    """Return the type that matrix products run in; ``auto`` is bfloat16 where it is fast."""
     if name != "auto":
         return torch.float32 if name == "float32" else torch.bfloat16
     if device.type == "cuda":
