@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from resformer.evaluation.plots import COLOURS, new_figure
 from resformer.phantom import draw_chest_phantom
@@ -169,6 +170,14 @@ def draw_film(height: int, width: int, seed: int = 0) -> NDArray[np.float64]:
     top, left = (side - height) // 2, (side - width) // 2
     drawn: NDArray[np.float64] = film[top : top + height, left : left + width]
     return drawn
+
+
+def show_share(hits: int, count: int) -> str:
+    """Return a share with its exact (Clopper and Pearson) 95 % interval; a dash without any."""
+    if not count:
+        return "-"
+    low, high = binomtest(hits, count).proportion_ci(method="exact")
+    return f"{hits / count:.1%} ({low:.1%} to {high:.1%})"
 
 
 def encode_film(film: NDArray[np.float64], kind: str) -> bytes:

@@ -19,9 +19,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
-from benchmarks.common import build_data_parser, list_data_sets, publish
+from benchmarks.common import build_data_parser, list_data_sets, publish, show_share
 from resformer.abstention import AbstentionConfig, FilmFeatures, fit_abstention
 from resformer.data.manifest import read_manifest
 from resformer.data.unpack import open_datasets
@@ -113,8 +112,8 @@ def leave_out(splits: Mapping[str, Films], names: Sequence[str], config: Abstent
         inside = kept["test"]
         rows[left] = [
             str((~inside).sum()),
-            share(int(far[~inside].sum()), int((~inside).sum())),
-            share(int(far[inside].sum()), int(inside.sum())),
+            show_share(int(far[~inside].sum()), int((~inside).sum())),
+            show_share(int(far[inside].sum()), int(inside.sum())),
         ]
     return rows
 
@@ -130,7 +129,7 @@ def count_sure(predictions: Predictions, labels: NDArray[np.int64]) -> list[str]
     wrong = sure & (predictions.predicted != labels)
     silent = int((wrong & predictions.shown).sum())
     count = len(predictions)
-    return [str(count), str(wrong.sum()), str(silent), share(silent, count)]
+    return [str(count), str(wrong.sum()), str(silent), show_share(silent, count)]
 
 
 def count_external(predictor: Predictor, folder: Path) -> Rows:
@@ -148,14 +147,6 @@ def count_external(predictor: Predictor, folder: Path) -> Rows:
         str(key): count_sure(found.subset(keys == key), labels[keys == key])
         for key in np.unique(keys)
     }
-
-
-def share(hits: int, count: int) -> str:
-    """Return a share with its exact (Clopper and Pearson) 95 % interval."""
-    if not count:
-        return "-"
-    low, high = binomtest(hits, count).proportion_ci(method="exact")
-    return f"{hits / count:.1%} ({low:.1%} to {high:.1%})"
 
 
 if __name__ == "__main__":

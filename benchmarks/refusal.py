@@ -20,9 +20,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
-from scipy.stats import binomtest
 
-from benchmarks.common import build_data_parser, list_data_sets, publish
+from benchmarks.common import build_data_parser, list_data_sets, publish, show_share
 from resformer.backends import PyTorchBackend
 from resformer.checkpoint import Checkpoint, load_checkpoint
 from resformer.data.duplicates import fingerprint, group_duplicates
@@ -264,8 +263,7 @@ def render(tables: Tables) -> str:
             rows = {**rows, "together": tuple(refused_of)}
         cells = []
         for name, (refused, count) in rows.items():
-            low, high = binomtest(refused, count).proportion_ci(method="exact")
-            share = f"{refused / count:.1%} ({low:.1%} to {high:.1%})"
+            share = show_share(refused, count)
             cells.append((name.replace("_", " "), str(refused), str(count), share))
         parts.append(
             render_table(

@@ -100,11 +100,11 @@ class Abstention:
         return distances
 
     def find_reason(self, confidence: float, distance: float) -> Reason | None:
-        """Return why the answer of the network is not to be relied on; nothing where it may be.
+        """Return why the answer of the network is not to be relied on; None where it may be.
 
         By the probability of the predicted class, and by the distance of :meth:`distance`.
         """
-        # What is no number is not enough.
+        # NaN is unfamiliar too.
         if not distance <= self.greatest_distance:
             return "unfamiliar"
         return None if confidence >= self.least_confidence else "undecided"

@@ -32,6 +32,7 @@ from resformer.evaluation.metrics import evaluate_predictions
 from resformer.evaluation.predictions import Predictions, classify_films
 from resformer.images import decode_image
 from resformer.predict import Predictor
+from resformer.training import MANIFEST_NAME, MODEL_NAME
 from resformer.transforms import resize_pixels
 
 if TYPE_CHECKING:
@@ -41,10 +42,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FilePath = str | os.PathLike[str]
-
-# What a training leaves in its folder beside its state.
-MODEL_NAME = "model.pth"
-MANIFEST_NAME = "manifest.csv"
 
 
 def load(path: FilePath, *, device: str = "auto", backend: str = "auto") -> Predictor:

@@ -185,6 +185,20 @@ class Checkpoint:
         }
         return content_digest(parts)
 
+    @property
+    def thresholds(self) -> dict[str, float | None]:
+        """What outputs of the network are compared with; None where there is nothing to compare."""
+        gate, abstention = self.gate, self.abstention
+        return {
+            "gate": gate.threshold if gate else None,
+            "confidence": abstention.least_confidence if abstention else None,
+            "distance": abstention.greatest_distance if abstention else None,
+        }
+
+    def count_parameters(self) -> int:
+        """Return how many numbers the network has learned."""
+        return sum(weight.numel() for weight in self._plan_model().parameters())
+
     def build_model(self) -> IdentityMappingResFormer:
         """Build the network with the weights loaded, in evaluation mode.
 
@@ -293,7 +307,7 @@ def _walk(value: Any, place: str, depth: int) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
-                raise CheckpointError(f"{place or 'it'} has a key that is no text: {key!r:.80}")
+                raise CheckpointError(f"{place or 'it'} has a key that is not text: {key!r:.80}")
         yield place, len(value)
         for key in sorted(value):
             yield from _walk(value[key], f"{place}/{key}" if place else key, depth + 1)
@@ -332,7 +346,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     content = read_content(path)
     if content.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path} is no {FORMAT} file (format {content.get('format')!r:.80}): "
+            f"{path} is not a {FORMAT} file (format {content.get('format')!r:.80}): "
             "train it again with this version"
         )
     needed = [f.name for f in fields(Checkpoint) if f.name not in content and f.name not in _PARTS]
@@ -353,7 +367,7 @@ def _check_values(content: dict[str, Any]) -> None:
     """Refuse what no checkpoint holds, before anything is made of it."""
     for name in ("model_config", "input_spec", "state_dict", "metrics", "training", "versions"):
         if not isinstance(content[name], dict):
-            raise CheckpointError(f"its {name} is no dictionary")
+            raise CheckpointError(f"its {name} is not a dictionary")
     for number, (place, value) in enumerate(_walk(content, "", 0)):
         if number > _MOST_VALUES:
             raise CheckpointError("it holds more values than any checkpoint: do not trust it")
@@ -367,33 +381,33 @@ def _check_values(content: dict[str, Any]) -> None:
     _check_training("training", content["training"])
     for name, weight in content["state_dict"].items():
         if not isinstance(weight, Tensor):
-            raise CheckpointError(f"its weight {name} is no tensor")
+            raise CheckpointError(f"its weight {name} is not a tensor")
     for name, number in content["versions"].items():
         if not isinstance(number, str):
-            raise CheckpointError(f"its version of {name} is no text")
+            raise CheckpointError(f"its version of {name} is not text")
 
 
 def _check_report(place: str, report: Any) -> None:
     """Refuse a report that the pages which show it could not read."""
     if not isinstance(report, dict):
-        raise CheckpointError(f"its report {place} is no dictionary")
+        raise CheckpointError(f"its report {place} is not a dictionary")
     matrix = report.get("confusion_matrix", [])
     if not isinstance(matrix, list) or not all(
         isinstance(row, list) and len(row) == len(matrix) and all(isinstance(n, int) for n in row)
         for row in matrix
     ):
-        raise CheckpointError(f"its {place}/confusion_matrix is no square of whole numbers")
+        raise CheckpointError(f"its {place}/confusion_matrix is not a square of whole numbers")
     if not isinstance(report.get("per_class", {}), dict):
-        raise CheckpointError(f"its {place}/per_class is no dictionary")
+        raise CheckpointError(f"its {place}/per_class is not a dictionary")
 
 
 def _check_training(place: str, training: Any) -> None:
     """Refuse a history of trainings, this one and those that it started from, likewise."""
     if not isinstance(training, dict) or not isinstance(training.get("config", {}), dict):
-        raise CheckpointError(f"its {place} or its configuration is no dictionary")
+        raise CheckpointError(f"its {place} or its configuration is not a dictionary")
     history = training.get("history", [])
     if not isinstance(history, list) or not all(isinstance(epoch, dict) for epoch in history):
-        raise CheckpointError(f"its {place}/history is no list of epochs")
+        raise CheckpointError(f"its {place}/history is not a list of epochs")
     initial = training.get("initial") or []
     for earlier in initial if isinstance(initial, list) else [initial]:
         _check_training(f"{place}/initial", earlier)
@@ -402,7 +416,7 @@ def _check_training(place: str, training: Any) -> None:
 def _check_tensor(place: str, tensor: Tensor) -> None:
     plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
     if not plain or tensor.is_quantized or tensor.is_complex():
-        raise CheckpointError(f"{place} is no plain tensor")
+        raise CheckpointError(f"{place} is not a plain tensor")
     # A stride of 0 lets a few bytes stand for a tensor that fits no memory.
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise CheckpointError(f"{place} says that it is larger than what the file holds of it")
@@ -411,7 +425,7 @@ def _check_tensor(place: str, tensor: Tensor) -> None:
 def _assemble(content: dict[str, Any]) -> Checkpoint:
     names = content["class_names"]
     if not isinstance(names, list | tuple):
-        raise CheckpointError("its class_names is no list")
+        raise CheckpointError("its class_names is not a list")
     parts: dict[str, Any] = {
         name: kind.from_dict(content[name]) for name, kind in _PARTS.items() if content.get(name)
     }

@@ -118,16 +118,11 @@ def _export(checkpoint: Checkpoint) -> bytes:
 
 def describe_graph(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return what a graph's metadata say, as plain data; a threshold that it lacks is ``None``."""
-    gate, abstention = checkpoint.gate, checkpoint.abstention
     return {
         "version": __version__,
         "class_names": list(checkpoint.class_names),
         "input": {"name": FILMS, "size": checkpoint.input_spec.size, "description": _INPUT},
-        "thresholds": {
-            "gate": gate.threshold if gate else None,
-            "confidence": abstention.least_confidence if abstention else None,
-            "distance": abstention.greatest_distance if abstention else None,
-        },
+        "thresholds": checkpoint.thresholds,
         "licence": _LICENCE,
     }
 

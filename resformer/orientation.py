@@ -42,9 +42,9 @@ class Correction:
 
 
 # All that may be done to a film but nothing.
-CORRECTIONS = tuple(Correction(invert, rotate) for invert in (False, True) for rotate in ROTATIONS)[
-    1:
-]
+CORRECTIONS = tuple(
+    Correction(invert, angle) for invert in (False, True) for angle in ROTATIONS if invert or angle
+)
 
 
 @dataclass(frozen=True)

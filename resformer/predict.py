@@ -87,15 +87,15 @@ class Prediction:
 
     Attributes:
         probabilities: by class name, in the checkpoint's order; they sum to 1.
-        gate: whether the picture looks like a film at all; nothing if the checkpoint has no gate.
+        gate: whether the picture looks like a film at all; None if the checkpoint has no gate.
         reason: why the model should not be relied on here: ``undecided``, its classes are close,
-            or ``unfamiliar``, the film is unlike those of the training; nothing where it may be, or
+            or ``unfamiliar``, the film is unlike those of the training; None where it may be, or
             if the checkpoint has no abstention.
         distance: from the features of the film to those of the nearest class, in standard
-            deviations; nothing if the checkpoint has no abstention.
+            deviations; None if the checkpoint has no abstention.
         track_record: how often this class was right on the test films that the model named it for;
-            nothing beside a warning, or if the checkpoint does not tell.
-        lungs: probabilities of being lung, ``(h, w)``, evenly spread over the film; nothing if the
+            None beside a warning, or if the checkpoint does not tell.
+        lungs: probabilities of being lung, ``(h, w)``, evenly spread over the film; None if the
             network has no lung head.
     """
 
@@ -128,7 +128,7 @@ class Prediction:
         The network runs once more, on the film in its other orientations.
 
         Returns:
-            how the film lies, and what puts it right as it was given; nothing if it is accepted,
+            how the film lies, and what puts it right as it was given; None if it is accepted,
             or in no orientation.
 
         Raises:
@@ -296,7 +296,7 @@ class Predictor:
             film: ``(size, size)``, resized to the network's input.
 
         Returns:
-            what has to be done to it; nothing if the gate accepts it in no other orientation.
+            what has to be done to it; None if the gate accepts it in no other orientation.
         """
         scores = self._backend.compute(np.stack([c.apply(film) for c in CORRECTIONS])).gate_score
         if self.checkpoint.gate is None or scores is None:
@@ -324,7 +324,7 @@ class Predictor:
         )
 
     def _check_answers(self) -> None:
-        """Refuse finite weights, scales or thresholds whose answers are no numbers."""
+        """Refuse finite weights, scales or thresholds whose answers are not finite."""
         for answer in self.predict(list(probe_films(self.checkpoint.input_spec.size))):
             values = [*answer.probabilities.values(), answer.distance or 0.0]
             values += [answer.gate.score] if answer.gate else []

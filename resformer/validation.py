@@ -62,10 +62,10 @@ def require_between(name: str, value: float, low: float, high: float) -> None:
 
 
 def require_finite(part: str, tensors: Mapping[str, Tensor], refusal: type[ValueError]) -> None:
-    """Refuse tensors that hold an infinity or what is no number, naming the first."""
+    """Refuse tensors that hold an infinity or NaN, naming the first."""
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
-            raise refusal(f"the {part}'s {name} holds what is no finite number")
+            raise refusal(f"the {part}'s {name} holds a value that is not finite")
 
 
 @contextmanager

@@ -100,7 +100,7 @@ def _change(**values: object) -> Callable[[dict[str, Any]], None]:
         (_change(mean=3), "cannot be read"),
         (_change(mean=torch.zeros(2)), "does not fit its projection"),
         (_change(class_means=torch.zeros(2, 7)), "do not fit its projection"),
-        (_change(projection=torch.full((3, 2), torch.nan)), "projection holds what is no finite"),
+        (_change(projection=torch.full((3, 2), torch.nan)), "projection holds a value that is not"),
         (_change(least_confidence=1.1), "least confidence must be from 0 to 1"),
         (_change(least_confidence="much"), "cannot be read"),
         (_change(greatest_distance=-1.0), "greatest distance must be 0 or more"),

@@ -424,7 +424,7 @@ def test_a_table_that_cannot_be_written_is_a_clear_error(
     out: str, tiny_checkpoint: Path, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert predict(tiny_checkpoint, folder, "--out", out) == 1
-    assert "is no file: name a CSV file to write" in caplog.text or "No such file" in caplog.text
+    assert "is not a file: name a CSV file to write" in caplog.text or "No such file" in caplog.text
 
 
 def test_names_of_classes_are_no_formulas_and_no_lines(

@@ -225,21 +225,6 @@ def test_an_archive_is_opened_like_its_folder_and_removed(tmp_path: Path) -> Non
         assert _files(root) == ["a/1.png", "b/1.png"]  # backslashes separate folders
 
 
-def test_a_cache_keeps_an_archive_until_it_changes(tmp_path: Path) -> None:
-    cache = tmp_path / "run" / "cache"
-    archive = _pack(tmp_path / "films.zip", "a/1.png", "b/1.png")
-    with open_dataset(archive, cache=cache) as first:
-        (first / "a" / "1.png").write_bytes(b"seen before")
-    with open_dataset(archive, cache=cache) as second:
-        assert second == first
-        assert (second / "a" / "1.png").read_bytes() == b"seen before"
-    _pack(archive, "a/1.png", "b/1.png", content=b"new")
-    with open_dataset(archive, cache=cache) as third:
-        assert third != first
-        assert (third / "a" / "1.png").read_bytes() == b"new"
-    assert sorted(cache.iterdir()) == sorted([first.parent, third.parent])
-
-
 @pytest.mark.parametrize(
     "name",
     [

@@ -227,8 +227,7 @@ def test_an_archive_brings_its_tables_and_its_name(root: Path, tmp_path: Path) -
 
     write_table(root, "file,patient\nCovid-000.png,p\nCovid-001.png,p\n")
     archive = Path(shutil.make_archive(str(tmp_path / "hospital"), "zip", root))
-    for cache in (None, tmp_path / "cache"):
-        with open_dataset(archive, cache=cache) as opened:
-            manifest = build_manifest(opened)
-        assert {row.source for row in manifest.rows} == {"hospital"}
-        assert manifest.rows[0].group == manifest.rows[1].group
+    with open_dataset(archive) as opened:
+        manifest = build_manifest(opened)
+    assert {row.source for row in manifest.rows} == {"hospital"}
+    assert manifest.rows[0].group == manifest.rows[1].group

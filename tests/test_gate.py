@@ -111,7 +111,7 @@ def test_a_low_score_is_refused_with_a_reason(gated: Checkpoint) -> None:
     ("pixels", "reason"),
     [
         (np.full((200, 200), 90, np.uint8), "It is blank"),
-        (draw_chest_phantom(63), "It is 63 x 63 pixels small"),
+        (draw_chest_phantom(63), "It is only 63 x 63 pixels"),
         (np.tile(draw_chest_phantom(100), (1, 3)), "too long and narrow"),
     ],
 )
@@ -160,7 +160,7 @@ def _set_part(key: str, value: torch.Tensor) -> Callable[[dict[str, Any]], None]
         (_set_part("mean", torch.zeros(5)), "do not fit its basis"),
         (_set_part("deviation", torch.ones(4)), "deviations do not fit"),
         (_set_part("scale", torch.zeros(256)), "must be greater than 0"),
-        (_set_part("basis", torch.full((256, 3), torch.inf)), "basis holds what is no finite"),
+        (_set_part("basis", torch.full((256, 3), torch.inf)), "basis holds a value that is not"),
         (_set_part("surprise", torch.zeros(1)), "the gate cannot be read"),
     ],
 )

@@ -170,7 +170,7 @@ def unknown_variables() -> list[str]:
         if name.startswith("RESFORMER") and name not in known:
             close = get_close_matches(name, known, 1)
             hint = f"; did you mean {close[0]}?" if close else ""
-            warnings.append(f"{name} is no setting and has no effect{hint}")
+            warnings.append(f"{name} is not a setting and has no effect{hint}")
     return warnings
 
 

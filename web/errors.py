@@ -50,7 +50,7 @@ CODES = {
     "empty_file": ErrorCode(400, "The file is empty. Choose another one."),
     "unreadable_image": ErrorCode(400, "The image is damaged, or too small to be a film."),
     "bad_base64": ErrorCode(400, "The image in JSON is not base64."),
-    "bad_option": ErrorCode(400, "There is no such option, or its value cannot be."),
+    "bad_option": ErrorCode(400, "There is no such option, or its value is not possible."),
     "unknown_class": ErrorCode(400, "The model does not know this class."),
     "unauthorized": ErrorCode(401, "The server asks for a key, and none or a wrong one came."),
     "cross_origin": ErrorCode(403, "Images are taken from this server's own page only."),
@@ -62,7 +62,7 @@ CODES = {
     "too_many_files": ErrorCode(413, "There are too many files."),
     "unsupported_format": ErrorCode(415, "The data is not an image of a supported format."),
     "unsupported_dicom": ErrorCode(
-        415, "The DICOM file is no single grey radiograph, or cannot be read."
+        415, "The DICOM file is not a single grey radiograph, or cannot be read."
     ),
     "unsupported_media_type": ErrorCode(415, "The content type holds no image."),
     "unknown_host": ErrorCode(421, "The server does not go by the name that it was asked by."),

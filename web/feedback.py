@@ -193,8 +193,9 @@ class FeedbackStore:
         for folder in filter(Path.is_dir, self._folder.iterdir()):
             changed = folder.stat().st_mtime_ns
             former = sizes.get(folder.name)
-            is_known = former is not None and former[0] == changed
-            found[folder.name] = former if former and is_known else (changed, _measure(folder))
+            if former is None or former[0] != changed:
+                former = changed, _measure(folder)
+            found[folder.name] = former
         return found
 
     def _write_sizes(self, sizes: _Sizes, changes: Mapping[Path, int]) -> None:

@@ -32,18 +32,13 @@ def describe_model(config: WebConfig, service: ModelService) -> dict[str, Any]:
     from resformer.track_record import read_track_records
 
     checkpoint = service.checkpoint
-    abstention = checkpoint.abstention.thresholds() if checkpoint.abstention else {}
     records = read_track_records(checkpoint.metrics)
     return {
         "api_version": API_VERSION,
         "model": service.identity,
         "class_names": checkpoint.class_names,
         "size": checkpoint.input_spec.size,
-        "thresholds": {
-            "gate": checkpoint.gate.threshold if checkpoint.gate else None,
-            "confidence": abstention.get("least_confidence"),
-            "distance": abstention.get("greatest_distance"),
-        },
+        "thresholds": checkpoint.thresholds,
         "track_records": {name: asdict(record) for name, record in records.items()},
         "messages": {
             "unlike_films": UNLIKE_FILMS,

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from resformer.evaluation.card import INTENDED_USE, LIMITATIONS, explain_terms
 from resformer.evaluation.lineage import list_stages
 from resformer.evaluation.tables import AREAS, FEWEST_FILMS, list_findings
 from web.config import WebConfig
 from web.service import ModelService
-
-if TYPE_CHECKING:
-    from resformer.model import ResFormerConfig
 
 CHART_WIDTH, CHART_HEIGHT = 360, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 42, 10, 12, 28
@@ -45,7 +42,7 @@ def build_card(service: ModelService, config: WebConfig) -> dict[str, Any]:
     card = {
         **service.identity,
         "classes": list(checkpoint.class_names),
-        "parameters": _count_parameters(checkpoint.model_config),
+        "parameters": checkpoint.count_parameters(),
         "input": checkpoint.input_spec.to_dict(),
         "network": checkpoint.model_config.to_dict(),
         "temperature": checkpoint.temperature,
@@ -183,15 +180,6 @@ def _nice_steps(low: float, high: float) -> list[float]:
     step = next(f * magnitude for f in (1, 2, 5, 10) if f * magnitude * _TICKS >= span)
     first, last = math.floor(low / step), math.ceil(high / step)
     return [round(number * step, 10) for number in range(first, max(last, first + 1) + 1)]
-
-
-def _count_parameters(network: ResFormerConfig) -> int:
-    import torch
-
-    from resformer.model import IdentityMappingResFormer
-
-    with torch.device("meta"):  # shapes alone
-        return sum(weight.numel() for weight in IdentityMappingResFormer(network).parameters())
 
 
 def _without_infinities(value: Any) -> Any:

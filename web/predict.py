@@ -43,10 +43,10 @@ class _Kept:
     """What an answer needs of an image once the network has seen it.
 
     Attributes:
-        preview: the picture that goes back; nothing if it is not asked for.
-        small: the image as the explanation looks at it; nothing if it is not asked for.
+        preview: the picture that goes back; None if it is not asked for.
+        small: the image as the explanation looks at it; None if it is not asked for.
         size: width and height of the preview.
-        dicom: what a DICOM file says of the image; nothing of another file.
+        dicom: what a DICOM file says of the image; None of another file.
     """
 
     preview: str | None
@@ -83,7 +83,7 @@ def create_blueprint(
         if options.window and not image.dicom:
             raise ApiError(
                 "bad_option",
-                "“window_center” and “window_width” are for DICOM files, and this is none.",
+                "“window_center” and “window_width” are for DICOM files, and this is not one.",
             )
         pixels = options.correction.apply(image.pixels)
         shown = pixels if image.windowed is None else options.correction.apply(image.windowed)

@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     if options.out and options.json:
         raise ValueError("--json is for files, --out writes CSV: leave one of them out")
     if options.out and options.out.exists() and not options.out.is_file():
-        raise ValueError(f"{options.out} is no file: name a CSV file to write")
+        raise ValueError(f"{options.out} is not a file: name a CSV file to write")
     predictor = Predictor.from_file(options.model, options.device, options.backend)
     if options.out:
         return _predict_folder(predictor, folders[0], options)

@@ -1,7 +1,7 @@
 """Which files are films, and what the model answers of each.
 
-What the answer holds is what the web application's `POST /predict` answers with: a picture that the
-gate refuses gets no class unless it is forced, and what is uncertain carries a warning.
+An answer holds what the web application's ``POST /predict`` answers with: a picture that the gate
+refuses gets no class unless it is forced, and what is uncertain carries a warning.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class Answer:
 
     Attributes:
         name: of the file, fit to be shown, see ``show_name``.
-        prediction: nothing where the file cannot be read.
+        prediction: None where the file cannot be read.
         error_code: why the file got no class, for programs, as in the API; empty if it got one.
         error: the same for people.
         orientation: how a film lies that the gate refuses for that.

@@ -36,7 +36,7 @@ class Source:
     root: str
 
     def read(self, name: str) -> bytes | None:
-        """Return the bytes of a film; nothing if it is larger than a film can be.
+        """Return the bytes of a film; None if it is larger than a film can be.
 
         Raises:
             OSError: if it cannot be read.
@@ -61,7 +61,7 @@ class Listing:
     Attributes:
         source: where they are.
         names: in the order of the table.
-        left_out: how many files are not looked at, by the reason why; complete when `names` is.
+        left_out: how many files are not looked at, by the reason why; complete when ``names`` is.
     """
 
     source: Source

@@ -125,7 +125,7 @@ class ResultsFolder:
             return
         folder = Path(self.place)
         if folder.exists() and not folder.is_dir():
-            raise ValueError(f"{folder} is no folder: name another one for the table")
+            raise ValueError(f"{folder} is not a folder: name another one for the table")
         folder.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(folder / _LOCK, timeout=0):
@@ -183,7 +183,7 @@ class Run:
         return enumerate(map(os.fsdecode, names), part * self.settings.part_size)
 
     def write(self, part: int, rows: list[Row], class_names: Iterable[str], by: str) -> None:
-        """Write a finished part; `by` are the versions of the libraries."""
+        """Write a finished part; ``by`` are the versions of the libraries."""
         scored_by = ScoredBy(self.settings.model_sha256, by)
         self.results.write(part_name(part), write_rows(rows, tuple(class_names), scored_by))
 
@@ -251,9 +251,9 @@ def score_part(run: Run, part: int, predictor: Predictor, versions: str) -> Iter
     """
     size = predictor.checkpoint.input_spec.size
     read = partial(_read_input, run.source, size)
-    is_deadly = run.results.begin(part)
+    was_begun = run.results.begin(part)
     rows: list[Row] = []
-    for films in (_read_apart if is_deadly else read_ahead)(read, run.inputs(part)):
+    for films in (_read_apart if was_begun else read_ahead)(read, run.inputs(part)):
         answered = answer_films(predictor, films, force=run.settings.force)
         rows += answered
         yield Counter(row.answer.error_code for row in answered)

@@ -47,7 +47,7 @@ class ReadFilm:
     Attributes:
         key: its place in the order of the archive.
         name: as it is listed.
-        sha256: of its bytes; nothing if there are none.
+        sha256: of its bytes; None if there are none.
         film: or why it cannot be read.
     """
 

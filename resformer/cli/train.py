@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resformer.cli.options import Commands, add_command, add_flag, add_path, add_shared
+from resformer.training import MANIFEST_NAME, MODEL_NAME
 from resformer.training.config import (
     OURS,
     RECIPES,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MANIFEST_NAME, MODEL_NAME, BASELINE_NAME = "manifest.csv", "model.pth", "baseline.json"
+BASELINE_NAME = "baseline.json"
 
 
 def add_parser(commands: Commands) -> None:

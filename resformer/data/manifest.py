@@ -269,7 +269,7 @@ def read_manifest(path: Path, root: DataRoot | None = None) -> Manifest:
     """Read a manifest back; given ``root``, make sure that its files are there and unchanged.
 
     Raises:
-        DatasetError: if it is no manifest or contradicts itself, or if files below ``root`` are
+        DatasetError: if it is not a manifest or contradicts itself, or if files below ``root`` are
             missing or differ from it.
     """
     try:
@@ -278,7 +278,7 @@ def read_manifest(path: Path, root: DataRoot | None = None) -> Manifest:
     except (OSError, csv.Error) as error:
         raise DatasetError(f"the manifest {path} cannot be read: {error}") from error
     if not lines or tuple(lines[0]) != _COLUMNS:
-        raise DatasetError(f"{path} is no manifest: its first line must be {','.join(_COLUMNS)}")
+        raise DatasetError(f"{path} is not a manifest: its first line must be {','.join(_COLUMNS)}")
     rows = tuple(
         _parse_row(line, f"{path}, row {number}") for number, line in enumerate(lines[1:], 2)
     )
@@ -293,7 +293,7 @@ def _parse_row(values: Sequence[str], place: str) -> ManifestRow:
         raise DatasetError(f"{place}: {len(_COLUMNS)} values are needed, got {len(values)}")
     name, class_name, group, split, sha256, source, reading = values
     if not _is_relative(name):
-        raise DatasetError(f"{place}: {name!r} is no relative path with forward slashes")
+        raise DatasetError(f"{place}: {name!r} is not a relative path with forward slashes")
     if not class_name:
         raise DatasetError(f"{place}: the class is empty")
     if not (group.isascii() and group.isdigit()):
@@ -301,7 +301,7 @@ def _parse_row(values: Sequence[str], place: str) -> ManifestRow:
     if split not in SPLITS:
         raise DatasetError(f"{place}: the split must be one of {', '.join(SPLITS)}, got {split!r}")
     if not _SHA256.fullmatch(sha256):
-        raise DatasetError(f"{place}: {sha256!r} is no SHA-256 in lower-case hexadecimal")
+        raise DatasetError(f"{place}: {sha256!r} is not a SHA-256 in lower-case hexadecimal")
     return ManifestRow(name, class_name, int(group), split, sha256, source, reading)
 
 

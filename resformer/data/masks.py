@@ -151,7 +151,6 @@ def cache_masks(
     *,
     region: str = LUNGS_FOLDER,
     boxes: Mapping[str, Sequence[Box]] | None = None,
-    progress: bool = False,
 ) -> RegionMasks:
     """Read the masks of ``rows`` once, into a memory map that is found again later.
 
@@ -163,7 +162,6 @@ def cache_masks(
         region: name of the folder of masks.
         boxes: of films by their path, see ``resformer.data.labels.read_boxes``; drawn where a film
             has no mask.
-        progress: whether to draw a progress bar.
 
     Raises:
         ImageError: if a mask cannot be decoded.
@@ -189,7 +187,7 @@ def cache_masks(
         return resize_pixels(decode_image(file.read_bytes()), size)
 
     path = folder / f"{region.replace(' ', '-')}-{len(rows)}x{size}-{digest[:16]}.npy"
-    masks = cache_arrays(path, load, (len(rows), size, size), progress=progress)
+    masks = cache_arrays(path, load, (len(rows), size, size))
     return RegionMasks(masks, known, digest)
 
 

@@ -7,8 +7,6 @@ be a link, or fill disk or memory ("zip bomb"), so it is refused before anything
 from __future__ import annotations
 
 import errno
-import hashlib
-import os
 import shutil
 import stat
 import tempfile
@@ -34,13 +32,12 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, Unicod
 
 
 @contextmanager
-def open_dataset(path: Path, *, cache: Path | None = None) -> Iterator[Path]:
+def open_dataset(path: Path) -> Iterator[Path]:
     """Give the folder that holds the class folders of the folder or ``.zip`` at ``path``.
 
     A folder is given as it is; where it wraps the data set in one more folder, that one is given.
-    An archive's images and tables are extracted into a folder of the archive's name, below
-    ``cache`` to be found there the next time, or else in a temporary folder that is removed at the
-    end.
+    An archive's images and tables are extracted into a folder of the archive's name, which is
+    removed at the end.
 
     Raises:
         DatasetError: if there is nothing at ``path``, or something other than a folder or a
@@ -54,8 +51,6 @@ def open_dataset(path: Path, *, cache: Path | None = None) -> Iterator[Path]:
         raise find.DatasetError(
             f"{path} is neither a folder nor a .zip: unpack it and give the folder"
         )
-    elif cache is not None:
-        yield find.locate_root(_extract_once(path, cache))
     else:
         with tempfile.TemporaryDirectory(prefix="dataset-") as scratch:
             folder = Path(scratch) / path.stem
@@ -113,29 +108,6 @@ def extract_images(
             f"{archive} is damaged or of a kind that cannot be read ({error}): download or pack "
             "it anew"
         ) from error
-
-
-def _extract_once(archive: Path, cache: Path) -> Path:
-    with archive.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    folder = cache / digest / archive.stem
-    if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache, prefix=".extract-") as scratch:
-            fresh = Path(scratch) / "images"
-            fresh.mkdir()
-            extract_images(archive, fresh)
-            _move_unless_there(fresh, folder)
-    return folder
-
-
-def _move_unless_there(fresh: Path, folder: Path) -> None:
-    try:
-        os.replace(fresh, folder)
-    except OSError:
-        # Another process extracted the same archive meanwhile.
-        if not folder.is_dir():
-            raise
 
 
 def _check_entry(entry: zipfile.ZipInfo, archive: Path) -> None:

@@ -34,7 +34,7 @@ def describe_model(checkpoint: Checkpoint) -> dict[str, Any]:
     epochs = [entry for stage in stages for entry in stage.get("history", [])]
     return {
         "class_names": list(checkpoint.class_names),
-        "parameters": sum(w.numel() for w in checkpoint.build_model().parameters()),
+        "parameters": checkpoint.count_parameters(),
         "network": checkpoint.model_config.to_dict(),
         "input_size": checkpoint.input_spec.size,
         "temperature": checkpoint.temperature,

@@ -24,10 +24,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from resformer.images import MIN_SIDE
 from resformer.validation import reading, require_finite
 
-# Below this side no rib is to be seen.
-MIN_SIDE = 64
 # The narrowest and the widest films of the public data are within 0.5 and 1.7.
 MAX_ASPECT = 2.5
 # Grey levels between the percentiles 1 and 99; a dark film of a bad scan still has 30.
@@ -78,7 +77,7 @@ def find_objection(pixels: NDArray[np.uint8]) -> str:
     """Return why a decoded picture ``(H, W)`` cannot be a film, a sentence; empty if it can."""
     height, width = pixels.shape
     if min(height, width) < MIN_SIDE:
-        return f"It is {width} x {height} pixels small; {MIN_SIDE} a side are the least."
+        return f"It is only {width} x {height} pixels; a film has {MIN_SIDE} or more a side."
     if max(height, width) > MAX_ASPECT * min(height, width):
         return f"It is {width} x {height} pixels: too long and narrow for a chest X-ray."
     sample = pixels[:: 1 + height // _SAMPLED_SIDE, :: 1 + width // _SAMPLED_SIDE]
@@ -155,12 +154,7 @@ class Subspace:
 
     def to_dict(self) -> dict[str, Tensor]:
         """Return the tensors by name."""
-        return {
-            "mean": self.mean,
-            "scale": self.scale,
-            "basis": self.basis,
-            "deviation": self.deviation,
-        }
+        return dict(vars(self))
 
 
 @dataclass(frozen=True)

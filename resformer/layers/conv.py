@@ -87,7 +87,7 @@ class DWConv3x3(nn.Module):
 
 
 def average(x: Tensor, cell: int) -> Tensor:
-    """Average ``(B, C, H, W)`` over squares of a side, ``(B, C, H / cell, W / cell)``."""
+    """Average ``(B, C, H, W)`` over ``cell`` x ``cell`` squares: ``(B, C, H / cell, W / cell)``."""
     return x if cell == 1 else F.avg_pool2d(x, cell)
 
 

@@ -90,7 +90,7 @@ class ConvolutionalMlp(nn.Module):
         self.contract = nn.Linear(hidden_dim, embed_dim)
 
     def forward(self, x: Tensor, cell: int = 1) -> Tensor:
-        """Map ``(B, embed_dim, H, W)`` to averages over squares of a side, in the same channels.
+        """Map ``(B, embed_dim, H, W)`` to averages over squares of ``cell`` x ``cell`` positions.
 
         Returns:
             ``(B, embed_dim, H / cell, W / cell)``.

@@ -50,7 +50,7 @@ class LungHead(nn.Module):
 
 
 def average_inside(x: Tensor, inside: Tensor) -> Tensor:
-    """Average features over the positions inside each of some masks.
+    """Average features over the positions inside each mask.
 
     Args:
         x: features ``(B, C, H, W)``.

@@ -75,7 +75,7 @@ def train_baseline(
         ValueError: if the network is ours; others as there.
     """
     if config.network == OURS:
-        raise ValueError(f"{OURS} is no baseline: train it by train")
+        raise ValueError(f"{OURS} is not a baseline: train it with train")
     check_tensorboard(tensorboard)
     with (
         join_processes(choose_device(config.device)) as group,

@@ -157,7 +157,7 @@ def train_one_epoch(
             bar.set_postfix_str(f"loss {total.item() / seen:.4f}, {rate:.0f} img/s")
     mean_loss = group.mean(total / seen).item()
     if not np.isfinite(mean_loss):
-        raise FloatingPointError("the training loss is no finite number: lower the learning rate")
+        raise FloatingPointError("the training loss is not finite: lower the learning rate")
     seconds = time.perf_counter() - start
     return {
         "train_loss": mean_loss,

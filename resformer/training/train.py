@@ -141,7 +141,7 @@ def train(
             configuration does not fit the data, or the outliers hold no image.
     """
     if config.network != OURS:
-        raise ValueError(f"{config.network} cannot be served: train it by train_baseline")
+        raise ValueError(f"{config.network} cannot be served: train it with train_baseline")
     unwanted = find_outliers(outliers) if outliers else {}
     check_tensorboard(tensorboard)
     if initial:

@@ -175,7 +175,7 @@ def test_options_of_gunicorn_are_followed(tiny_checkpoint: Path, tmp_path: Path)
         assert not workers(running) & first
         log = running.log.read_text()
     assert log.count("slow clients stop gunicorn: put a proxy in front") == 1
-    assert log.count("RESFORMER_MAX_BITES is no setting and has no effect") == 1
+    assert log.count("RESFORMER_MAX_BITES is not a setting and has no effect") == 1
     assert "did you mean RESFORMER_MAX_BYTES?" in log
 
 

@@ -100,9 +100,8 @@ def test_a_variable_that_is_no_setting_is_named(
     monkeypatch.setenv("RESFORMER_API_KYE", "top-secret")
     assert application.main(["--model", "no-such-model.pth"]) == 1
     message = capfd.readouterr().err
-    assert "RESFORMER_API_KYE is no setting and has no effect; did you mean RESFORMER_API_KEY?" in (
-        message
-    )
+    assert "RESFORMER_API_KYE is not a setting and has no effect; did you mean" in message
+    assert "RESFORMER_API_KEY?" in message
     assert "top-secret" not in message
 
 

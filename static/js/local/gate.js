@@ -17,7 +17,7 @@ const CORRECTIONS = [false, true]
 export function findObjection({ pixels, width, height }) {
   const [short, long] = [Math.min(width, height), Math.max(width, height)];
   if (short < MIN_SIDE) {
-    return `It is ${width} x ${height} pixels small; ${MIN_SIDE} a side are the least.`;
+    return `It is only ${width} x ${height} pixels; a film has ${MIN_SIDE} or more a side.`;
   }
   if (long > MAX_ASPECT * short) {
     return `It is ${width} x ${height} pixels: too long and narrow for a chest X-ray.`;
