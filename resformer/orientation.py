@@ -41,6 +41,7 @@ class Correction:
         return Correction(self.invert != further.invert, (self.rotate + further.rotate) % 360)
 
 
+AS_IT_IS = Correction()
 # All that may be done to a film but nothing.
 CORRECTIONS = tuple(
     Correction(invert, angle) for invert in (False, True) for angle in ROTATIONS if invert or angle

@@ -28,7 +28,7 @@ from resformer.gate.gate import UNLIKE_FILMS, GateResult, find_objection
 from resformer.images import decode_image
 from resformer.images.depth import scale_to_uint8
 from resformer.model import IdentityMappingResFormer
-from resformer.orientation import CORRECTIONS, Correction, Orientation
+from resformer.orientation import AS_IT_IS, CORRECTIONS, Correction, Orientation
 from resformer.track_record import TrackRecord, read_track_records
 from resformer.transforms import resize_pixels
 
@@ -334,10 +334,7 @@ class Predictor:
                 )
 
 
-_AS_IT_IS = Correction()
-
-
-def prepare_film(film: Film, size: int, correction: Correction = _AS_IT_IS) -> PreparedFilm:
+def prepare_film(film: Film, size: int, correction: Correction = AS_IT_IS) -> PreparedFilm:
     """Read a film, correct it and resize it for a network, which need not be there.
 
     Args:
@@ -354,7 +351,7 @@ def prepare_film(film: Film, size: int, correction: Correction = _AS_IT_IS) -> P
         height, width = pixels.shape
         small, objection = resize_pixels(pixels, size), find_objection(pixels)
         return PreparedFilm(small, (width, height), objection, correction)
-    if film.pixels.shape != (size, size) or correction not in {_AS_IT_IS, film.correction}:
+    if film.pixels.shape != (size, size) or correction not in {AS_IT_IS, film.correction}:
         raise ValueError(
             f"the film was prepared as {film.pixels.shape} with {film.correction}: prepare it anew "
             f"as {(size, size)} with {correction}"

@@ -16,10 +16,10 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from resformer.data.find import has_image_name, is_hidden
+from resformer.data.find import HEAD, has_image_name, is_hidden
 from resformer.images import ImageError, decode_image, recognise_format
 from resformer.images.errors import DecoderUnavailableError
-from resformer.orientation import Correction, Orientation
+from resformer.orientation import AS_IT_IS, Correction, Orientation
 from resformer.predict import NOT_A_FILM, Prediction, Predictor, PreparedFilm, prepare_film
 
 Item = TypeVar("Item")
@@ -30,8 +30,6 @@ BATCH_SIZE = 16
 _BATCHES_AHEAD = 3
 MAX_BYTES = 1 << 30
 """Of a file; no film is larger."""
-_HEAD = 8192
-_AS_IT_IS = Correction()
 # The UID of the Media Storage Directory, which lists a disc's films and is none.
 _DICOM_DIRECTORY = b"1.2.840.10008.1.3.10"
 
@@ -121,7 +119,7 @@ def _objection(path: Path) -> str:
         return ""
     try:
         with path.open("rb") as file:
-            head = file.read(_HEAD)
+            head = file.read(HEAD)
     except OSError:
         return ""  # whoever reads the answers learns that there is a file that nobody could open
     if _DICOM_DIRECTORY in head[:512]:
@@ -164,7 +162,7 @@ def answer_files(
     *,
     folder: Path | None = None,
     force: bool = False,
-    correction: Correction = _AS_IT_IS,
+    correction: Correction = AS_IT_IS,
 ) -> Iterator[list[Answer]]:
     """Classify files, some at a time.
 
@@ -223,7 +221,7 @@ def _read(path: Path, size: int, correction: Correction) -> PreparedFilm | Failu
 
 
 def decode_film(
-    data: bytes, size: int, correction: Correction = _AS_IT_IS
+    data: bytes, size: int, correction: Correction = AS_IT_IS
 ) -> PreparedFilm | Failure:
     """Return a film ready for a network with this input, or why its file cannot be read.
 

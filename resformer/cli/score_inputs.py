@@ -18,10 +18,9 @@ from typing import IO
 import fsspec
 
 from resformer.cli.predict_files import MAX_BYTES, walk_films
-from resformer.data.find import FILM_SUFFIXES, is_hidden
+from resformer.data.find import FILM_SUFFIXES, HEAD, is_hidden
 from resformer.images import recognise_format
 
-_HEAD = 8192
 _URL = "://"
 
 
@@ -111,7 +110,7 @@ def _names_in_list(
     No name holds a NUL: between those of ``find -print0`` it stands in place of the line's end.
     """
     with open_list() as file:
-        if recognise_format(file.read(_HEAD)):
+        if recognise_format(file.read(HEAD)):
             raise ValueError(f"{place} is a film, no list of films: use predict for it")
         file.seek(0)
         for line in file:

@@ -47,7 +47,7 @@ _SYSTEM_FOLDERS = frozenset(
 _SPLIT_FOLDERS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation"})
 FILM_SUFFIXES = IMAGE_SUFFIXES | DICOM_SUFFIXES
 # Enough for the preamble of a DICOM file, and for the elements that tell one without it.
-HEAD = 4096
+HEAD = 8192
 _NAMED = 5
 
 

@@ -212,7 +212,7 @@ def roc_auc(positive: npt.NDArray[np.bool_], scores: FloatArray, weights: FloatA
 
 
 def estimate_auc(
-    positive: npt.NDArray[np.bool_], scores: FloatArray, *, bootstrap: int = 1000, seed: int = 0
+    positive: npt.NDArray[np.bool_], scores: FloatArray, *, bootstrap: int = 1000
 ) -> Estimate:
     """Return the area under the ROC curve with its bootstrap interval; None without two sides."""
     if positive.all() or not positive.any():
@@ -220,7 +220,7 @@ def estimate_auc(
     value = roc_auc(positive, scores, np.ones((1, positive.size)))[0]
     samples = [
         roc_auc(positive, scores, weights)
-        for weights in bootstrap_weights(positive.size, bootstrap, seed)
+        for weights in bootstrap_weights(positive.size, bootstrap)
     ]
     return estimate_from(float(value), np.concatenate(samples) if samples else np.empty(0))
 
@@ -253,7 +253,7 @@ def _ratio(numerator: FloatArray, denominator: FloatArray | IntArray) -> FloatAr
     return ratio
 
 
-def bootstrap_weights(count: int, samples: int, seed: int) -> Iterator[FloatArray]:
+def bootstrap_weights(count: int, samples: int, seed: int = 0) -> Iterator[FloatArray]:
     """Yield how often each of ``count`` images was drawn, ``(S, count)``, some rows at a time."""
     generator = np.random.default_rng(seed)
     rows_per_pass = max(1, _WEIGHTS_PER_PASS // count)
@@ -277,14 +277,12 @@ def estimate_from(value: float, drawn: FloatArray) -> Estimate:
     return {"value": value, "low": float(low), "high": float(high)}
 
 
-def estimate_mean(
-    values: npt.NDArray[np.floating], *, bootstrap: int = 1000, seed: int = 0
-) -> Estimate:
+def estimate_mean(values: npt.NDArray[np.floating], *, bootstrap: int = 1000) -> Estimate:
     """Return the mean of one figure for each image ``(N,)``, leaving out those where it is NaN."""
     defined = values[~np.isnan(values)].astype(np.float64)
     if defined.size == 0:
         return {"value": None, "low": None, "high": None}
-    drawn = [w @ defined / defined.size for w in bootstrap_weights(defined.size, bootstrap, seed)]
+    drawn = [w @ defined / defined.size for w in bootstrap_weights(defined.size, bootstrap)]
     return estimate_from(float(defined.mean()), np.concatenate(drawn) if drawn else np.empty(0))
 
 

@@ -332,7 +332,6 @@ def trace_sources(
     rows: Sequence[ManifestRow],
     *,
     bootstrap: int = 1000,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """Measure how well the source of a film is read off its features, within each class.
 
@@ -343,7 +342,6 @@ def trace_sources(
         features: ``(N, D)``, what the network reads the class off.
         rows: of the films.
         bootstrap: number of bootstrap samples.
-        seed: of the folds.
 
     Returns:
         by class with two or more sources of at least 20 films: ``sources``, numbers of films, and
@@ -372,25 +370,25 @@ def trace_sources(
             features[chosen],
             targets,
             groups=[rows[k].group for k in chosen],
-            cv=StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed),
+            cv=StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=0),
             method="predict_proba",
         )
         figures[class_name] = {
             "sources": {source: counts[source] for source in large},
-            "auc": _mean_area(targets, scores, bootstrap=bootstrap, seed=seed),
+            "auc": _mean_area(targets, scores, bootstrap),
         }
     return figures
 
 
 def _mean_area(
-    targets: NDArray[np.int64], scores: NDArray[np.float64], *, bootstrap: int, seed: int
+    targets: NDArray[np.int64], scores: NDArray[np.float64], bootstrap: int
 ) -> dict[str, float | None]:
     def areas(weights: NDArray[np.float64]) -> NDArray[np.float64]:
         each = [roc_auc(targets == k, scores[:, k], weights) for k in range(scores.shape[1])]
         mean: NDArray[np.float64] = np.mean(each, axis=0)
         return mean
 
-    drawn = [areas(weights) for weights in bootstrap_weights(targets.size, bootstrap, seed)]
+    drawn = [areas(weights) for weights in bootstrap_weights(targets.size, bootstrap)]
     value = float(areas(np.ones((1, targets.size)))[0])
     return estimate_from(value, np.concatenate(drawn) if drawn else np.empty(0))
 
