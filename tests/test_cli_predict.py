@@ -453,3 +453,18 @@ def test_usage_is_checked_before_the_model_is_loaded(
     assert "--out takes one folder" in caplog.text
     assert predict(model, folder, "--out", out, "--json") == 1
     assert "--json is for files" in caplog.text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes break there in another way")
+def test_a_reader_who_has_enough_is_no_error(gated: Path, folder: Path) -> None:
+    films = [str(path) for path in sorted(folder.rglob("*.png"))]
+    command = [sys.executable, "-m", "resformer", "predict", "--model", str(gated), *films]
+    root = Path(__file__).resolve().parent.parent
+    with subprocess.Popen(
+        command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdout
+        assert running.stderr
+        running.stdout.close()
+        assert "roken pipe" not in running.stderr.read()
+    assert running.returncode == 1
