@@ -4,7 +4,7 @@
 
 A training varies its films too; these changes are harsher, and come all at once in the end. What
 they cost says, without a film from elsewhere, in which order networks will do elsewhere:
-docs/experiments.md ("What home can ask") has the comparison.
+docs/experiments.md ("What validation films can tell of other hospitals") has the comparison.
 """
 
 from __future__ import annotations

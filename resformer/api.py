@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resformer.checkpoint import Checkpoint, save_checkpoint
+from resformer.data.duplicates import DUPLICATE_CORRELATION
 from resformer.data.find import ClassSummary, DataRoot, ImageIndex, summarise_classes
 from resformer.data.manifest import (
     Manifest,
@@ -165,6 +166,7 @@ def open_dataset(
     *,
     manifest: FilePath | None = None,
     seed: int = 0,
+    duplicate_threshold: float = DUPLICATE_CORRELATION,
     progress: bool = False,
 ) -> Dataset:
     """Find labelled films and split them; near-duplicates stay together.
@@ -175,6 +177,8 @@ def open_dataset(
         manifest: CSV of a split that was made before; without it the films are split anew, 80 % to
             train, 10 % to validate, 10 % to test.
         seed: of the split.
+        duplicate_threshold: correlation of detail from which on films are near-duplicates, where
+            the films are split anew.
         progress: whether to draw progress bars.
 
     Raises:
@@ -184,7 +188,9 @@ def open_dataset(
     with ExitStack() as opened:
         root = opened.enter_context(open_datasets([Path(p) for p in paths]))
         rows = (
-            build_manifest(root, seed=seed, progress=progress)
+            build_manifest(
+                root, seed=seed, duplicate_threshold=duplicate_threshold, progress=progress
+            )
             if manifest is None
             else read_manifest(Path(manifest), root)
         )

@@ -92,6 +92,8 @@ def test_several_data_sets_and_archives_are_one(image_folder: Path, tmp_path: Pa
 
 
 def test_what_cannot_be_is_refused_with_the_fix(image_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="if they are different films, raise duplicate_threshold"):
+        resformer.open_dataset(image_folder, duplicate_threshold=0.01)
     data = resformer.open_dataset(image_folder)
     with pytest.raises(ValueError, match="choose one of recommended, quick"):
         resformer.train(data, recipe="best", run_dir=tmp_path / "run")

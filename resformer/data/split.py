@@ -129,7 +129,7 @@ def _fill_empty_splits(
             ]
             if not movable:
                 raise DatasetError(
-                    f"the groups of near-duplicates and patients of {name!r} hang together with "
+                    f"the groups of near-duplicates and patients of {name!r} are linked with "
                     "those of other classes, or with an earlier split, so much that a split would "
                     "hold none of it: look at its duplicates, or add images"
                 )
