@@ -106,5 +106,5 @@ def test_classes_that_hang_together_too_much_are_refused() -> None:
     members = {0: "ab", 1: "ab", 2: "ac", 3: "bc", 4: "c"}
     classes = [name for names in members.values() for name in names]
     groups = [group for group, names in members.items() for _ in names]
-    with pytest.raises(DatasetError, match=r"patients of '.' hang together with those of other"):
+    with pytest.raises(DatasetError, match=r"patients of '.' are linked with those of other"):
         assign_splits(classes, groups)
