@@ -136,9 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> Summary:
     )
     plot(found, options.clients, options.out.with_suffix(".png"))
 
-    answered = max(
-        n for n, load in zip(options.clients, found[OURS], strict=True) if not load.failed
-    )
+    ours = zip(options.clients, found[OURS], strict=True)
+    answered = max((n for n, load in ours if not load.failed), default=options.clients[0])
 
     def show(load: Load) -> str:
         return f"{load.rate:.0f}, {load.milliseconds(50):.0f}, {load.milliseconds(99):.0f}"

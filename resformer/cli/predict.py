@@ -87,10 +87,21 @@ def _predict_files(predictor: Predictor, options: argparse.Namespace) -> int:
             if answer.prediction is None:
                 logger.error("%s: %s", answer.name, answer.error)
             if options.json:
-                sys.stdout.write(json.dumps(_describe(answer)) + "\n")
+                _print(json.dumps(_describe(answer)))
             elif answer.prediction is not None:
-                sys.stdout.write(_printable(_line(answer)) + "\n")
+                _print(_printable(_line(answer)))
     return 1 if failures else 0
+
+
+def _print(line: str) -> None:
+    """Print a line at once; end quietly where its reader has read enough, as ``head`` does."""
+    try:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What Python still holds would break the pipe again when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 def _describe(answer: Answer) -> dict[str, Any]:
