@@ -1,4 +1,4 @@
-"""Start the web application: `python app.py`, or `gunicorn "app:create_app()"`."""
+"""Start the web application: ``python app.py``, or ``gunicorn "app:create_app()"``."""
 
 from __future__ import annotations
 

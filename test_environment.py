@@ -1,6 +1,6 @@
-"""Check that this machine can run ResFormer: `python test_environment.py [--model FILE]`.
+"""Check that this machine can run ResFormer: ``python test_environment.py [--model FILE]``.
 
-Compares Python and the installed packages with `requirements.txt`, names the device that the
+Compares Python and the installed packages with ``requirements.txt``, names the device that the
 network will run on, decodes a small DICOM film of each compression, and lets the model answer
 once. Ends with status 1 and what to do for each problem. Imports nothing but the standard library
 before it has looked, so that it can report what is missing.
@@ -61,7 +61,7 @@ NOT_ON_WINDOWS = 'sys_platform != "win32"'
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the table; an empty `remedy` means that all is well."""
+    """One line of the table; an empty ``remedy`` means that all is well."""
 
     name: str
     found: str
@@ -79,7 +79,7 @@ def check_python() -> Check:
 
 
 def check_packages(requirements: Path) -> Iterator[Check]:
-    """Compare each `name==version` line of a requirements file with what is installed."""
+    """Compare each ``name==version`` line of a requirements file with what is installed."""
     for line in requirements.read_text(encoding="utf-8").splitlines():
         requirement, _, marker = line.partition(";")
         name, pin, expected = requirement.strip().partition("==")

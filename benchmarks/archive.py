@@ -1,4 +1,4 @@
-"""Time an archive: `score` on one machine's cores against a local Ray cluster of two workers.
+"""Time an archive: ``score`` on one machine's cores against a local Ray cluster of two workers.
 
     pip install -r requirements-benchmarks.txt
     python -m benchmarks.archive

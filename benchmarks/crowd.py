@@ -3,10 +3,10 @@
     python -m benchmarks.crowd
 
 The crowd comes from one address and the polite client, who asks for one film after the other and
-then for `/healthz`, from another. Servers are the app as it starts by default, Waitress without
-what `web/server.py` adds to it, and, where nginx is installed, gunicorn's own threads behind it
-with `deploy/nginx.conf`. Seconds depend on whatever else the machine does: compare them with those
-beside nobody. For Linux, where 127.0.0.0/8 is the machine itself.
+then for ``/healthz``, from another. Servers are the app as it starts by default, Waitress without
+what ``web/server.py`` adds to it, and, where nginx is installed, gunicorn's own threads behind it
+with ``deploy/nginx.conf``. Seconds depend on whatever else the machine does: compare them with
+those beside nobody. For Linux, where 127.0.0.0/8 is the machine itself.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Experience:
     Attributes:
         statuses: of its requests for a film, or what went wrong with them.
         seconds: how long those took.
-        health: how long `/healthz` took; the patience where it did not answer.
+        health: how long ``/healthz`` took; the patience where it did not answer.
         most: resident bytes of the server at most, nginx included.
         crowd: what the crowd met, in words.
     """

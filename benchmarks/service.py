@@ -6,7 +6,7 @@ Clients on kept connections send a drawn film as fast as they are answered, firs
 4, 16 and 64, to one server after the other. Ours gets a queue that 64 clients fit into.
 
 Films that come together are measured too: one client sends 32 films as one batch and as 32
-requests, in turns, and a folder of JPEGs goes through what `python -m resformer predict` does.
+requests, in turns, and a folder of JPEGs goes through what ``python -m resformer predict`` does.
 
 A last table has the seconds from the start of a process to its first answer, with each backend,
 in turns. The files were read before, so what is measured is the work and not the disk.

@@ -4,7 +4,7 @@
 
 Half of the requests are bad, and small files that are much work are among them. Exits with 1 if an
 answer has another status than it should, which every 5xx has but a deliberate 503; if a film gets
-other shares than it got alone; if `/healthz` takes a second although a process that does nothing
+other shares than it got alone; if ``/healthz`` takes a second although a process that does nothing
 else answers at once; if the log holds anything but the app's own lines; or if the server's memory
 still grows once it has warmed up, which takes a minute at least. For Linux, where memory is read
 from /proc.
@@ -89,7 +89,7 @@ class Message:
 
 
 class Probe(NamedTuple):
-    """How long `/healthz` took, and beside it a process that does nothing else, in seconds."""
+    """How long ``/healthz`` took, and beside it a process that does nothing else, in seconds."""
 
     seconds: float
     beside: float
@@ -261,7 +261,7 @@ def watch(every: float, take: Callable[[], Sample]) -> Iterator[list[Sample]]:
 
 @contextmanager
 def watch_health(url: str) -> Iterator[list[Probe]]:
-    """Time `/healthz` twice a second, and beside it a process that does nothing else."""
+    """Time ``/healthz`` twice a second, and beside it a process that does nothing else."""
     listener = socket.create_server(("127.0.0.1", 0))
     idle = multiprocessing.get_context("fork").Process(target=_echo, args=(listener,), daemon=True)
     idle.start()
@@ -331,7 +331,7 @@ def _is_ours(line: str) -> bool:
 
 
 def render_health(probes: Sequence[Probe]) -> str:
-    """Return how long `/healthz` took, in a sentence."""
+    """Return how long ``/healthz`` took, in a sentence."""
     seconds = [probe.seconds for probe in probes] or [float("nan")]
     beside = [probe.beside for probe in probes] or [float("nan")]
     late = [probe for probe in probes if probe.seconds >= _SLOW]

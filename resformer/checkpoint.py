@@ -35,7 +35,7 @@ from resformer.transforms import InputSpec
 from resformer.validation import require_between
 
 FORMAT = "resformer-checkpoint-1"
-# Where the file keeps the SHA-256 of all else that it holds; files of a time before lack it.
+# Where the file keeps the SHA-256 of all else that it holds; older files lack it.
 DIGEST = "sha256"
 _RECORDED_PACKAGES = ("torch", "numpy", "pillow", "albumentations")
 # A softmax of logits divided by less gives no numbers; fitted temperatures are near 1.
@@ -241,7 +241,7 @@ class Checkpoint:
         return model
 
 
-# What a checkpoint may be without, as one of a time before is.
+# What a checkpoint may be without, as older ones are.
 _PARTS: dict[str, type[Gate | NetworkGraph | Abstention]] = {
     "gate": Gate,
     "graph": NetworkGraph,

@@ -61,7 +61,7 @@ def add_graph(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def add_graph_if_possible(checkpoint: Checkpoint) -> Checkpoint:
-    """As :func:`add_graph`, but a training is not lost if its network cannot be exported.
+    """Do as :func:`add_graph`, but lose no training whose network cannot be exported.
 
     Returns:
         the checkpoint without a graph where exporting fails, which the log then says.

@@ -38,7 +38,7 @@ _MOST = {
     "fusion_heads": 256,
 }
 _MOST_MLP_RATIO = 16
-# Options that checkpoints of a time before do not name.
+# Options that older checkpoints do not name.
 _ADDED_LATER = frozenset({"lung_head", "infection_head"})
 
 
@@ -122,7 +122,7 @@ class ResFormerConfig:
         """Rebuild a configuration from :meth:`to_dict`.
 
         What was added to the configuration later may be missing: it takes the default, which
-        builds the network of the time before.
+        builds the network as it was then.
 
         Raises:
             ValueError: if another field is missing, or one is unknown, naming it.

@@ -54,7 +54,7 @@ def _ellipse(x: Field, y: Field, x0: float, y0: float, width: float, height: flo
 
 
 def _tube(distance: Field, width: float | Field) -> Field:
-    """A hollow bone seen from the side: a soft band whose two edges are a little brighter."""
+    """Draw a hollow bone seen from the side: a soft band whose two edges are a little brighter."""
     ratio = np.abs(distance) / width
     return _inside(ratio - 1.0, 0.12) * (0.62 + 0.38 * np.clip(ratio, 0.0, 1.0) ** 2)
 
@@ -153,7 +153,7 @@ def _scapulae(x: Field, y: Field) -> Field:
 
 
 def _vessels(size: int, rng: np.random.Generator) -> Field:
-    """Branches that leave the hila and thin out towards the edge of the lungs."""
+    """Draw branches that leave the hila and thin out towards the edge of the lungs."""
     image = Image.new("L", (size, size))
     pen = ImageDraw.Draw(image)
     for side in (-1.0, 1.0):

@@ -1,6 +1,6 @@
-"""Captures the page for a drawn film: `python -m tests.screenshot FOLDER`.
+"""Captures the page for a drawn film: ``python -m tests.screenshot FOLDER``.
 
-`screenshot.png` is the result, `explanation.png` the same with the evidence laid over the film.
+``screenshot.png`` is the result, ``explanation.png`` the same with the evidence laid over the film.
 Where the gate refuses the drawing, it is analysed as a person would go on, and the warning shows.
 """
 

@@ -33,7 +33,7 @@ QUICK = [
 
 @pytest.fixture(scope="module")
 def trained(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what `train` writes."""
+    """A folder with what ``train`` writes."""
     folder = tmp_path_factory.mktemp("trained")
     more = write_data_set(folder / "more", {"Normal": 5}, first_seed=900)
     archive = shutil.make_archive(str(more), "zip", more)

@@ -1,4 +1,4 @@
-"""`predict`: files to lines, folders to a table, with what the gate and the abstention say."""
+"""``predict``: files to lines, folders to a table, with what the gate and the abstention say."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`score`: an archive to a table, stopped at any moment, on one machine and on a Ray cluster."""
+"""``score``: an archive to a table, stopped at any moment, on one machine and on a Ray cluster."""
 
 from __future__ import annotations
 

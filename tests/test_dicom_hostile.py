@@ -1,4 +1,4 @@
-"""Hostile DICOM files end as an array or as an `ImageError`, in bounded time and memory.
+"""Hostile DICOM files end as an array or as an ``ImageError``, in bounded time and memory.
 
 And where the server is at fault, it does not put the blame on the film.
 """

@@ -1,4 +1,4 @@
-"""What a GPU changes: the same tests on the processor, and marked `gpu` on a card."""
+"""What a GPU changes: the same tests on the processor, and marked ``gpu`` on a card."""
 
 from __future__ import annotations
 

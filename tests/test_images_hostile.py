@@ -1,4 +1,4 @@
-"""Hostile files: every one ends as an array or as an `ImageError`, in bounded memory and time."""
+"""Hostile files: every one ends as an array or as an ``ImageError``, in bounded memory and time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m resformer report` on drawn films: one JSON, and all texts from it alone."""
+"""``python -m resformer report`` on drawn films: one JSON, and all texts from it alone."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_a_card_says_what_people_said_and_else_what_holds_for_any_training(
     plain = card.render_card(report | {"about": None})
     for untrue in ("Public collections", "chose nothing", "repository", "clinic_tb", "looked at"):
         assert untrue not in plain
-    assert "nothing more was told of them" in plain
+    assert "nothing else is known of them" in plain
     for term in ("macro-F1", "ECE", "P(Normal)", "abstained"):
         assert re.search(rf"^\| [^|]*{re.escape(term)}", plain, flags=re.MULTILINE), term
 
@@ -205,7 +205,7 @@ def test_what_cannot_be_reported_is_refused_before_anything_is_written(
         (("--seed-models", model), "holds no test report: name a training that was no trial"),
         (("--ablations", tmp_path / "absent"), "holds no JSON: run python -m benchmarks.ablations"),
         (("--about", tmp_path / "about.toml"), "expected the tables [statements] and [terms]"),
-        (("--about", model), "is no TOML"),
+        (("--about", model), "is not valid TOML"),
     ):
         caplog.clear()
         assert main([*arguments, *map(str, more)]) == 1

@@ -259,7 +259,7 @@ def test_a_training_learns_outlines_boxes_and_healthy_films(
     expected = np.zeros((80, 80), np.uint8)
     expected[40:, 20:60] = expected[:8, :8] = 255
     np.testing.assert_array_equal(found.masks[index], expected)
-    with pytest.raises(ValueError, match="healthy_class 'Health' is no class: choose one of"):
+    with pytest.raises(ValueError, match="healthy_class 'Health' is not one of the classes"):
         data.infection("train", "Health")
 
     config = replace(LUNG_TRAINING, epochs=1, infection_head=True, healthy_class=healthy)

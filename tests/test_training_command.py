@@ -141,7 +141,7 @@ def test_a_data_set_of_other_classes_needs_no_healthy_one(
     checkpoint = load_checkpoint(tmp_path / "run" / "model.pth")
     assert checkpoint.model_config.infection_head
     assert start(films, tmp_path / "other", *QUICK, "--healthy-class", "Health") == 1
-    assert "healthy_class 'Health' is no class: choose one of Fibrosis, Oedema" in caplog.text
+    assert "is not one of the classes: choose one of Fibrosis, Oedema" in caplog.text
 
 
 def test_a_checkpoint_is_trained_further_whatever_its_network(

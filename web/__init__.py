@@ -1,4 +1,4 @@
-"""The web application around `resformer`: one page and one way to ask for a prediction."""
+"""The web application around ``resformer``: one page and one way to ask for a prediction."""
 
 from __future__ import annotations
 

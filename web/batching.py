@@ -8,7 +8,7 @@ alone waits for nobody, and batches grow with the load by themselves. The files 
 decoded first and then go through the network together. Decoders and network serve one client after
 the other (round robin), so that who asks for little waits for one image of each, not for all.
 
-Memory is bounded by the number of decoders, not by the number of those who wait: `concurrency`
+Memory is bounded by the number of decoders, not by the number of those who wait: ``concurrency``
 images are being decoded, one more than that of the largest size may wait for the network (or many
 times more of a usual size), and one request at a time gathers a batch.
 """
@@ -134,7 +134,7 @@ class Batcher:
         """Let images of a client run together, with those of others in turn.
 
         Raises:
-            ApiError: `timeout`, if there was no room for so many seconds.
+            ApiError: ``timeout``, if there was no room for so many seconds.
         """
         size = sum(image.size for image in images)
         futures: list[Future[Prediction]] = [Future() for _ in images]
@@ -190,7 +190,7 @@ class Places:
         """Take places, and return how many: what wants too many gets what one client can have.
 
         Raises:
-            ApiError: `busy`, if there are not so many for this client.
+            ApiError: ``busy``, if there are not so many for this client.
         """
         count = min(wanted, self._most)
         with self._lock:
@@ -219,7 +219,7 @@ class Pipeline:
 
     Args:
         config: how many may decode and wait, for how long, and how large images are.
-        observe: as for `Batcher`.
+        observe: as for ``Batcher``.
     """
 
     def __init__(self, config: WebConfig, observe: Callable[[int], None]) -> None:
@@ -243,7 +243,7 @@ class Pipeline:
             files: how many.
 
         Raises:
-            ApiError: `busy`, at once, if there is no place for this client.
+            ApiError: ``busy``, at once, if there is no place for this client.
         """
         count = self._places.take(client, files)
         turn = Turn(self, client, predict)
@@ -257,8 +257,8 @@ class Pipeline:
 class Turn:
     """What a request does with its place and its time.
 
-    Whatever takes time raises `ApiError` with the code `timeout` when the time is over; work that
-    has not begun by then never does.
+    Whatever takes time raises ``ApiError`` with the code ``timeout`` when the time is over; work
+    that has not begun by then never does.
     """
 
     def __init__(self, pipeline: Pipeline, client: str, predict: Predict) -> None:

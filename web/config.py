@@ -33,9 +33,9 @@ class StartError(ValueError):
 class WebConfig:
     """What the application serves, what it accepts and how it bears load.
 
-    Each field is set by an environment variable of its name: `max_pixels` by
-    `RESFORMER_MAX_PIXELS`, and `model_path` by `RESFORMER_MODEL`. `python app.py --help` prints
-    them all.
+    Each field is set by an environment variable of its name: ``max_pixels`` by
+    ``RESFORMER_MAX_PIXELS``, and ``model_path`` by ``RESFORMER_MODEL``. ``python app.py --help``
+    prints them all.
 
     Raises:
         StartError: if a value is impossible, naming it and what is possible.
@@ -125,7 +125,7 @@ class WebConfig:
 
     @property
     def known_hosts(self) -> frozenset[str] | None:
-        """What a request's `Host` may name, without a port; None where it may name anything.
+        """What a request's ``Host`` may name, without a port; None where it may name anything.
 
         Any site can let its own name lead to this machine (DNS rebinding), and its page would
         then count as ours: a server that only its own machine reaches goes by its own names.
@@ -138,7 +138,7 @@ class WebConfig:
 
     @property
     def allowed_origins(self) -> frozenset[str]:
-        """The origins whose pages may read answers, as browsers write them; `*` is any."""
+        """The origins whose pages may read answers, as browsers write them; ``*`` is any."""
         return frozenset(name.strip().lower() for name in self.allow_origin.split(",")) - {""}
 
     @property

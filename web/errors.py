@@ -103,7 +103,7 @@ class ApiError(Exception):
     """A request that fails in a documented way.
 
     Args:
-        code: for programs, one of `CODES`.
+        code: for programs, one of ``CODES``.
         message: for people; by default the meaning of the code.
         headers: of the answer.
         details: further fields of the answer.

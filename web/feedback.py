@@ -1,7 +1,7 @@
-"""`POST /feedback`: an image with its right class, kept for training; off by default.
+"""``POST /feedback``: an image with its right class, kept for training; off by default.
 
-The image comes once more: nothing of a request to `/predict` is remembered. It is kept in the
-layout that training reads, `<folder>/<Class>/<hash of the pixels>.png`: the decoded pixels and
+The image comes once more: nothing of a request to ``/predict`` is remembered. It is kept in the
+layout that training reads, ``<folder>/<Class>/<hash of the pixels>.png``: the decoded pixels and
 nothing else of the upload. Several threads and processes may keep images in one folder.
 """
 
@@ -129,11 +129,11 @@ class FeedbackStore:
             raise StartError(f"cannot keep feedback in {folder}: {error}") from error
 
     def keep(self, pixels: NDArray[np.uint8], class_name: str) -> None:
-        """Keep an image `(H, W)` under a class, and under no other.
+        """Keep an image ``(H, W)`` under a class, and under no other.
 
         Raises:
-            ApiError: `storage_full`, if there is no room for it; nothing has changed then; `busy`,
-                if others keep theirs for too long.
+            ApiError: ``storage_full``, if there is no room for it; nothing has changed then;
+                ``busy``, if others keep theirs for too long.
         """
         data = _encode(pixels)
         name = f"{_digest(pixels)}.png"

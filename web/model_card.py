@@ -35,7 +35,7 @@ def build_card(service: ModelService, config: WebConfig) -> dict[str, Any]:
     """Describe the loaded model.
 
     Raises:
-        ApiError: `model_not_ready`, before the model is loaded.
+        ApiError: ``model_not_ready``, before the model is loaded.
     """
     checkpoint = service.checkpoint
     *earlier, training = list_stages(checkpoint.training)
@@ -127,7 +127,7 @@ def draw_history(
     keys: Mapping[str, str],
     best_epoch: int | None = None,
 ) -> dict[str, Any] | None:
-    """Place the curves of a training in a box of `CHART_WIDTH` x `CHART_HEIGHT`.
+    """Place the curves of a training in a box of ``CHART_WIDTH`` x ``CHART_HEIGHT``.
 
     Args:
         history: one entry for each epoch, in order.
@@ -136,8 +136,9 @@ def draw_history(
         best_epoch: the epoch that was kept, from 1.
 
     Returns:
-        `curves`, points of an SVG's `polyline` by name; `epochs` and `values`, the labels of the
-        ticks by their position; `mark`, the position of the best epoch. None without any curve.
+        ``curves``, points of an SVG's ``polyline`` by name; ``epochs`` and ``values``, the labels
+        of the ticks by their position; ``mark``, the position of the best epoch. None without
+        any curve.
     """
     series = {
         name: [

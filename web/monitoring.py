@@ -126,7 +126,7 @@ class Metrics:
 
 
 def create_blueprint(served: ServedModel, metrics: Metrics) -> Blueprint:
-    """Return `/healthz`, `/readyz` and `/metrics`."""
+    """Return ``/healthz``, ``/readyz`` and ``/metrics``."""
     blueprint = Blueprint("monitoring", __name__)
 
     @blueprint.get("/healthz")
@@ -195,7 +195,7 @@ class _Formatter(logging.Formatter):
 
 
 class TextFormatter(_Formatter):
-    """`2026-01-31 12:00:00,000 INFO request status=200 ...`."""
+    """``2026-01-31 12:00:00,000 INFO request status=200 ...``."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s")
@@ -207,7 +207,7 @@ class TextFormatter(_Formatter):
 
 
 class JsonFormatter(_Formatter):
-    """`{"time": "2026-01-31T12:00:00.000+00:00", "level": "INFO", "message": "request", ...}`."""
+    """``{"time": "2026-01-31T12:00:00.000+00:00", "level": "INFO", "message": "request", ...}``."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return one line; a traceback is a field of its own."""
@@ -224,7 +224,7 @@ class JsonFormatter(_Formatter):
 
 
 def logging_config(style: str) -> dict[str, Any]:
-    """Return the configuration for `logging.config.dictConfig` and for gunicorn.
+    """Return the configuration for ``logging.config.dictConfig`` and for gunicorn.
 
     Flask-Limiter and Waitress note addresses at level INFO, gunicorn warns of requests that it
     refuses with address and content, and Waitress warns of every request that waits for a moment,

@@ -1,6 +1,6 @@
 """The OpenAPI 3.1 document, with the classes and limits of the application that serves it.
 
-The shapes come from `web.schemas` and the errors from `web.errors`.
+The shapes come from ``web.schemas`` and the errors from ``web.errors``.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ def _show_model(service: ModelService, config: WebConfig) -> str:
 
 
 def create_description(config: WebConfig, served: ServedModel) -> Blueprint:
-    """Return what programs read of the model and of the API: `/model` and `/openapi.json`."""
+    """Return what programs read of the model and of the API: ``/model`` and ``/openapi.json``."""
     blueprint = Blueprint("description", __name__)
 
     @blueprint.get("/model")

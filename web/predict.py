@@ -1,4 +1,4 @@
-"""`POST /predict` and `/predict/batch`: images in, probabilities and previews out."""
+"""``POST /predict`` and ``/predict/batch``: images in, probabilities and previews out."""
 
 from __future__ import annotations
 

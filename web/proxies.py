@@ -32,7 +32,7 @@ def register(app: Flask, config: WebConfig) -> None:
 class _Mount:
     """Lets every link begin with the path under which a proxy serves the application.
 
-    That is what a trusted proxy calls `X-Forwarded-Prefix`, or else the configured path. A proxy
+    That is what a trusted proxy calls ``X-Forwarded-Prefix``, or else the configured path. A proxy
     may cut the configured path off before it asks, or leave it on.
     """
 

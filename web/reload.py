@@ -3,7 +3,7 @@
 A request asks once which model is served, and keeps to that one until it is answered. Meanwhile a
 thread looks every few seconds whether the file has changed. What the file holds then is loaded
 beside the old model, checked, made to answer once, and only then served. A file that cannot be
-served changes nothing: `/readyz`, `/metrics` and the log say why.
+served changes nothing: ``/readyz``, ``/metrics`` and the log say why.
 
 Each process of gunicorn does so by itself. A process that takes the place of another while the file
 cannot be served begins with the copy that the others keep of the model that they serve.
@@ -39,10 +39,10 @@ class ServedModel:
     Args:
         config: where the model's file is, and what runs it.
         metrics: told which model is served, and of every change.
-        check: tries a model that was loaded, before it is served; raises `StartError`.
+        check: tries a model that was loaded, before it is served; raises ``StartError``.
 
     Attributes:
-        current: the model that answers, from `start` on; a request reads this once.
+        current: the model that answers, from ``start`` on; a request reads this once.
         failure: why the model in the file is not served; empty if it is.
     """
 

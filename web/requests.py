@@ -45,7 +45,7 @@ _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
 class InMemoryRequest(Request):
-    """A request whose files stay in memory; `MAX_CONTENT_LENGTH` bounds them.
+    """A request whose files stay in memory; ``MAX_CONTENT_LENGTH`` bounds them.
 
     Werkzeug would otherwise write files above 500 kB into the temporary folder.
     """
@@ -64,7 +64,7 @@ def read_image(max_bytes: int) -> tuple[bytes, dict[str, Any]]:
     """Return the one image that came with the current request, and the fields beside it.
 
     Raises:
-        ApiError: if there is none, if it is empty, if it is larger than `max_bytes`, or if the
+        ApiError: if there is none, if it is empty, if it is larger than ``max_bytes``, or if the
             request is of a kind that holds no image.
     """
     kind = request.mimetype
@@ -98,7 +98,7 @@ def read_batch(max_files: int) -> tuple[list[FileStorage], dict[str, Any]]:
     """Return the files of the current request in their order, and the fields beside them.
 
     Raises:
-        ApiError: if there are none or more than `max_files`, or if the request is no form.
+        ApiError: if there are none or more than ``max_files``, or if the request is no form.
     """
     if request.mimetype not in ("multipart/form-data", ""):
         raise ApiError(
@@ -126,7 +126,7 @@ def read_file(uploaded: FileStorage, max_bytes: int) -> bytes:
     """Return the bytes of one file of a form, and free the form's own copy.
 
     Raises:
-        ApiError: if it is empty or larger than `max_bytes`.
+        ApiError: if it is empty or larger than ``max_bytes``.
     """
     with uploaded.stream as stream:
         data = stream.read()
@@ -139,7 +139,7 @@ def read_options(fields: Mapping[str, Any], kind: type[Choices]) -> tuple[Choice
     """Return the options of the query, and those that hold: fields of the body win.
 
     Raises:
-        ApiError: `bad_option` if there is none of a name, if one comes twice or if one cannot be
+        ApiError: ``bad_option`` if there is none of a name, if one comes twice or if one cannot be
             read, naming it and what is possible.
     """
     query = _fields(request.args)

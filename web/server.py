@@ -1,4 +1,4 @@
-"""Serve the application as `python app.py` does: with Waitress, on every system, alone.
+"""Serve the application as ``python app.py`` does: with Waitress, on every system, alone.
 
 Waitress receives requests in its event loop, so that a slow client costs no thread. What it lacks
 by configuration alone (measured: benchmarks/README.md) is added here: bounds on the whole time
@@ -109,12 +109,12 @@ class Server:
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def run(self, is_stopping: Callable[[], bool]) -> None:
-        """Serve until told to stop; asked at least once a second, and after `wake`."""
+        """Serve until told to stop; asked at least once a second, and after ``wake``."""
         while not is_stopping():
             self._poll(1.0)
 
     def wake(self) -> None:
-        """Let `run` ask again at once; safe in a signal handler and from any thread."""
+        """Let ``run`` ask again at once; safe in a signal handler and from any thread."""
         self._listeners[0].pull_trigger()
 
     def finish(self, seconds: float) -> None:
@@ -239,7 +239,7 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]
 
 
 class _Channel(HTTPChannel):  # type: ignore[misc]
-    """The connection of one client; `adj.channel_timeout` bounds each direction, in seconds."""
+    """The connection of one client; ``adj.channel_timeout`` bounds each direction, in seconds."""
 
     parser_class = _Parser
     error_task_class = _RefusalTask

@@ -31,12 +31,13 @@ _logger = logging.getLogger(__name__)
 class ModelService:
     """Loads a checkpoint once and answers from any thread.
 
-    Whatever needs the model raises `ApiError` with the code `model_not_ready` before it is loaded.
+    Whatever needs the model raises ``ApiError`` with the code ``model_not_ready`` before it is
+    loaded.
 
     Args:
         model_path: the checkpoint.
-        device: as for `resformer.predict.Predictor`.
-        backend: as for `resformer.predict.Predictor`.
+        device: as for ``resformer.predict.Predictor``.
+        backend: as for ``resformer.predict.Predictor``.
 
     Attributes:
         sha256: of the checkpoint's file; empty until the model is loaded.
@@ -108,7 +109,7 @@ class ModelService:
         """Refuse a class that the model does not know.
 
         Raises:
-            ApiError: `unknown_class`, with the names of its classes.
+            ApiError: ``unknown_class``, with the names of its classes.
         """
         known = self._loaded().class_names
         if name not in known:
@@ -118,11 +119,11 @@ class ModelService:
             )
 
     def predict(self, films: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
-        """Classify decoded images `(H, W)` of any sizes, in one batch."""
+        """Classify decoded images ``(H, W)`` of any sizes, in one batch."""
         return self._loaded().predict(films)
 
     def shrink(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return an image at the size at which `explain` looks at it."""
+        """Return an image at the size at which ``explain`` looks at it."""
         from resformer.transforms import resize_pixels
 
         return resize_pixels(pixels, self.checkpoint.input_spec.size)
@@ -131,7 +132,7 @@ class ModelService:
         """Draw where on an image the evidence for a class lies.
 
         Args:
-            pixels: the image `(H, W)`, whole or shrunk.
+            pixels: the image ``(H, W)``, whole or shrunk.
             class_name: any class of the model.
             size: width and height of the picture.
 
@@ -147,7 +148,7 @@ class ModelService:
 
     @staticmethod
     def outline(prediction: Prediction) -> list[list[list[float]]]:
-        """Trace the lungs that the model found; see `resformer.explanation.trace_lungs`."""
+        """Trace the lungs that the model found; see ``resformer.explanation.trace_lungs``."""
         from resformer.explanation import trace_lungs
 
         return [] if prediction.lungs is None else trace_lungs(prediction.lungs)

@@ -33,14 +33,14 @@ LIMITATIONS = (
 README_CONTROLS = ("whole film", "lungs only", "lungs blacked out", "surroundings exchanged")
 # What the card says where the report's ``about`` does not know better.
 STATEMENTS = {
-    "data_sources": "The section Data lists them by source; nothing more was told of them.",
+    "data_sources": "The section Data lists them by source; nothing else is known of them.",
     "eligibility": "Every film of the data that can be read, but for those that are left out for "
     "their reading.",
     "ground_truth": "The folder that a film lies in.",
     "partition": "Training, validation and test, by class, by groups of near-duplicates, and of "
     "patients where a table names them.",
     "selection": "The test films chose neither the epoch nor the temperature of this training. "
-    "Whether figures of theirs were known when its settings were chosen was not told.",
+    "Whether their figures were known when its settings were chosen is not recorded.",
     "failure_analysis": "Controls on changed films, the confusion matrix, and the figures of each "
     "source, in this card.",
     "explainability": "A map of the evidence, computed by the app and by the package.",

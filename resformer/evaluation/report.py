@@ -164,12 +164,12 @@ def read_about(path: Path) -> dict[str, Any]:
         ``terms``: explanations of names of sets and sources.
 
     Raises:
-        ValueError: if it is no TOML, or has other tables than these or values that are no text.
+        ValueError: if it is not TOML, or has other tables than these or values that are no text.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no TOML: {error}") from error
+        raise ValueError(f"{path} is not valid TOML: {error}") from error
     about = {"statements": {}, "terms": {}} | content
     for table, values in about.items():
         texts = isinstance(values, dict) and all(isinstance(v, str) for v in values.values())

@@ -27,7 +27,7 @@ def _draw_noise(size: int, rng: np.random.Generator) -> Pixels:
 
 
 def _draw_gradient(size: int, rng: np.random.Generator) -> Pixels:
-    """A ramp or a glow, with a little noise."""
+    """Draw a ramp or a glow, with a little noise."""
     x, y = make_grid(size)
     angle, centre = rng.uniform(0, 2 * np.pi), rng.uniform(-0.8, 0.8, 2)
     if rng.random() < 0.5:
@@ -58,7 +58,7 @@ def _draw_grating(size: int, rng: np.random.Generator) -> Pixels:
 
 
 def _draw_text(size: int, rng: np.random.Generator) -> Pixels:
-    """A page, a form or a label: lines of words, rules and boxes."""
+    """Draw a page, a form or a label: lines of words, rules and boxes."""
     paper, ink = (255, 0) if rng.random() < 0.75 else (0, 255)
     page = Image.new("L", (2 * size, 2 * size), int(abs(paper - rng.integers(60))))
     pen = ImageDraw.Draw(page)
@@ -119,7 +119,7 @@ def _draw_leaves(size: int, rng: np.random.Generator) -> Pixels:
 
 
 def _draw_limbs(size: int, rng: np.random.Generator) -> Pixels:
-    """Radiographs of limbs: tapering bones with bright edges inside soft tissue, on air."""
+    """Draw radiographs of limbs: tapering bones with bright edges inside soft tissue, on air."""
     x, y = make_grid(size)
     absorbed = np.zeros((size, size))
     for _ in range(rng.integers(1, 4)):
@@ -140,7 +140,7 @@ def _draw_limbs(size: int, rng: np.random.Generator) -> Pixels:
 
 
 def _draw_joint(size: int, rng: np.random.Generator) -> Pixels:
-    """Radiographs of a joint: bones that widen towards a dark gap, in soft tissue, on air."""
+    """Draw radiographs of a joint: bones that widen towards a dark gap, in soft tissue, on air."""
     x, y = make_grid(size)
     angle = rng.normal(0, 0.15) if rng.random() < 0.7 else rng.uniform(0, np.pi)
     along, across = np.cos(angle) * y + np.sin(angle) * x, np.cos(angle) * x - np.sin(angle) * y
@@ -165,7 +165,7 @@ def _draw_joint(size: int, rng: np.random.Generator) -> Pixels:
 
 
 def _draw_section(size: int, rng: np.random.Generator) -> Pixels:
-    """Sections of a body: nested ovals of even grey with organs in them, on black or white."""
+    """Draw sections of a body: nested ovals of even grey with organs in them, on black or white."""
     x, y = make_grid(size)
     angle, aspect = rng.normal(0, 0.3), rng.uniform(0.65, 1.5)
     u, v = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x

@@ -97,12 +97,13 @@ class TrainingData:
         """Return what is infected, of a split: outlined, boxed, or known to be nothing.
 
         Raises:
-            ValueError: if there is a name of a healthy class that is no class.
+            ValueError: if the healthy class is not one of the classes.
         """
         names = self.manifest.class_names
         if healthy_class and healthy_class not in names:
             raise ValueError(
-                f"healthy_class {healthy_class!r} is no class: choose one of {', '.join(names)}"
+                f"healthy_class {healthy_class!r} is not one of the classes: "
+                f"choose one of {', '.join(names)}"
             )
         masks = self._masks(split, INFECTION_FOLDER)
         healthy = [row.class_name == healthy_class for row in self.manifest.subset(split)]

@@ -24,14 +24,14 @@ _OPTIONS = [
 
 
 def find_chromium() -> str | None:
-    """The browser named by `RESFORMER_CHROMIUM` or installed; None leaves it to Playwright."""
+    """The browser named by ``RESFORMER_CHROMIUM`` or installed; None leaves it to Playwright."""
     named = os.environ.get("RESFORMER_CHROMIUM")
     return named or next(filter(None, map(shutil.which, _NAMES)), None)
 
 
 @contextmanager
 def open_chromium() -> Iterator[Browser]:
-    """Run the browser until the block ends; playwright's `Error` where there is none."""
+    """Run the browser until the block ends; playwright's ``Error`` where there is none."""
     is_root = hasattr(os, "geteuid") and os.geteuid() == 0
     options = [*_OPTIONS, "--no-sandbox"] if is_root else _OPTIONS
     with sync_playwright() as playwright:
@@ -44,7 +44,7 @@ def open_chromium() -> Iterator[Browser]:
 
 @contextmanager
 def chromium_or_skip() -> Iterator[Browser]:
-    """Run the browser for tests: without one they are skipped, except where `CI` is true."""
+    """Run the browser for tests: without one they are skipped, except where ``CI`` is true."""
     with ExitStack() as stack:
         try:
             browser = stack.enter_context(open_chromium())

@@ -38,7 +38,7 @@ def loaded(tiny_checkpoint: Path) -> ModelService:
 
 @pytest.fixture
 def client_with(loaded: ModelService) -> Callable[..., FlaskClient]:
-    """Makes a client of an application of its own, with small limits and some settings."""
+    """Make clients of an application of their own, with small limits and some settings."""
 
     def make(**settings: Any) -> FlaskClient:
         return create_app(dataclasses.replace(SMALL, **settings), loaded).test_client()
@@ -68,7 +68,7 @@ def unloaded_client() -> FlaskClient:
 def running_app(
     tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningApp]:
-    """`python app.py`, running for all tests that need the real thing."""
+    """``python app.py``, running for all tests that need the real thing."""
     log = tmp_path_factory.mktemp("app") / "log.txt"
     with run_app(tiny_checkpoint, log) as running:
         yield running

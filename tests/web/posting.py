@@ -71,7 +71,7 @@ def post_file(
 
 
 def post_batch(client: FlaskClient, *files: bytes, query: str = "", **fields: str) -> TestResponse:
-    """Send files to `/predict/batch`, with options in the query or in the form."""
+    """Send files to ``/predict/batch``, with options in the query or in the form."""
     body = form([("files", "film.png", data) for data in files], **fields)
     return client.post(f"/predict/batch?{query}", data=body, content_type=CONTENT_TYPE)
 
@@ -124,7 +124,7 @@ def words(page: str) -> str:
 
 
 def figures(client: FlaskClient) -> dict[str, float]:
-    """What `/metrics` says, by name."""
+    """What ``/metrics`` says, by name."""
     response = client.get("/metrics")
     assert response.content_type.startswith("text/plain; version=")
     lines = response.get_data(as_text=True).splitlines()

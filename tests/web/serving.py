@@ -43,7 +43,7 @@ class RunningApp:
 
 @contextmanager
 def run_app(model: Path, log: Path) -> Iterator[RunningApp]:
-    """Run `python app.py` on a free port until the block ends."""
+    """Run ``python app.py`` on a free port until the block ends."""
     with run_command([sys.executable, "app.py", "--port", "0"], model, log) as running:
         yield running
 

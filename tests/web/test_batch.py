@@ -1,6 +1,6 @@
 """Many images at once: batches through the network, a bounded queue, and none spoils another.
 
-Batches are seen as an operator sees them, in `/metrics`, or by the model itself.
+Batches are seen as an operator sees them, in ``/metrics``, or by the model itself.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def model(tiny_checkpoint: Path) -> Iterator[TestModel]:
 
 @pytest.fixture
 def serve(model: TestModel) -> Callable[..., FlaskClient]:
-    """Makes a client of an application with some limits around the model."""
+    """Make a client of an application with some limits around the model."""
 
     def make(**limits: float) -> FlaskClient:
         settings: dict[str, Any] = limits
@@ -89,7 +89,7 @@ def client(client_with: Callable[..., FlaskClient]) -> FlaskClient:
 
 @pytest.fixture
 def ask() -> Iterator[Callable[..., Future[TestResponse]]]:
-    """Sends something from a thread of its own, with a client of its own."""
+    """Send something from a thread of its own, with a client of its own."""
     with ThreadPoolExecutor(32) as threads:
 
         def submit(

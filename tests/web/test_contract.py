@@ -1,4 +1,4 @@
-"""`/openapi.json`: true to the application, fit for generators, and readable at `/docs`."""
+"""``/openapi.json``: true to the application, fit for generators, and readable at ``/docs``."""
 
 from __future__ import annotations
 

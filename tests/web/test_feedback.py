@@ -1,4 +1,4 @@
-"""`POST /feedback`: off by default; what is kept, under which class, and what is refused."""
+"""``POST /feedback``: off by default; what is kept, under which class, and what is refused."""
 
 from __future__ import annotations
 

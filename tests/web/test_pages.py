@@ -104,7 +104,7 @@ def told(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="module")
 def measured(told: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same checkpoint with what `python -m resformer report` puts into it."""
+    """The same checkpoint with what ``python -m resformer report`` puts into it."""
     checkpoint = load_checkpoint(told)
     films = [
         ExternalFilm("far_clinic", "far_clinic/1.png", "no finding"),
@@ -369,7 +369,7 @@ def read_themes() -> dict[str, dict[str, str]]:
 
 
 def luminance(colour: str) -> float:
-    """Relative luminance of `#rrggbb` by WCAG."""
+    """Relative luminance of ``#rrggbb`` by WCAG."""
     channels = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
     red, green, blue = (
         c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels

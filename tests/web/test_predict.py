@@ -1,4 +1,4 @@
-"""`POST /predict`: what a good request gets, however it is sent and whatever it asks for."""
+"""``POST /predict``: what a good request gets, however it is sent and whatever it asks for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The programs at `/docs` are run as they stand there, against the server that shows them."""
+"""The programs at ``/docs`` are run as they stand there, against the server that shows them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings and `python app.py`, from the start to the end of its process."""
+"""Settings and ``python app.py``, from the start to the end of its process."""
 
 from __future__ import annotations
 
