@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import json
 import logging
 import os
@@ -32,7 +33,7 @@ COLUMNS = [
     *("file", "predicted_class", "confidence", "abstained", "reason"),
     *(f"probability_{name}" for name in CLASS_NAMES),
     *("gate_accepted", "gate_score", "gate_threshold", "gate_orientation"),
-    *("warnings", "error_code", "error"),
+    *("warnings", "error_code", "error", "invert", "rotate", "model_sha256"),
 ]
 FILM = draw_chest_phantom(96)
 
@@ -251,6 +252,29 @@ def test_force_does_not_go_on_with_a_table_of_refused_films(
     assert float(read(out)["01.png"]["gate_score"]) == pytest.approx(checkpoints.REFUSED, abs=1e-6)
     assert predict(refusing, folder, "--out", out, "--force") == 1
     assert "refused without --force: name another file" in caplog.text
+
+
+@pytest.mark.parametrize("other", [("--invert",), ("--rotate", "90"), ()])
+def test_a_table_holds_the_answers_of_one_model_to_films_that_lie_alike(
+    tiny_checkpoint: Path,
+    gated: Path,
+    folder: Path,
+    tmp_path: Path,
+    other: tuple[str, ...],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    out = tmp_path / "results.csv"
+    predict(tiny_checkpoint, folder, "--out", out)
+    row = read(out)["01.png"]
+    assert (row["invert"], row["rotate"]) == ("0", "0")
+    assert row["model_sha256"] == hashlib.sha256(tiny_checkpoint.read_bytes()).hexdigest()
+    whole = out.read_bytes()
+    out.write_bytes(b"".join(whole.splitlines(keepends=True)[:8]))
+    before = out.read_bytes()
+    model = tiny_checkpoint if other else gated
+    assert predict(model, folder, "--out", out, *other) == 1
+    assert "another model answered, or that were inverted or turned otherwise" in caplog.text
+    assert out.read_bytes() == before
 
 
 @pytest.mark.parametrize("cut", [5, -1])

@@ -79,13 +79,11 @@ def test_two_classes_without_masks_and_without_normal_suffice(
 ) -> None:
     for name, kept in (("healthy", "Normal"), ("ill", "COVID")):
         shutil.copytree(image_folder / kept / "images", tmp_path / "films" / name)
-    changes = TINY | {"lung_head": False}
-    notebook = run_tiny(tmp_path, tmp_path / "films", changes=changes)
-    assert resformer.load(tmp_path / "run" / "model" / "model.pth").class_names == (
-        "healthy",
-        "ill",
-    )
-    assert "no lung head" in outputs_of(notebook, "run_controls")
+    notebook = run_tiny(tmp_path, tmp_path / "films")
+    model = resformer.load(tmp_path / "run" / "model" / "model.pth")
+    assert model.class_names == ("healthy", "ill")
+    assert model.checkpoint.model_config.lung_head  # the shipped model outlined the lungs
+    assert "lungs blacked out" in outputs_of(notebook, "run_controls")
     assert "left out" in outputs_of(notebook, "examine_folder")
 
 

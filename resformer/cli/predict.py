@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
 import os
@@ -167,10 +168,10 @@ def _predict_folder(predictor: Predictor, folder: Path, options: argparse.Namesp
     from tqdm import tqdm
 
     from resformer.cli.predict_files import answer_files, find_films, show_name
-    from resformer.cli.results_table import lock_path, name_in_table, open_table
+    from resformer.cli.results_table import MadeBy, lock_path, name_in_table, open_table
     from resformer.predict import NOT_A_FILM
 
-    out, force = options.out, options.force
+    out, force, correction = options.out, options.force, _correction(options)
     own = {os.path.realpath(out), os.path.realpath(lock_path(out))}
     contents = find_films(folder)
     films = [path for path in contents.films if os.path.realpath(path) not in own]
@@ -178,7 +179,9 @@ def _predict_folder(predictor: Predictor, folder: Path, options: argparse.Namesp
     if not films:
         raise ValueError(f"{folder} holds no image and no DICOM file: check the path")
     counts: Counter[str] = Counter()
-    with open_table(out, predictor.class_names, force=force) as table:
+    with options.model.open("rb") as file:
+        made_by = MadeBy(hashlib.file_digest(file, "sha256").hexdigest(), correction)
+    with open_table(out, predictor.class_names, made_by, force=force) as table:
         waiting = [
             path
             for path in films
@@ -186,7 +189,7 @@ def _predict_folder(predictor: Predictor, folder: Path, options: argparse.Namesp
         ]
         with tqdm(total=len(waiting), desc="classify", unit="img") as bar:
             asked = answer_files(
-                predictor, waiting, folder=folder, force=force, correction=_correction(options)
+                predictor, waiting, folder=folder, force=force, correction=correction
             )
             for answers in asked:
                 table.write(answers)

@@ -12,10 +12,12 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
 from resformer.cli.predict_files import Answer, escape_controls
+from resformer.orientation import AS_IT_IS, Correction
 from resformer.predict import NOT_A_FILM, list_warnings
 
 # What spreadsheets take for the beginning of a formula, in half and in full width.
@@ -32,6 +34,22 @@ def name_in_table(name: str) -> str:
     return f"./{name}" if name.startswith(_FORMULA) else name
 
 
+class MadeBy(NamedTuple):
+    """What all rows of a table have in common; each row has it in its last three columns.
+
+    Attributes:
+        model_sha256: of the checkpoint's file.
+        correction: what was done to each film first.
+    """
+
+    model_sha256: str
+    correction: Correction = AS_IT_IS
+
+    def cells(self) -> list[str]:
+        """Return ``invert``, ``rotate`` and ``model_sha256`` as the table has them."""
+        return [str(int(self.correction.invert)), str(self.correction.rotate), self.model_sha256]
+
+
 class ResultsTable:
     """A table that is open for more rows; see ``open_table``.
 
@@ -39,14 +57,15 @@ class ResultsTable:
         done: names of the films that it holds.
     """
 
-    def __init__(self, out: Path, class_names: Sequence[str]) -> None:
+    def __init__(self, out: Path, class_names: Sequence[str], made_by: MadeBy) -> None:
         self._out = out
+        self._made_by = made_by.cells()
         self._class_names = class_names
         self._columns = [
             *("file", "predicted_class", "confidence", "abstained", "reason"),
             *(_text(f"probability_{name}") for name in class_names),
             *("gate_accepted", "gate_score", "gate_threshold", "gate_orientation"),
-            *("warnings", "error_code", "error"),
+            *("warnings", "error_code", "error", "invert", "rotate", "model_sha256"),
         ]
         self.done: set[str] = set()
 
@@ -71,6 +90,11 @@ class ResultsTable:
         if force and any(row[refused : refused + 1] == [NOT_A_FILM] for row in rows):
             raise ValueError(
                 f"{self._out} holds films that were refused without --force: name another file"
+            )
+        if any(row[-3:] != self._made_by for row in rows[1:] if row):
+            raise ValueError(
+                f"{self._out} holds films that another model answered, or that were inverted or "
+                "turned otherwise: name another file"
             )
         if len(whole) < len(content):
             os.truncate(self._out, len(whole))
@@ -112,14 +136,15 @@ class ResultsTable:
             " ".join(warnings),
             answer.error_code,
             _text(answer.error),
+            *self._made_by,
         ]
 
 
 @contextmanager
 def open_table(
-    out: Path, class_names: Sequence[str], *, force: bool = False
+    out: Path, class_names: Sequence[str], made_by: MadeBy, *, force: bool = False
 ) -> Iterator[ResultsTable]:
-    """Start a table, or go on with one that was written for the same classes.
+    """Start a table, or go on with one that the same model wrote.
 
     With ``force`` the rows to come name a class even for what the gate refuses.
 
@@ -131,7 +156,7 @@ def open_table(
     out.open("ab").close()  # whether it can be written shows now, and not as a lock that is taken
     try:
         with FileLock(lock_path(out), timeout=0):
-            table = ResultsTable(out, class_names)
+            table = ResultsTable(out, class_names, made_by)
             table.start(force=force)
             yield table
     except Timeout:

@@ -1,4 +1,4 @@
-/* The session as a table: the columns that the command line writes, and four more. */
+/* The session as a table: the columns that the command line writes, and a note. */
 
 import { DISCLAIMER } from "./names.js";
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import FilePayload, Page, Route, expect
 
-from resformer.cli.results_table import ResultsTable
+from resformer.cli.results_table import MadeBy, ResultsTable
 from resformer.phantom import draw_chest_phantom
 from tests.data_sets import CLASS_NAMES
 from tests.dicom_files import radiograph, write
@@ -150,9 +150,9 @@ def test_the_table_is_that_of_the_command_line(page: Page, tmp_path: Path) -> No
     rows = table(page, tmp_path)
     out = tmp_path / "cli.csv"
     out.touch()
-    ResultsTable(out, CLASS_NAMES).start(force=False)
+    ResultsTable(out, CLASS_NAMES, MadeBy("")).start(force=False)
     columns = out.read_text().strip().split(",")
-    assert list(rows[0]) == [*columns, "invert", "rotate", "model_sha256", "note"]
+    assert list(rows[0]) == [*columns, "note"]
     assert [row["file"] for row in rows] == [
         "film 00.png",
         "film 01.png",
