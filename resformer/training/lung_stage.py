@@ -157,7 +157,6 @@ def _stage_config(config: TrainingConfig) -> TrainingConfig:
         config,
         epochs=config.lung_epochs,
         start_size=0,
-        patience=everywhere.patience,
         lung_loss=everywhere.lung_loss,
         label_smoothing=everywhere.label_smoothing,
         prior_smoothing=1.0,
