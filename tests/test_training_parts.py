@@ -341,7 +341,7 @@ def test_the_average_forgets_the_first_weights_soon_and_the_later_ones_slowly() 
         ({"lung_head": False}, "infection_head needs lung_head"),
         ({"lung_epochs": 0}, "needs lung_head and lung_epochs"),
         ({"optimizer": "sgd"}, "optimizer must be one of adamw, muon, got 'sgd'"),
-        ({"augmentation": "wild"}, "augmentation must be one of moderate, strong, strongest"),
+        ({"augmentation": "wild"}, "augmentation must be one of moderate, strongest"),
         ({"precision": "float16"}, "precision must be one of auto, float32, bfloat16"),
         ({"network": "vgg"}, "network must be one of resformer, resnet18"),
         ({"network": "resnet18"}, "lung_head is for resformer alone"),
