@@ -1,16 +1,18 @@
-"""Measure what each part of the network is worth: every variant by one recipe and budget.
+"""Measure what each part of the network is worth: every variant by the recommended recipe.
 
-    python -m benchmarks.ablations --data FOLDER/chest-xray --data FOLDER/siim ...
+    python -m benchmarks.ablations --data FOLDER/chest-xray --data FOLDER/siim ... --seeds 0 1 2
 
-Every network starts from random weights, ours too: the weights of the lung stage, which a training
-of ours starts from, would be a longer budget. The stage's outlines alone are shared, so that the
-surroundings are replaced alike. Each network is trained for the same epochs, and its averaged
-weights after the last one are measured on the validation films, as they are and with the lungs
-blacked out. The test split is left alone.
+Every network starts from random weights, ours too, and learns where the lungs are beside the
+classes: the weights of the lung stage, which a training starts from, fit no other network. The
+outlines by which surroundings are exchanged are those of one lung model for all. Each is trained
+for the same epochs by :func:`resformer.training.train.run_epochs`, as everything is, and its
+averaged weights after the last one are calibrated and measured on validation films: as they are,
+within sources, with all the changes of ``benchmarks.elsewhere`` at once, and with the lungs blacked
+out. The test split is left alone.
 
-Every variant leaves one JSON file, and one that has it is not measured again. Two processes with
-the same command and ``--cache`` share the work. ``python -m resformer report --ablations`` reads
-the folder.
+Every variant leaves a JSON file for each seed, and one that has it is not measured again; what was
+interrupted goes on. Two processes with the same command share the work. ``python -m resformer
+report --ablations`` reads the folder.
 """
 
 from __future__ import annotations
@@ -28,17 +30,17 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
-from scipy.special import softmax
-from torch import Tensor, nn
+from sklearn.metrics import roc_auc_score
+from torch import nn
 
 from benchmarks.common import describe_machine
-from benchmarks.network import BASELINES
+from benchmarks.elsewhere import ALL_AT_ONCE, ASKED, HEALTHY, build_changes
 from resformer.backends import PyTorchBackend
-from resformer.checkpoint import Checkpoint
-from resformer.data.dataset import FilmDataset
-from resformer.data.manifest import read_manifest
+from resformer.checkpoint import load_checkpoint
+from resformer.data.find import DataRoot
+from resformer.data.manifest import Manifest, read_manifest
 from resformer.data.unpack import open_datasets
-from resformer.devices import choose_device, place_model
+from resformer.devices import choose_device
 from resformer.evaluation.controls import CONTROLS, LUNGS_BLACK, change_films
 from resformer.evaluation.metrics import evaluate_predictions
 from resformer.evaluation.predictions import predict_lungs
@@ -47,60 +49,20 @@ from resformer.layers import EMPT, IMTM
 from resformer.layers.simam import SimAM
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.training.baselines import build_baseline
-from resformer.training.config import TrainingConfig
-from resformer.training.data import TrainingData, build_loader, build_training_films
+from resformer.training.calibration import fit_calibration
+from resformer.training.config import RECOMMENDED, TrainingConfig, change_recipe
+from resformer.training.data import TrainingData
 from resformer.training.distributed import ProcessGroup
 from resformer.training.finish import compute_logits
-from resformer.training.learner import begin_epoch, build_learner, build_loss, train_one_epoch
-from resformer.training.lung_stage import learn_lungs
-from resformer.transforms import InputSpec
+from resformer.training.lung_stage import LungStage, take_lungs
+from resformer.training.state import STATE_NAME, Progress, load_state
+from resformer.training.train import Run, build_learning, run_epochs
+from resformer.transforms import InputSpec, resize_pixels
 
 logger = logging.getLogger(__name__)
 
-RECIPE = TrainingConfig(
-    input_size=96,
-    start_size=0,
-    epochs=3,
-    batch_size=32,
-    lung_head=True,
-    infection_head=True,
-    healthy_class="Normal",
-    background_replacement=0.5,
-    style_exchange=0.5,
-    lung_concealment=0.05,
-    augmentation="strong",
-    optimizer="muon",
-    muon_learning_rate=0.01,
-    muon_weight_decay=0.1,
-    workers=0,
-    device="cpu",
-)
-
-
-class BackboneAlone(IdentityMappingResFormer):
-    """Ours without IMTM and, since nothing would read it, without EMPT: ``f_i = x_i``."""
-
-    def __init__(self, config: ResFormerConfig) -> None:
-        super().__init__(config)
-        del self.auxiliary, self.imtm
-
-    def fuse(self, features: list[Tensor]) -> list[Tensor]:
-        """Return the backbone's features as they are."""
-        return features
-
-
-class LastScaleAlone(IdentityMappingResFormer):
-    """Ours classifying the coarsest fused features alone, as the earlier implementation did."""
-
-    def __init__(self, config: ResFormerConfig) -> None:
-        super().__init__(config)
-        self.fc = nn.Linear(config.regions * config.channels[-1], config.num_classes)
-
-    def pool(self, features: list[Tensor], lungs: Tensor | None = None) -> Tensor:
-        """Average the coarsest features: ``(B, C_4)``, or twice that with an infection head."""
-        if lungs is None and self.lung_head is not None:
-            lungs = self.lungs(features)
-        return super().pool(features[-1:], lungs)
+# A quarter of the recommended length: half an hour of one core for ours.
+EPOCHS = 14
 
 
 def build_without(part: type[nn.Module], config: ResFormerConfig) -> nn.Module:
@@ -124,29 +86,22 @@ def build_without_imtm(config: ResFormerConfig) -> nn.Module:
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of the ablations: how its network is built, and what it changes in the recipe."""
+    """One row of the ablations."""
 
     name: str
     build: Callable[[ResFormerConfig], nn.Module] = IdentityMappingResFormer
-    lung_head: bool = True
-    infection_head: bool = True
     changes: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def file_name(self) -> str:
+    def file_name(self, seed: int) -> str:
         """Name of the file of its result."""
-        return "-".join(self.name.lower().split()) + ".json"
-
-    def configure(self, network: ResFormerConfig) -> ResFormerConfig:
-        """Return the configuration of a network with the heads of this variant."""
-        return replace(network, lung_head=self.lung_head, infection_head=self.infection_head)
+        return "-".join([*self.name.lower().split(), str(seed)]) + ".json"
 
 
-def _baseline(name: str) -> Variant:
+def _baseline(name: str, network: str) -> Variant:
     def build(config: ResFormerConfig) -> nn.Module:
-        return build_baseline(BASELINES[name], config.num_classes)
+        return build_baseline(network, config.num_classes)
 
-    return Variant(name, build, lung_head=False, infection_head=False)
+    return Variant(name, build, {"network": network})
 
 
 VARIANTS = (
@@ -154,40 +109,32 @@ VARIANTS = (
     Variant("ours without SimAM", partial(build_without, SimAM)),
     Variant("ours without EMPT", partial(build_without, EMPT)),
     Variant("ours without IMTM", build_without_imtm),
-    Variant("ours without EMPT and IMTM", BackboneAlone),
-    Variant("ours pooling f4 only", LastScaleAlone),
-    Variant("ours without infection head", infection_head=False),
-    Variant("ours without lung head", lung_head=False, infection_head=False),
-    Variant("ours without background replacement", changes={"background_replacement": 0.0}),
-    Variant("ours without style exchange", changes={"style_exchange": 0.0}),
-    _baseline("ResNet-18"),
-    _baseline("MobileNetV3-Small"),
+    Variant("ours without lung head", changes={"lung_head": False}),
+    _baseline("MobileNetV3-Small", "mobilenet_v3_small"),
+    _baseline("ResNet-18", "resnet18"),
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure what is not measured yet, one file for each variant."""
+    """Measure what is not measured yet, one file for each variant and seed."""
     options = _parse(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     torch.set_num_threads(options.threads)
-    for folder in (options.out, options.cache):
-        folder.mkdir(parents=True, exist_ok=True)
+    options.out.mkdir(parents=True, exist_ok=True)
     recipe = replace(
-        RECIPE,
+        RECOMMENDED,
         input_size=options.size,
+        start_size=RECOMMENDED.start_size if options.size > RECOMMENDED.start_size else 0,
         epochs=options.epochs,
-        lung_epochs=options.lung_epochs,
-        healthy_class=options.healthy_class,
-        seed=options.seed,
+        workers=0,
+        device="cpu",
     )
     with open_datasets(options.data) as root:
-        manifest = read_manifest(options.manifest, root)
-        data = TrainingData(root, manifest, options.cache, InputSpec(recipe.input_size), True)
-        with FileLock(options.cache / "prepare.lock"):
-            bench = prepare(data, recipe, ResFormerConfig())
-        for variant in VARIANTS:
-            if not options.only or variant.name in options.only:
-                measure_once(bench, variant, options)
+        bench = prepare(root, read_manifest(options.manifest, root), recipe, options)
+        for seed in options.seeds:
+            for variant in VARIANTS:
+                if not options.only or variant.name in options.only:
+                    measure_once(bench, variant, seed, options)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -196,33 +143,21 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        required=True,
-        action="append",
-        help="laid out as for train; may be given more than once",
+    add = parser.add_argument
+    add("--data", type=Path, required=True, action="append", help="as for train, several times")
+    add("--manifest", type=Path, default=Path("docs/split.csv"), help="split")
+    add("--lung-model", type=Path, default=Path("best_model.pth"), help="outlines the lungs")
+    add(
+        "--cache", type=Path, default=Path("runs/ablations"), help="decoded films, interrupted work"
     )
-    parser.add_argument("--manifest", type=Path, default=Path("docs/split.csv"), help="split")
-    parser.add_argument(
-        "--cache", type=Path, default=Path("runs/ablations"), help="decoded films and the lungs"
-    )
-    parser.add_argument("--out", type=Path, default=Path("docs/ablations"), help="folder of JSON")
-    parser.add_argument("--epochs", type=int, default=RECIPE.epochs, help="of every variant")
-    parser.add_argument("--lung-epochs", type=int, default=RECIPE.lung_epochs, help="of the stage")
-    parser.add_argument("--size", type=int, default=RECIPE.input_size, help="side of the input")
-    parser.add_argument("--healthy-class", default=RECIPE.healthy_class, help="has no infection")
-    parser.add_argument("--seed", type=int, default=RECIPE.seed, help="of every variant")
-    parser.add_argument("--threads", type=int, default=1)
+    add("--out", type=Path, default=Path("docs/ablations"), help="folder of JSON")
+    add("--epochs", type=int, default=EPOCHS, help="of every variant")
+    add("--size", type=int, default=RECOMMENDED.input_size, help="side of the input")
+    add("--seeds", type=int, nargs="+", default=[0], help="each variant once with each")
+    add("--threads", type=int, default=1)
     names = [variant.name for variant in VARIANTS]
-    parser.add_argument(
-        "--only",
-        nargs="+",
-        default=[],
-        metavar="NAME",
-        choices=names,
-        help=f"some of: {', '.join(names)}",
-    )
+    some = f"some of: {', '.join(names)}"
+    add("--only", nargs="+", default=[], metavar="NAME", choices=names, help=some)
     return parser.parse_args(arguments)
 
 
@@ -230,104 +165,139 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 class Bench:
     """What all variants share.
 
-    ``recipe`` and ``network`` are those that a variant changes; ``outlines`` the predicted lungs of
-    the training films, ``(N, size, size)`` from 0 to 255; ``black`` the validation films with their
-    lungs blacked out.
+    Attributes:
+        root: of the films.
+        manifest: their split.
+        recipe: how each is trained, but for its seed and its own changes.
+        cache: folder of decoded films, and of each variant's training while it goes.
+        outlines: lungs of the training films, ``(N, H, W)`` uint8.
+        labels: classes of the validation films, ``(M,)``.
+        looks: the validation films ``(M, S, S)`` as they are, with all changes, and without lungs.
     """
 
-    data: TrainingData
+    root: DataRoot
+    manifest: Manifest
     recipe: TrainingConfig
-    network: ResFormerConfig
+    cache: Path
     outlines: NDArray[np.uint8]
-    black: FilmDataset
+    labels: NDArray[np.int64]
+    looks: Mapping[str, NDArray[np.uint8]]
 
 
-def prepare(data: TrainingData, recipe: TrainingConfig, network: ResFormerConfig) -> Bench:
-    """Decode the films and learn the lungs, or find both in its folder."""
-    network = replace(network, num_classes=len(data.manifest.class_names))
-    with_heads = replace(network, lung_head=True, infection_head=True)
-    device = choose_device(recipe.device)
-    data.training_films()
-    films = data.evaluation_films("validation")
-    masks = data.masks("train", recipe)
-    stage = learn_lungs(with_heads, data, recipe, masks, device, progress=False)
-    if stage.outlines is None:
-        raise ValueError("the recipe needs a lung head, whose outlines all variants share")
-    lung_model = Checkpoint(with_heads, data.manifest.class_names, data.spec, stage.weights)
-    lungs = predict_lungs(PyTorchBackend(lung_model, device), films.films, data.spec.size)
+def open_data(
+    root: DataRoot, manifest: Manifest, size: int, folder: Path, cache: Path
+) -> TrainingData:
+    """Return the films for a training in a folder of its own; what was decoded is shared."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (cache / "cache").mkdir(exist_ok=True)
+    if not (folder / "cache").exists():
+        (folder / "cache").symlink_to((cache / "cache").resolve())
+    return TrainingData(root, manifest, folder, InputSpec(size), with_masks=True)
+
+
+def prepare(
+    root: DataRoot, manifest: Manifest, recipe: TrainingConfig, options: argparse.Namespace
+) -> Bench:
+    """Decode the films, outline their lungs and change them, or find what was decoded."""
+    device, size, cache = choose_device(recipe.device), recipe.input_size, options.cache
+    cache.mkdir(parents=True, exist_ok=True)
+    lung_model = replace(load_checkpoint(options.lung_model), input_spec=InputSpec(size))
+    with FileLock(cache / "prepare.lock"):
+        data = open_data(root, manifest, size, cache / "prepare", cache)
+        data.training_films()
+        films = data.evaluation_films("validation")
+        outlines = take_lungs(lung_model, data, device).outlines
+        if outlines is None:
+            raise ValueError(f"{options.lung_model} has no lung head: name another --lung-model")
+        lungs = predict_lungs(PyTorchBackend(lung_model, device), films.films, size)
+    resized = np.stack([resize_pixels(np.rint(255 * one).astype(np.uint8), size) for one in lungs])
+    change = build_changes(films, resized)[ALL_AT_ONCE]
     nobody = np.zeros(len(films), dtype=np.int64)  # blacking out needs no donor
-    black = np.stack(list(change_films(CONTROLS[LUNGS_BLACK], films.films, lungs, nobody)))
-    blacked = FilmDataset(black, films.labels, films.spec)
-    return Bench(data, recipe, network, stage.outlines, blacked)
+    looks = {
+        "as they are": np.asarray(films.films),
+        ALL_AT_ONCE: np.stack([change(index) for index in range(len(films))]),
+        LUNGS_BLACK: np.stack(
+            list(change_films(CONTROLS[LUNGS_BLACK], films.films, lungs, nobody))
+        ),
+    }
+    return Bench(root, manifest, recipe, cache, outlines, films.labels, looks)
 
 
-def measure_once(bench: Bench, variant: Variant, options: argparse.Namespace) -> None:
+def measure_once(bench: Bench, variant: Variant, seed: int, options: argparse.Namespace) -> None:
     """Measure a variant and write its file, unless that is there or another process is at it."""
-    path = options.out / variant.file_name
+    name = variant.file_name(seed)
+    path = options.out / name
     try:
-        with FileLock(options.cache / f"{variant.file_name}.lock", blocking=False):
+        with FileLock(options.cache / f"{name}.lock", blocking=False):
             if path.is_file():
-                logger.info("%s: %s is there", variant.name, path)
+                logger.info("%s, seed %d: %s is there", variant.name, seed, path)
                 return
-            machine = describe_machine(options.threads)
-            found = {**measure(bench, variant), "machine": machine}
-            write_json(found, path, sort_keys=True)
-            logger.info("%s: macro-F1 %.4f", variant.name, found["validation"]["macro_f1"]["value"])
+            found = measure(bench, variant, seed, bench.cache / path.stem)
+            write_json(
+                {**found, "machine": describe_machine(options.threads)}, path, sort_keys=True
+            )
+            logger.info("%s, seed %d: %.4f", variant.name, seed, found["within_sources"])
     except Timeout:
-        logger.info("%s: another process measures it", variant.name)
+        logger.info("%s, seed %d: another process measures it", variant.name, seed)
 
 
-def measure(bench: Bench, variant: Variant) -> dict[str, Any]:
+def measure(bench: Bench, variant: Variant, seed: int, folder: Path) -> dict[str, Any]:
     """Train a variant and measure it on the validation split; plain data.
 
     Returns:
-        ``name``, ``parameters``, ``seconds`` in training steps, ``epochs``, ``data`` (hash of the
-        films and masks), ``config`` (the common recipe), ``changes``, ``history``, ``validation``,
-        a report of ``evaluate_predictions``, and ``lungs_blacked_out``, the recall of each class.
+        ``name``, ``seed``, ``parameters``, ``seconds`` in training steps, ``epochs``, ``data``
+        (hash of the films and masks), ``config`` (the common recipe), ``changes``, ``validation``
+        (a report of ``evaluate_predictions``), ``within_sources`` (the figure that epochs are
+        chosen by), ``elsewhere`` (AUC of COVID against Normal under all changes at once) and
+        ``lungs_blacked_out`` (the share of COVID films that are called so all the same).
     """
-    config = replace(bench.recipe, **variant.changes)
-    names = bench.data.manifest.class_names
-    model, history = train(bench, variant, config)
-    films = bench.data.evaluation_films("validation")
-    device = choose_device(config.device)
-    model = place_model(model, device).eval()
-    whole, black = (
-        softmax(compute_logits(model, dataset.films, bench.data.spec), axis=1)
-        for dataset in (films, bench.black)
+    config = change_recipe(replace(bench.recipe, seed=seed), variant.changes)
+    data = open_data(bench.root, bench.manifest, config.input_size, folder, bench.cache)
+    names = bench.manifest.class_names
+    model, history = train(bench, variant, config, data)
+    logits = {name: compute_logits(model, films, data.spec) for name, films in bench.looks.items()}
+    fitted = fit_calibration(logits["as they are"], bench.labels)
+    shares = {name: fitted.probabilities(found) for name, found in logits.items()}
+    report, black = (
+        evaluate_predictions(bench.labels, shares[name], names, seed=seed, bootstrap=rounds)
+        for name, rounds in (("as they are", 1000), (LUNGS_BLACK, 0))
     )
-    report = evaluate_predictions(films.labels, black, names, bootstrap=0)
+    healthy, asked = names.index(HEALTHY), names.index(ASKED)
+    either = (bench.labels == healthy) | (bench.labels == asked)
+    changed = shares[ALL_AT_ONCE][either, asked]
     return {
         "name": variant.name,
+        "seed": seed,
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "seconds": sum(epoch["seconds"] for epoch in history),
         "epochs": config.epochs,
-        "data": bench.data.data_digest,
-        "config": asdict(bench.recipe),
+        "data": data.data_digest,
+        "config": {k: v for k, v in asdict(bench.recipe).items() if k != "seed"},
         "changes": dict(variant.changes),
-        "history": history,
-        "validation": evaluate_predictions(films.labels, whole, names, seed=config.seed),
-        "lungs_blacked_out": {name: report["per_class"][name]["recall"]["value"] for name in names},
+        "validation": report,
+        "within_sources": history[-1]["validation_score"],
+        "elsewhere": float(roc_auc_score(bench.labels[either] == asked, changed)),
+        "lungs_blacked_out": black["per_class"][ASKED]["recall"]["value"],
     }
 
 
 def train(
-    bench: Bench, variant: Variant, config: TrainingConfig
-) -> tuple[nn.Module, list[dict[str, float]]]:
+    bench: Bench, variant: Variant, config: TrainingConfig, data: TrainingData
+) -> tuple[nn.Module, list[dict[str, Any]]]:
     """Train a variant from random weights; return its averaged network and figures by epoch."""
+    network = ResFormerConfig(
+        num_classes=len(bench.manifest.class_names),
+        lung_head=config.lung_head,
+        infection_head=config.infection_head,
+    )
     alone = ProcessGroup(0, 1, choose_device(config.device))
-    network = variant.configure(bench.network)
-    learnt = replace(config, infection_head=variant.infection_head)
-    masks = bench.data.masks("train", learnt) if variant.lung_head else ()
-    films = build_training_films(bench.data, config, masks, bench.outlines)
-    loader = build_loader(films, config, alone)
-    loss = build_loss(network, config)
-    learner = build_learner(loss, len(loader), network, config, alone, build=variant.build)
-    history = []
-    for epoch in range(config.epochs):
-        begin_epoch(epoch, loader, config, alone)
-        history.append(train_one_epoch(learner, loader, alone, label=variant.name, progress=False))
-        logger.info("%s, epoch %d: loss %.4f", variant.name, epoch + 1, history[-1]["train_loss"])
-    return learner.average.module, history
+    run = Run(data, config, network, alone, data.data_digest, False, variant.build)
+    stage = LungStage(None, bench.outlines) if config.lung_head else None
+    loaders, learner = build_learning(run, data.masks("train", config), stage)
+    state = data.folder / STATE_NAME
+    reached = load_state(state, learner, config, run.digest) if state.is_file() else Progress()
+    run_epochs(run, learner, loaders, reached, None, tensorboard=False)
+    return run.averaged_model(learner), reached.history
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ Pixels = NDArray[np.uint8]
 Change = Callable[[int], Pixels]
 
 HEALTHY, ASKED = "Normal", "COVID"
+ALL_AT_ONCE = "all at once"
 TONES = replace(
     STRENGTHS["strongest"],
     intensity_probability=1.0,
@@ -121,7 +122,7 @@ def build_changes(films: FilmDataset, outlines: Pixels) -> dict[str, Change]:
         "another tone": lambda index: change_tone(pixels[index], index),
         "stretched": lambda index: stretch(pixels[index], index),
         "foreign surroundings and style": make_foreign,
-        "all at once": lambda index: stretch(change_tone(make_foreign(index), index), index),
+        ALL_AT_ONCE: lambda index: stretch(change_tone(make_foreign(index), index), index),
     }
 
 

@@ -121,7 +121,7 @@ def interruptible() -> Iterator[None]:
 def test_a_training_that_is_stopped_can_be_resumed(
     image_folder: Path, tmp_path: Path, how: signal.Signals
 ) -> None:
-    process = _start_training(image_folder, tmp_path, "--epochs", "500", "--patience", "500")
+    process = _start_training(image_folder, tmp_path, "--epochs", "500")
     state = tmp_path / "run" / "last.pt"
     deadline = time.monotonic() + 600
     while not state.exists() and time.monotonic() < deadline:
@@ -133,9 +133,7 @@ def test_a_training_that_is_stopped_can_be_resumed(
     assert "Traceback" not in errors
     assert ("--resume goes on" in errors) == (how == signal.SIGINT)
 
-    resumed = _start_training(
-        image_folder, tmp_path, "--epochs", "500", "--patience", "500", "--resume"
-    )
+    resumed = _start_training(image_folder, tmp_path, "--epochs", "500", "--resume")
     assert resumed.stderr is not None
     lines = []
     for line in resumed.stderr:

@@ -44,7 +44,7 @@ LUNG_TRAINING = replace(
     lung_concealment=0.2,
     prior_smoothing=0.2,
     optimizer="muon",
-    augmentation="strong",
+    augmentation="strongest",
 )
 
 

@@ -102,7 +102,6 @@ _STRONG = AugmentationConfig(
 
 STRENGTHS = {
     "moderate": AugmentationConfig(),
-    "strong": _STRONG,
     # Tones alone: what another hospital's devices and their settings change most.
     "strongest": replace(
         _STRONG,

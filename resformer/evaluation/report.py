@@ -53,7 +53,11 @@ KEPT = (
     "about",
 )
 _SAME_BUDGET = ("epochs", "data", "config")
-_OF_ABLATION = (*_SAME_BUDGET, "name", "parameters", "seconds", "validation", "lungs_blacked_out")
+_OF_ABLATION = (
+    *_SAME_BUDGET,
+    *("name", "seed", "parameters", "seconds", "validation"),
+    *("within_sources", "elsewhere", "lungs_blacked_out"),
+)
 _DOTS_PER_INCH = 150
 
 
@@ -259,7 +263,7 @@ def _spread(runs: Sequence[Mapping[str, Any]], name: str) -> dict[str, float | N
 
 
 def read_ablations(folder: Path) -> list[dict[str, Any]]:
-    """Read what ``benchmarks.ablations`` wrote: one JSON file for each network, sorted by file.
+    """Read what ``benchmarks.ablations`` wrote: a JSON file for each network and seed, in order.
 
     Raises:
         ValueError: if the folder holds none, a file lacks a field, or the networks did not have

@@ -6,7 +6,8 @@ Imports the standard library alone, for the web application and the benchmarks u
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 Report = Mapping[str, Any]
@@ -326,23 +327,31 @@ def render_seeds(seeds: Report) -> str:
 
 
 def render_ablations(ablations: Sequence[Report]) -> str:
-    """Return parameters, time and figures of each network."""
-    names = ablations[0]["validation"]["class_names"]
+    """Return parameters, time and figures of each network, mean and spread over its seeds."""
+    by_name: dict[str, list[Report]] = {}
+    for found in ablations:
+        by_name.setdefault(found["name"], []).append(found)
+    columns: dict[str, Callable[[Report], float]] = {
+        "within sources": lambda found: found["within_sources"],
+        "accuracy": lambda found: found["validation"]["accuracy"]["value"],
+        "macro-F1": lambda found: found["validation"]["macro_f1"]["value"],
+        "COVID against Normal, changed": lambda found: found["elsewhere"],
+        "COVID with lungs blacked out": lambda found: found["lungs_blacked_out"],
+    }
     rows = [
         (
-            found["name"],
-            f"{found['parameters']:,}",
-            f"{found['seconds'] / 60:.0f}",
-            *(show_estimate(found["validation"][key]) for key in ("accuracy", "macro_f1")),
-            *(show_value(found["validation"]["per_class"][n]["recall"]["value"]) for n in names),
-            ", ".join(
-                f"{show_name(name)} {show_value(value)}"
-                for name, value in sorted(found["lungs_blacked_out"].items())
-            )
-            or NONE,
+            name,
+            f"{runs[0]['parameters']:,}",
+            f"{statistics.fmean(run['seconds'] for run in runs) / 60:.0f}",
+            str(len(runs)),
+            *(_show_spread([figure(run) for run in runs]) for figure in columns.values()),
         )
-        for found in ablations
+        for name, runs in by_name.items()
     ]
-    recalls = (f"recall {show_name(name)}" for name in names)
-    header = ("network", "parameters", "minutes", "accuracy", "macro-F1", *recalls)
-    return render_table((*header, "recall with lungs blacked out"), rows)
+    return render_table(("network", "parameters", "minutes", "seeds", *columns), rows)
+
+
+def _show_spread(values: Sequence[float]) -> str:
+    """Show a mean, and the standard deviation of a single value where there are several."""
+    mean = show_value(statistics.fmean(values))
+    return f"{mean} ± {show_value(statistics.stdev(values))}" if len(values) > 1 else mean

@@ -42,11 +42,8 @@ class TrainingConfig:
         LENGTH,
         "side of the input in the first half of the epochs, which saves time; 0: as input_size",
     )
-    epochs: int = _option(56, LENGTH, "most passes over the training films")
+    epochs: int = _option(56, LENGTH, "passes over the training films")
     batch_size: int = _option(64, LENGTH, "films a step, over all processes together")
-    patience: int = _option(
-        56, LENGTH, "epochs without a better validation score before the training stops"
-    )
 
     lung_head: bool = _option(True, LUNGS, "predict the lungs too, and read the class off them")
     infection_head: bool = _option(
@@ -110,7 +107,7 @@ class TrainingConfig:
                 raise ValueError(
                     f"{option.name} must be one of {', '.join(choices)}, got {value!r}"
                 )
-        self._require("greater than 0", ("epochs", "batch_size", "patience", "gradient_clip"))
+        self._require("greater than 0", ("epochs", "batch_size", "gradient_clip"))
         self._require("greater than 0", ("learning_rate", "muon_learning_rate", "lung_loss"))
         self._require("0 or more", ("weight_decay", "muon_weight_decay", "warmup_epochs"))
         self._require("0 or more", ("lung_epochs", "workers", "seed", "start_size"))
@@ -175,9 +172,7 @@ RECOMMENDED = TrainingConfig()
 RECIPES = {
     "recommended": RECOMMENDED,
     # Minutes on a processor: to see that the data is read rightly, not to use.
-    "quick": replace(
-        RECOMMENDED, input_size=96, start_size=64, epochs=6, lung_epochs=2, patience=6
-    ),
+    "quick": replace(RECOMMENDED, input_size=96, start_size=64, epochs=6, lung_epochs=2),
     # What the rest of the recommended recipe has to be better than.
     "bare": replace(
         RECOMMENDED.without_lungs(),

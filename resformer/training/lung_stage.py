@@ -52,12 +52,12 @@ class LungStage:
     """What the stage leaves to the training of the classes.
 
     Attributes:
-        weights: averaged weights of the whole network.
+        weights: averaged weights of the whole network; none where it starts from random ones.
         outlines: predicted lungs of the training films, ``(N, size, size)`` uint8 from 0, outside,
             to 255, inside; none where the network has no lung head.
     """
 
-    weights: dict[str, Tensor]
+    weights: dict[str, Tensor] | None
     outlines: NDArray[np.uint8] | None
 
 
@@ -157,7 +157,6 @@ def _stage_config(config: TrainingConfig) -> TrainingConfig:
         config,
         epochs=config.lung_epochs,
         start_size=0,
-        patience=everywhere.patience,
         lung_loss=everywhere.lung_loss,
         label_smoothing=everywhere.label_smoothing,
         prior_smoothing=1.0,

@@ -58,12 +58,6 @@ class Progress:
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     initial: dict[str, Any] = field(default_factory=dict)
 
-    def is_over(self, config: TrainingConfig) -> bool:
-        """Whether all epochs are done or too many passed without a better one."""
-        done = len(self.history)
-        waited = done - max(self.best_epoch, config.start_epochs)
-        return done >= config.epochs or waited >= config.patience
-
     def record(
         self, figures: dict[str, Any], weights: dict[str, Tensor], config: TrainingConfig
     ) -> None:

@@ -296,14 +296,13 @@ def run_epochs(
     *,
     tensorboard: bool,
 ) -> None:
-    """Train until all epochs are done or validation stops improving; ``reached`` is updated."""
+    """Train until all epochs are done; ``reached`` is updated."""
     data, config, group = run.data, run.config, run.group
     state, names = data.folder / STATE_NAME, data.manifest.class_names
     writer = open_tensorboard(data.folder, reached) if tensorboard and group.is_main else None
     if group.is_main and not reached.history:
         save_state(state, learner, reached, config, names, run.digest)
-    while not group.from_main(reached.is_over(config)):
-        epoch = len(reached.history)
+    for epoch in range(len(reached.history), config.epochs):
         size = config.size_at(epoch)
         loader, label = loaders[size], f"epoch {epoch + 1}/{config.epochs}"
         begin_epoch(epoch, loader, config, group)
