@@ -254,7 +254,7 @@ def measure(bench: Bench, variant: Variant, seed: int, folder: Path) -> dict[str
     config = change_recipe(replace(bench.recipe, seed=seed), variant.changes)
     data = open_data(bench.root, bench.manifest, config.input_size, folder, bench.cache)
     names = bench.manifest.class_names
-    model, history = train(bench, variant, config, data)
+    model, parameters, history = train(bench, variant, config, data)
     logits = {name: compute_logits(model, films, data.spec) for name, films in bench.looks.items()}
     fitted = fit_calibration(logits["as they are"], bench.labels)
     shares = {name: fitted.probabilities(found) for name, found in logits.items()}
@@ -268,7 +268,7 @@ def measure(bench: Bench, variant: Variant, seed: int, folder: Path) -> dict[str
     return {
         "name": variant.name,
         "seed": seed,
-        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "parameters": parameters,
         "seconds": sum(epoch["seconds"] for epoch in history),
         "epochs": config.epochs,
         "data": data.data_digest,
@@ -283,8 +283,12 @@ def measure(bench: Bench, variant: Variant, seed: int, folder: Path) -> dict[str
 
 def train(
     bench: Bench, variant: Variant, config: TrainingConfig, data: TrainingData
-) -> tuple[nn.Module, list[dict[str, Any]]]:
-    """Train a variant from random weights; return its averaged network and figures by epoch."""
+) -> tuple[nn.Module, int, list[dict[str, Any]]]:
+    """Train a variant from random weights.
+
+    Returns:
+        its averaged network, fit to be run, how many parameters it learned, and figures by epoch.
+    """
     network = ResFormerConfig(
         num_classes=len(bench.manifest.class_names),
         lung_head=config.lung_head,
@@ -297,7 +301,9 @@ def train(
     state = data.folder / STATE_NAME
     reached = load_state(state, learner, config, run.digest) if state.is_file() else Progress()
     run_epochs(run, learner, loaders, reached, None, tensorboard=False)
-    return run.averaged_model(learner), reached.history
+    # of the network that was trained: running it needs fewer, with the normalisation folded in
+    parameters = sum(weight.numel() for weight in learner.average.module.parameters())
+    return run.averaged_model(learner), parameters, reached.history
 
 
 if __name__ == "__main__":

@@ -32,6 +32,12 @@ data_sources = "Drawn by a program."
 selection = "The test films were looked at twice before."
 [terms]
 set_1 = "One drawn film."
+[goals]
+"accuracy" = ">= 0; nothing"
+"recall of COVID" = ">= 1.5"
+"clinic: Normal called COVID" = "<= 1"
+"set-2: tuberculosis called Normal" = "<= 1"
+"far: COVID against Normal" = ">= 0.9; a longer training"
 """
 
 
@@ -68,6 +74,24 @@ def written(
 def report(written: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((written / "docs" / "report.json").read_text())
     return found
+
+
+def test_goals_are_held_against_what_was_measured(report: dict[str, Any], written: Path) -> None:
+    goals = {goal["gauge"]: goal for goal in report["goals"]}
+    assert goals["accuracy"]["measured"] == report["test"]["accuracy"]
+    assert (goals["accuracy"]["missed_by"], goals["accuracy"]["tried"]) == (0, "nothing")
+    recall = report["test"]["per_class"]["COVID"]["recall"]
+    assert goals["recall of COVID"]["missed_by"] == pytest.approx(1.5 - recall["value"])
+    called = report["sources"]["Normal"]["clinic"]
+    share = called["predicted"]["COVID"] / called["count"]
+    assert goals["clinic: Normal called COVID"]["measured"]["value"] == pytest.approx(share)
+    shares = report["external"]["sets"]["set-2"]["tuberculosis"]["shares"]
+    assert goals["set-2: tuberculosis called Normal"]["measured"] == shares["Normal"]
+    assert goals["far: COVID against Normal"]["measured"] is None
+    text = (written / "MODEL_CARD.md").read_text()
+    assert re.search(r"\| accuracy \| [0-9. to()]+ \| >= 0 \| met \| nothing \|", text)
+    assert "| recall of COVID |" in text
+    assert "far: COVID against Normal" not in text
 
 
 def test_everything_is_in_the_report(report: dict[str, Any]) -> None:
@@ -199,13 +223,20 @@ def test_what_cannot_be_reported_is_refused_before_anything_is_written(
     arguments = report_arguments(model, image_folder, tmp_path / "run")
     (tmp_path / "README.md").write_text("no marks")
     (tmp_path / "about.toml").write_text("[opinions]\ngood = true\n")
+    (tmp_path / "goals.toml").write_text('[goals]\n"accuracy" = "high"\n')
+    (tmp_path / "gauges.toml").write_text('[goals]\n"beauty" = ">= 1"\n')
     for more, message in (
         (("--publish", tmp_path), "needs the lines <!-- figures:begin --> and <!-- figures:end"),
         (("--publish", tmp_path / "absent"), "README.md"),
         (("--seed-models", model), "holds no test report: name a training that was no trial"),
         (("--ablations", tmp_path / "absent"), "holds no JSON: run python -m benchmarks.ablations"),
-        (("--about", tmp_path / "about.toml"), "expected the tables [statements] and [terms]"),
+        (
+            ("--about", tmp_path / "about.toml"),
+            "the tables [statements], [terms] and [goals]",
+        ),
         (("--about", model), "is not valid TOML"),
+        (("--about", tmp_path / "goals.toml"), "write a bound such as '>= 0.9; what was tried'"),
+        (("--about", tmp_path / "gauges.toml"), "goal 'beauty' is no gauge"),
     ):
         caplog.clear()
         assert main([*arguments, *map(str, more)]) == 1

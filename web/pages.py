@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import re
 import textwrap
 
 import numpy as np
@@ -32,11 +33,17 @@ def percent(share: float | None) -> str:
     return "\N{EN DASH}" if share is None else f"{100 * share:.1f}%"
 
 
+def without_links(text: str) -> str:
+    """Return Markdown without its links: what stands in brackets for one goes, other words stay."""
+    return re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", re.sub(r" \(\[[^]]*\]\([^)]*\)\)", "", text))
+
+
 def create_blueprint(config: WebConfig, served: ServedModel) -> Blueprint:
     """Return the pages."""
     blueprint = Blueprint("pages", __name__)
     blueprint.add_app_template_filter(show_name, "display_name")
     blueprint.add_app_template_filter(percent)
+    blueprint.add_app_template_filter(without_links)
 
     @blueprint.app_context_processor
     def share_version() -> dict[str, str]:

@@ -43,8 +43,8 @@ def add_parser(commands: Commands) -> None:
     )
     parser.usage = "python -m resformer train --data DIR [--data DIR ...] [option ...]"
     parser.epilog = (
-        "Every option of the groups below is set by the recipe; one that is given replaces that of "
-        "the recipe. The defaults shown are those of the recommended one."
+        "Every option of the groups after 'where to start' is set by the recipe; one that is given "
+        "replaces that of the recipe. The defaults shown are those of the recommended one."
     )
     layout = (
         "folder or .zip: <Class>/images/* (with lung masks in <Class>/masks/*.png and infection "

@@ -68,6 +68,7 @@ def render_card(report: Report, *, published: bool = False) -> str:
         _show_withheld(report["abstention"], pictures),
         _show_controls(report["controls"]),
         _show_external(report),
+        _show_goals(report["goals"]),
         _show_repetitions(report),
         "## CLAIM 2024 and TRIPOD+AI\n\n"
         + tables.render_table(("item", "answer"), _answer_items(report)),
@@ -83,10 +84,11 @@ def render_figures(report: Report) -> str:
     parts = [
         f"Measured on {test['count']:,} test films that share no near-duplicate group with the "
         f"{model['films']['train']:,} films\nit was trained on, with bootstrap intervals over "
-        f"films.\n{_state(report, 'selection')}",
+        "films ([sets, sources and terms](MODEL_CARD.md#terms) explained).\n"
+        f"{_state(report, 'selection')}",
         tables.render_overall(test),
         "The interval of a calibration error may lie above it: films that are drawn again make it "
-        "larger.",
+        f"larger. {_explain_calibration(report)}",
         tables.render_classes(test, "test"),
         f"The shipped model is {show_origin(model)}, chosen on "
         f"{model['films']['validation']:,} validation films;\n"
@@ -161,6 +163,13 @@ def _describe_data(data: Report) -> str:
         if given
         else "No source gives a class away: of none are nine in ten training films of one class."
     )
+    single = [
+        f"{show_name(name)} ({next(iter(found))})"
+        for name, found in sorted(composition["films"].items())
+        if len(found) == 1
+    ]
+    if single and len(composition["films"]) > len(single):
+        told += f" All films of one source: {', '.join(single)}."
     return (
         "## Data\n\n"
         f"{sum(data['films'].values()):,} films in {sum(data['groups'].values()):,} groups. "
@@ -245,10 +254,24 @@ def _show_quality(report: Report, pictures: str) -> str:
     return (
         f"## How good it is\n\nOn {test['count']:,} test films, with bootstrap intervals over "
         f"films. {_state(report, 'selection')}\n\n{tables.render_overall(test)}\n\n"
+        f"{_explain_calibration(report)}\n\n"
         f"{tables.render_classes(test, 'test', metrics)}\n\n"
         f"![Confusion matrix]({pictures}confusion_matrix.png)\n\n"
         f"![ROC curves, each class against the rest]({pictures}roc.png)\n\n"
         f"![Reliability diagram]({pictures}reliability.png)"
+    )
+
+
+def _explain_calibration(report: Report) -> str:
+    errors = [
+        found["expected_calibration_error"]
+        for found in report["within_sources"]["calibration"].values()
+    ]
+    return (
+        "Over all films the calibration errors of the sources cancel in part: within one source "
+        f"they are {min(errors):.3f} to {max(errors):.3f}."
+        if len(errors) > 1
+        else "All films are of one source."
     )
 
 
@@ -261,12 +284,20 @@ def _show_sources(report: Report) -> str:
     parts = [
         "## By source\n\nOf the test films of each source in a class, how many are called what, "
         f"with Wilson intervals.\n\n{tables.render_sources(report['sources'], names)}",
-        tables.render_calibration(within),
     ]
-    if within["areas"]:
+    groups, terms = report["data"]["composition"]["test_groups"], _about(report, "terms")
+    for source, found in sorted(within["calibration"].items()):
+        areas = [area for area in within["areas"] if area["source"] == source]
         parts.append(
-            "### Within one source\n\nBetween classes that one source has, its hospital tells "
-            f"nothing.\n\n{tables.render_within_sources(within['areas'])}"
+            f"### {source}\n\n{terms.get(source, '')}\n{found['count']:,} test films in "
+            f"{groups[source]:,} groups. Expected calibration error "
+            f"{tables.show_value(found['expected_calibration_error'])}. "
+            + (
+                "Between the classes\nof one source its hospital tells nothing:\n\n"
+                f"{tables.render_within_sources(areas)}"
+                if areas
+                else "All are of one class."
+            )
         )
     if readings:
         unknown = sum(readings["unknown"].values())
@@ -346,6 +377,15 @@ def _show_external(report: Report) -> str:
     )
 
 
+def _show_goals(goals: Sequence[Report]) -> str:
+    if not goals:
+        return ""
+    return (
+        "## Goals\n\nWhat this model was meant to reach, and what it reaches by the figures of "
+        f"this card.\n\n{tables.render_goals(goals)}"
+    )
+
+
 def _show_repetitions(report: Report) -> str:
     parts = []
     if report["seeds"]:
@@ -386,8 +426,9 @@ def _answer_items(report: Report) -> list[tuple[str, str]]:
         "Partition (CLAIM: data partitions; TRIPOD+AI: analytical methods)": _state(
             report, "partition"
         ),
-        "Sample size (CLAIM: data partitions; TRIPOD+AI: sample size)": "All films that there are; "
-        "no calculation was made. The intervals show what the number of test films allows to say.",
+        "Sample size (CLAIM: data partitions; TRIPOD+AI: sample size)": "All films that were at "
+        "hand and not left out; no calculation was made. The intervals show what the number of "
+        "test films allows to say.",
         "Model (CLAIM: model; TRIPOD+AI: model specification)": "One network, described in the "
         "README and open as source; inputs are pixels alone. The weights are in the checkpoint.",
         "Training (CLAIM: training; TRIPOD+AI: model development)": "The settings are in this "
@@ -422,6 +463,7 @@ def explain_terms(report: Report) -> list[tuple[str, str]]:
         "specificity": "Of the films of all other classes, the share that is not called so.",
         "macro-F1": "F1 of a class is the harmonic mean of its precision and its recall; macro-F1 "
         "is the mean over the classes, the rare one counting as much as the common one.",
+        "macro AUC": "The mean of the areas of each class against the rest.",
         "AUC": "Area under the ROC curve: how often, of one film of either side, the right one has "
         "the higher score. 0.5 is chance, 1 is perfect; no threshold is involved.",
         "ECE, expected calibration error": "How far the confidence in the named class lies from "
@@ -430,6 +472,13 @@ def explain_terms(report: Report) -> list[tuple[str, str]]:
         f"P({example})": f"The probability that the model gives to {example}; 1 - P({example}) is "
         "that of all other classes together.",
         "source": "The hospital or the collection that a film comes from.",
+        "AUC within sources": "How well pairs of classes are told apart among films of one source, "
+        "as a mean over the sources; by it the epoch is chosen.",
+        "group": "Films of one patient, as far as a table names patients, and near-duplicates of "
+        "each other. A group is never divided between the splits.",
+        "temperature": "What the scores of the classes are divided by before they become "
+        "probabilities: above 1 it makes the model less sure, below 1 more.",
+        "Dice": "How well two outlines agree: 1 if they are the same, 0 if they share nothing.",
         "reading": "What a radiologist saw in the film, which need not be its label.",
         "refused": "The gate took the picture for no upright frontal chest film.",
         "abstained": "The model called the film uncertain.",

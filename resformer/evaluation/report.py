@@ -28,6 +28,7 @@ from resformer.data.masks import cache_films
 from resformer.data.split import SPLITS
 from resformer.evaluation import plots, sources
 from resformer.evaluation.controls import outline_lungs, run_controls
+from resformer.evaluation.goals import Goal, compare_with_goals
 from resformer.evaluation.lineage import describe_model
 from resformer.evaluation.metrics import evaluate_predictions
 from resformer.evaluation.predictions import (
@@ -50,6 +51,7 @@ KEPT = (
     "external",
     "seeds",
     "ablations",
+    "goals",
     "about",
 )
 _SAME_BUDGET = ("epochs", "data", "config")
@@ -165,20 +167,26 @@ def read_about(path: Path) -> dict[str, Any]:
 
     Returns:
         ``statements``: by name of :data:`resformer.evaluation.card.STATEMENTS`, a sentence or more;
-        ``terms``: explanations of names of sets and sources.
+        ``terms``: explanations of names of sets and sources; ``goals``: see
+        :mod:`resformer.evaluation.goals`.
 
     Raises:
-        ValueError: if it is not TOML, or has other tables than these or values that are no text.
+        ValueError: if it is not TOML, or has other tables than these, values that are no text, or
+            a goal that is none.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid TOML: {error}") from error
-    about = {"statements": {}, "terms": {}} | content
+    about: dict[str, Any] = {"statements": {}, "terms": {}, "goals": {}} | content
     for table, values in about.items():
         texts = isinstance(values, dict) and all(isinstance(v, str) for v in values.values())
-        if table not in ("statements", "terms") or not texts:
-            raise ValueError(f"{path}: expected the tables [statements] and [terms] of texts")
+        if table not in ("statements", "terms", "goals") or not texts:
+            raise ValueError(
+                f"{path}: expected the tables [statements], [terms] and [goals] of texts"
+            )
+    for gauge, text in about["goals"].items():
+        Goal.parse(gauge, text)
     return about
 
 
@@ -210,6 +218,7 @@ def assemble(
         "ablations": ablations,
         "about": about,
     }
+    report["goals"] = compare_with_goals(report, about["goals"]) if about else []
     plain: dict[str, Any] = json.loads(json.dumps(report, allow_nan=False))
     return plain
 

@@ -61,8 +61,9 @@ def describe_composition(manifest: Manifest) -> dict[str, Any]:
         ``films``: numbers by class, source and split. ``given_away``: by class, where there is one,
         the ``sources`` of whose training films at least ``GIVEN_AWAY`` are of this class, and
         ``share``, how much of the class's training films lie in these; empty where all films are
-        of one source. ``named_by_source`` and ``named_blindly``: the shares of training films whose
-        class one names right who knows the source alone, and who knows nothing.
+        of one source. ``test_groups``: by source, the groups of test films, which are patients
+        where a table names them. ``named_by_source`` and ``named_blindly``: the shares of training
+        films whose class one names right who knows the source alone, and who knows nothing.
     """
     counts = Counter((row.class_name, name_source(row), row.split) for row in manifest.rows)
     films: dict[str, dict[str, dict[str, int]]] = {name: {} for name in manifest.class_names}
@@ -83,9 +84,11 @@ def describe_composition(manifest: Manifest) -> dict[str, Any]:
             found["share"] += count / by_class[class_name]
     total = max(sum(by_class.values()), 1)
     commonest = (max(n for (_, s), n in trained.items() if s == source) for source in by_source)
+    tested = {(name_source(row), row.group) for row in manifest.subset("test")}
     return {
         "films": films,
         "given_away": given_away,
+        "test_groups": dict(sorted(Counter(source for source, _ in tested).items())),
         "named_by_source": sum(commonest) / total,
         "named_blindly": max(by_class.values(), default=0) / total,
     }

@@ -172,13 +172,20 @@ def render_within_sources(areas: Sequence[Report]) -> str:
     )
 
 
-def render_calibration(within: Report) -> str:
-    """Return the calibration error within each source."""
+def render_goals(goals: Sequence[Report]) -> str:
+    """Return each goal beside what was reached."""
     rows = [
-        (source, str(found["count"]), show_value(found["expected_calibration_error"]))
-        for source, found in sorted(within["calibration"].items())
+        (
+            goal["gauge"],
+            show_estimate(goal["measured"]),
+            f"{'>=' if goal['at_least'] else '<='} {goal['bound']:g}",
+            f"missed by {goal['missed_by']:.3f}" if goal["missed_by"] else "met",
+            goal["tried"] or NONE,
+        )
+        for goal in goals
+        if goal["measured"]
     ]
-    return render_table(("source", "films", "expected calibration error"), rows)
+    return render_table(("gauge", "measured", "goal", "", "what was tried"), rows)
 
 
 def render_readings(readings: Report, class_names: Sequence[str]) -> str:

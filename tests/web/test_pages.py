@@ -119,7 +119,39 @@ def measured(told: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         checkpoints.LABELS, checkpoints.PROBABILITIES[::-1], CLASS_NAMES, bootstrap=20
     )
     sure = {"name": "lungs blacked out", "mean_confidence": 0.3, "withheld": 0.75}
-    kept = {"external": external, "controls": [{**sure, **black}]}
+    share = {"value": 0.25, "low": 0.1, "high": 0.5}
+    area: dict[str, Any] = {
+        "source": "clinic",
+        "positive": None,
+        "negative": "Normal",
+        "positives": 3,
+    }
+    area |= {"negatives": 1, "by_positive": None, "by_negative": share}
+    goal: dict[str, Any] = {
+        "gauge": "accuracy",
+        "bound": 0.5,
+        "at_least": True,
+        "measured": share,
+        "tried": "",
+    }
+    read: dict[str, Any] = {
+        "label": "COVID",
+        "reading": "Negative",
+        "count": 2,
+        "called_as_labelled": share,
+    }
+    kept = {
+        "external": external,
+        "controls": [{**sure, **black}],
+        "sources": {
+            "COVID": {"clinic": {"count": 2, "recall": share, "predicted": {"Normal": 2}}},
+        },
+        "within_sources": {"areas": [area]},
+        "traces": {"model": {"classes": {"Normal": {"auc": share}}}},
+        "readings": {"contradicted": [{**read, "others": share}]},
+        "goals": [{**goal, "missed_by": 0.25}],
+        "about": {"statements": {"selection": "Seen twice ([when](a.md)), by [us](b.md)."}},
+    }
     path = tmp_path_factory.mktemp("measured") / "model.pth"
     metrics = {**checkpoint.metrics, "report": kept}
     save_checkpoint(dataclasses.replace(checkpoint, metrics=metrics), path)
@@ -237,6 +269,16 @@ def test_the_page_shows_other_hospitals_and_controls(measured: Path) -> None:
     # Of the four films that of Normal alone is still found, and there is none of Lung Opacity.
     assert (black[3], black[-6:-2]) == ("25.0%", ["0.0%", dash, "100.0%", "0.0%"])
     assert black[-2:] == ["30.0%", "75.0%"]
+
+
+def test_the_page_shows_sources_readings_and_goals(measured: Path) -> None:
+    text = words(checkpoints.client_of(measured).get("/about").get_data(as_text=True))
+    assert "COVID clinic 2 25.0% 10.0% to 50.0%" in text
+    assert "clinic all others against Normal 3 and 1" in text
+    assert "from the features of Normal films (0.5: no hospital is left in them) 25.0%" in text
+    assert "COVID Negative 2 25.0%" in text
+    assert "accuracy 25.0% 10.0% to 50.0% at least 50.0% missed by 25.0%" in text
+    assert "Seen twice, by us." in text
 
 
 def test_few_films_are_told_with_caution_and_every_word_is_explained(measured: Path) -> None:
