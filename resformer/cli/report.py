@@ -44,8 +44,11 @@ def add_parser(commands: Commands) -> None:
     seeds = "checkpoints of the same recipe and other seeds, whose own test reports are compared"
     add_path(more, "--seed-models", seeds, nargs="+", default=[], metavar="PATH")
     add_shared(more, "lung-model")
-    about = "TOML of what no measurement knows: [statements] on where the films come from and what "
-    add_path(more, "--about", f"{about}chose the model, [terms] that explain sets and sources")
+    about = (
+        "TOML of what no measurement knows: [statements] on where the films come from and what "
+        "chose the model, [terms] that explain sets and sources, [goals] to hold against it"
+    )
+    add_path(more, "--about", about)
     samples = "samples of the intervals (default: %(default)s)"
     more.add_argument("--bootstrap", type=int, default=1000, help=samples)
     where = parser.add_argument_group("where else to put it")
