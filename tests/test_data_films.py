@@ -166,13 +166,13 @@ def test_a_seed_gives_one_film_and_its_mask_goes_with_it(strength: str) -> None:
     assert np.median(overlaps) > 0.95
 
 
-def test_each_strength_varies_more_than_the_one_before(films: Pixels) -> None:
+def test_strongest_varies_more_than_moderate(films: Pixels) -> None:
     def spread(strength: str) -> float:
         augment = FilmAugmentation(64, STRENGTHS[strength])
         return float(np.std([augment(films[0], seed).mean() for seed in range(60)]))
 
-    moderate, strong, strongest = map(spread, STRENGTHS)
-    assert moderate < strong < strongest
+    moderate, strongest = map(spread, STRENGTHS)
+    assert moderate < strongest
 
 
 def test_whether_a_film_is_flipped_says_nothing_of_how_else_it_is_varied() -> None:
