@@ -88,7 +88,7 @@ def render_figures(report: Report) -> str:
         f"{_state(report, 'selection')}",
         tables.render_overall(test),
         "The interval of a calibration error may lie above it: films that are drawn again make it "
-        f"larger. {_explain_calibration(report)}",
+        f"larger.\n\n{_explain_calibration(report)}".strip(),
         tables.render_classes(test, "test"),
         f"The shipped model is {show_origin(model)}, chosen on "
         f"{model['films']['validation']:,} validation films;\n"
@@ -254,7 +254,7 @@ def _show_quality(report: Report, pictures: str) -> str:
     return (
         f"## How good it is\n\nOn {test['count']:,} test films, with bootstrap intervals over "
         f"films. {_state(report, 'selection')}\n\n{tables.render_overall(test)}\n\n"
-        f"{_explain_calibration(report)}\n\n"
+        f"{_explain_calibration(report)}"
         f"{tables.render_classes(test, 'test', metrics)}\n\n"
         f"![Confusion matrix]({pictures}confusion_matrix.png)\n\n"
         f"![ROC curves, each class against the rest]({pictures}roc.png)\n\n"
@@ -263,15 +263,17 @@ def _show_quality(report: Report, pictures: str) -> str:
 
 
 def _explain_calibration(report: Report) -> str:
+    """Return a warning where the figure over all films is better than that of each source."""
     errors = [
         found["expected_calibration_error"]
         for found in report["within_sources"]["calibration"].values()
     ]
+    overall = report["test"]["expected_calibration_error"]["value"]
+    if len(errors) < 2 or overall is None or overall >= min(errors):
+        return ""
     return (
         "Over all films the calibration errors of the sources cancel in part: within one source "
-        f"they are {min(errors):.3f} to {max(errors):.3f}."
-        if len(errors) > 1
-        else "All films are of one source."
+        f"they are {min(errors):.3f} to {max(errors):.3f}.\n\n"
     )
 
 
@@ -288,17 +290,19 @@ def _show_sources(report: Report) -> str:
     groups, terms = report["data"]["composition"]["test_groups"], _about(report, "terms")
     for source, found in sorted(within["calibration"].items()):
         areas = [area for area in within["areas"] if area["source"] == source]
-        parts.append(
-            f"### {source}\n\n{terms.get(source, '')}\n{found['count']:,} test films in "
-            f"{groups[source]:,} groups. Expected calibration error "
-            f"{tables.show_value(found['expected_calibration_error'])}. "
-            + (
-                "Between the classes\nof one source its hospital tells nothing:\n\n"
-                f"{tables.render_within_sources(areas)}"
-                if areas
-                else "All are of one class."
+        classes = [name for name, films in report["sources"].items() if source in films]
+        lines = [
+            terms.get(source, ""),
+            f"{found['count']:,} test films in {groups[source]:,} groups. Expected calibration "
+            f"error {tables.show_value(found['expected_calibration_error'])}.",
+            "All are of one class." if len(classes) == 1 else "",
+        ]
+        if areas:
+            lines.append(
+                "Between the classes of one source its hospital tells nothing:\n\n"
+                + tables.render_within_sources(areas)
             )
-        )
+        parts.append(f"### {source}\n\n" + "\n".join(filter(None, lines)))
     if readings:
         unknown = sum(readings["unknown"].values())
         told = f"\n{unknown:,} of the readings are of no known kind." if unknown else ""
