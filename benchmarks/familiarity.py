@@ -26,7 +26,7 @@ from resformer.data.manifest import read_manifest
 from resformer.data.unpack import open_datasets
 from resformer.evaluation.external import LABELS_NAME, expected_classes, read_labels
 from resformer.evaluation.predictions import Predictions, predict_films
-from resformer.evaluation.tables import render_table
+from resformer.evaluation.tables import FINDINGS, render_table
 from resformer.images import decode_image
 from resformer.predict import Predictor
 from resformer.training.data import TrainingData
@@ -142,7 +142,9 @@ def count_external(predictor: Predictor, folder: Path) -> Rows:
     labels = np.array(
         [names.index(r) if r in names else -1 for r in expected_classes(films, names)]
     )
-    keys = np.array([f"{film.set_name}, {film.finding}" for film in films])
+    keys = np.array(
+        [f"{film.set_name}, {FINDINGS.get(film.finding, film.finding)}" for film in films]
+    )
     return {
         str(key): count_sure(found.subset(keys == key), labels[keys == key])
         for key in np.unique(keys)

@@ -203,9 +203,11 @@ def train(
     recipe: str | TrainingConfig = "recommended",
     run_dir: FilePath,
     initial: Checkpoint | None = None,
+    lung_model: FilePath | None = None,
     outliers: FilePath | None = None,
     resume: bool | Literal["auto"] = False,
     trial: bool = False,
+    tensorboard: bool = False,
     progress: bool = True,
     on_epoch: OnEpoch | None = None,
     **changes: Any,
@@ -219,14 +221,19 @@ def train(
         run_dir: folder of this training, for its state, its split (``manifest.csv``) and the
             finished checkpoint (``model.pth``).
         initial: whose weights are trained further.
+        lung_model: checkpoint that draws the lungs where no film has a mask; by default the
+            shipped one.
         outliers: folder of pictures that the gate shall refuse, besides those that it draws.
         resume: whether to go on where the folder's training was stopped; ``auto``: if it holds one.
         trial: whether this only compares recipes: the test films are left alone, and neither gate
             nor abstention is fitted.
+        tensorboard: whether to write the figures of each epoch for TensorBoard too.
         progress: whether to draw progress bars.
         on_epoch: is called after every epoch with the history so far, a list of figures.
         **changes: options of the recipe to change, such as ``epochs=20`` or ``device="cuda"``; see
             :class:`resformer.training.config.TrainingConfig`.
+
+    Under ``torchrun`` the processes train together, and the first of them writes.
 
     Returns:
         the checkpoint, with an ONNX graph unless it is a trial.
@@ -235,28 +242,34 @@ def train(
         FileExistsError: if the folder holds a training and ``resume`` is not given.
         ValueError: if there is no such recipe or option, or the data does not fit it.
     """
+    from resformer.devices import choose_device
     from resformer.export import add_graph_if_possible
+    from resformer.training.distributed import join_processes
     from resformer.training.train import train as run_training
 
     config = choose_recipe(recipe, **changes)
-    folder = _open_run(run_dir, data)
-    checkpoint = run_training(
-        data.root,
-        data.manifest,
-        config,
-        folder,
-        initial=initial,
-        outliers=None if outliers is None else Path(outliers),
-        resume=_has_state(folder) if resume == "auto" else resume,
-        trial=trial,
-        progress=progress,
-        on_epoch=on_epoch,
-    )
-    if not trial:
-        checkpoint = add_graph_if_possible(checkpoint)
-    save_checkpoint(checkpoint, folder / MODEL_NAME)
-    logger.info("wrote %s", folder / MODEL_NAME)
-    return checkpoint
+    with join_processes(choose_device(config.device)) as group:
+        folder = group.from_main(_open_run(run_dir, data) if group.is_main else Path(run_dir))
+        checkpoint = run_training(
+            data.root,
+            data.manifest,
+            config,
+            folder,
+            initial=initial,
+            lung_model=None if lung_model is None else Path(lung_model),
+            outliers=None if outliers is None else Path(outliers),
+            resume=_has_state(folder) if resume == "auto" else resume,
+            trial=trial,
+            tensorboard=tensorboard,
+            progress=progress,
+            on_epoch=on_epoch,
+        )
+        if group.is_main:
+            if not trial:
+                checkpoint = add_graph_if_possible(checkpoint)
+            save_checkpoint(checkpoint, folder / MODEL_NAME)
+            logger.info("wrote %s", folder / MODEL_NAME)
+        return group.from_main(checkpoint)
 
 
 def train_baseline(

@@ -27,9 +27,9 @@ ROOT = Path(__file__).parent.parent
 def _torchrun(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     return subprocess.run(
-        [*command, "--nproc-per-node", "2", "-m", *map(str, arguments)],
+        [*command, "--nproc-per-node", "2", *map(str, arguments)],
         cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=900,
@@ -54,7 +54,7 @@ def test_the_processes_share_every_film_once_an_epoch(world_size: int) -> None:
 def test_two_processes_see_all_films_and_end_with_the_same_weights(
     image_folder: Path, tmp_path: Path
 ) -> None:
-    result = _torchrun("tests.test_distributed", image_folder, tmp_path)
+    result = _torchrun("-m", "tests.test_distributed", image_folder, tmp_path)
     assert result.returncode == 0, result.stderr
     notes = [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
     assert sorted(notes[0]["seen"] + notes[1]["seen"]) == list(range(32))
@@ -70,12 +70,31 @@ def test_the_command_line_trains_with_two_processes_and_writes_once(
         *("--recipe", "bare", "--start-size", "0", "--epochs", "1", "--batch-size", "8"),
         *("--input-size", "64", "--workers", "0", "--device", "cpu"),
     )
-    result = _torchrun("resformer", "train", "--data", image_folder, "--run-dir", run, *options)
+    result = _torchrun(
+        "-m", "resformer", "train", "--data", image_folder, "--run-dir", run, *options
+    )
     assert result.returncode == 0, result.stderr
     assert result.stderr.count("wrote ") == 1
     checkpoint = load_checkpoint(run / "model.pth")
     assert sum(checkpoint.training["films"].values()) == 48
     assert {path.name for path in run.iterdir()} >= {"manifest.csv", "last.pt", "metrics.json"}
+
+
+def test_the_python_api_trains_with_two_processes_and_writes_once(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    run, script = tmp_path / "run", tmp_path / "train_together.py"
+    script.write_text(
+        "import logging\nimport resformer\n\n"
+        'logging.basicConfig(level="INFO")\n'
+        f"data = resformer.open_dataset({str(image_folder)!r})\n"
+        f"resformer.train(data, recipe='bare', run_dir={str(run)!r}, start_size=0, epochs=1, "
+        "batch_size=8, input_size=64, workers=0, device='cpu', progress=False)\n"
+    )
+    result = _torchrun(script)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("wrote ") == 1
+    assert sum(load_checkpoint(run / "model.pth").training["films"].values()) == 48
 
 
 def main(images: Path, notes: Path) -> None:

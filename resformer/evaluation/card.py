@@ -204,6 +204,12 @@ def render_recipe(model: Report) -> str:
         f"- Abstention: {doubt}",
         "- Versions: " + ", ".join(f"{n} {v}" for n, v in sorted(model["versions"].items())),
     ]
+    if model["config"].get("prior_smoothing", 1) < 1:
+        lines.append(
+            "- Class and source: each film counts once; the loss adds to its logits the log of how "
+            "common each class is in its source (`prior_smoothing`), so that what the source tells "
+            "of the class need not be learnt"
+        )
     if model["lung_dice"] is not None:
         lines.append(f"- Lungs: mean Dice {model['lung_dice']:.3f} on the validation films")
     stages = [*(stage["config"] for stage in model["earlier"]), model["config"]]

@@ -24,7 +24,7 @@ AREAS = {
 }
 NONE = "-"
 # What a publication writes for a film whose finding nobody has entered yet.
-_FINDINGS = {"todo": "finding not told"}
+FINDINGS = {"todo": "finding not told"}
 # A share of fewer films says nearly nothing.
 FEWEST_FILMS = 20
 SPLITS = ("train", "validation", "test")
@@ -260,7 +260,7 @@ def render_becomes(controls: Sequence[Report]) -> str:
 def list_findings(external: Report, fewest: int = 1) -> list[tuple[str, str, Report]]:
     """Return set, finding and figures of every finding of a set that has at least so many films."""
     return [
-        (set_name, _FINDINGS.get(finding, finding), figures)
+        (set_name, FINDINGS.get(finding, finding), figures)
         for set_name, found in sorted(external["sets"].items())
         for finding, figures in sorted(found.items())
         if figures["count"] >= fewest
