@@ -90,6 +90,9 @@ def _view_training(training: Mapping[str, Any]) -> dict[str, Any]:
     history, best = training.get("history") or [], training.get("best_epoch")
     losses = {"Training": "train_loss", "Validation": "validation_loss"}
     scores = {"Accuracy": "validation_accuracy", "Macro F1": "validation_macro_f1"}
+    chosen_by = history[-1].get("score") if history else None
+    if isinstance(chosen_by, str) and chosen_by != "macro-F1":
+        scores[chosen_by] = "validation_score"
     drawn = (
         draw_history(history, "Loss", losses, best),
         draw_history(history, "On the validation films", scores, best),
