@@ -250,6 +250,8 @@ def train(
     config = choose_recipe(recipe, **changes)
     with join_processes(choose_device(config.device)) as group:
         folder = group.from_main(_open_run(run_dir, data) if group.is_main else Path(run_dir))
+        # One process decides for all: another might look when the state is being written.
+        goes_on = group.from_main(_has_state(folder) if resume == "auto" else resume)
         checkpoint = run_training(
             data.root,
             data.manifest,
@@ -258,7 +260,7 @@ def train(
             initial=initial,
             lung_model=None if lung_model is None else Path(lung_model),
             outliers=None if outliers is None else Path(outliers),
-            resume=_has_state(folder) if resume == "auto" else resume,
+            resume=goes_on,
             trial=trial,
             tensorboard=tensorboard,
             progress=progress,
