@@ -31,7 +31,7 @@ import torch
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.common import describe_machine
 from benchmarks.elsewhere import ALL_AT_ONCE, ASKED, HEALTHY, build_changes
@@ -45,7 +45,7 @@ from resformer.evaluation.controls import CONTROLS, LUNGS_BLACK, change_films
 from resformer.evaluation.metrics import evaluate_predictions
 from resformer.evaluation.predictions import predict_lungs
 from resformer.evaluation.report import write_json
-from resformer.layers import EMPT, IMTM
+from resformer.layers import EMPT
 from resformer.layers.simam import SimAM
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.training.baselines import build_baseline
@@ -75,12 +75,18 @@ def build_without(part: type[nn.Module], config: ResFormerConfig) -> nn.Module:
     return model
 
 
+class NoFusion(nn.Module):
+    """Stands where the IMTM was and adds nothing to any scale."""
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Map features of each scale to zeros of the same shapes."""
+        return [torch.zeros_like(feature) for feature in features]
+
+
 def build_without_imtm(config: ResFormerConfig) -> nn.Module:
-    """Return our network with the whole output of each EMPT added to its scale."""
-    model = build_without(IMTM, config)
-    for module in model.modules():
-        if isinstance(module, EMPT):
-            module.cell = 1
+    """Return our network with each scale left to itself."""
+    model = IdentityMappingResFormer(config)
+    model.add_module("imtm", NoFusion())
     return model
 
 

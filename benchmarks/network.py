@@ -52,8 +52,8 @@ from resformer.export import quiet_exporter
 from resformer.inference import fold_batch_norm
 from resformer.layers import ConvNormAct
 from resformer.layers.attention import attend
-from resformer.layers.conv import average
-from resformer.model import NUM_STAGES, IdentityMappingResFormer, ResFormerConfig
+from resformer.layers.conv import enlarge
+from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.training.baselines import build_baseline
 from resformer.transforms import InputSpec, to_input
 
@@ -164,9 +164,9 @@ def build_competitors(names: Sequence[str], num_classes: int) -> dict[str, nn.Mo
 class PlainBlock(nn.Module):
     """Transformer block whose attention looks from every position of a stage to every other."""
 
-    def __init__(self, embed_dim: int, num_heads: int, cell: int) -> None:
+    def __init__(self, embed_dim: int, num_heads: int) -> None:
         super().__init__()
-        self.num_heads, self.cell = num_heads, cell
+        self.num_heads = num_heads
         self.norms = nn.ModuleList(nn.LayerNorm(embed_dim) for _ in range(2))
         self.query_key_value = nn.Linear(embed_dim, 3 * embed_dim)
         self.project = nn.Linear(embed_dim, embed_dim)
@@ -175,7 +175,7 @@ class PlainBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(B, embed_dim, H, W)`` to ``(B, embed_dim, H / cell, W / cell)``."""
+        """Map ``(B, embed_dim, H, W)`` to the same shape."""
         tokens = rearrange(x, "b c y x -> b (y x) c")
         query, key, value = rearrange(
             self.query_key_value(self.norms[0](tokens)),
@@ -186,15 +186,17 @@ class PlainBlock(nn.Module):
         attended = rearrange(attend(query, key, value), "b h n d -> b n (h d)")
         tokens = tokens + self.project(attended)
         tokens = tokens + self.mlp(self.norms[1](tokens))
-        return average(rearrange(tokens, "b (y x) c -> b c y x", y=x.shape[-2]), self.cell)
+        mapped: Tensor = rearrange(tokens, "b (y x) c -> b c y x", y=x.shape[-2])
+        return mapped
 
 
 class EarlierNetwork(IdentityMappingResFormer):
     """The earlier implementation's network, as far as it is described.
 
     Neither normalisation nor activation in its convolutional blocks, plain transformer blocks, and
-    the class read off the last scale alone. Its widths are ours: those of the three scales that
-    nothing was read off give the 24,768 parameters without a gradient that it was known for.
+    the class read off the last scale alone. The transformer blocks look at the stages from outside.
+    Its widths are ours: those of the three scales that nothing was read off give the 24,768
+    parameters without a gradient that it was known for.
     """
 
     def __init__(self, config: ResFormerConfig) -> None:
@@ -202,13 +204,20 @@ class EarlierNetwork(IdentityMappingResFormer):
         for unit in self.backbone.stages.modules():
             if isinstance(unit, ConvNormAct):
                 unit.norm, unit.activation = nn.Identity(), nn.Identity()
-        self.auxiliary.blocks = nn.ModuleList(
-            PlainBlock(width, heads, 2 ** (NUM_STAGES - 1 - stage))
-            for stage, (width, heads) in enumerate(
-                zip(config.channels, config.num_heads, strict=True)
-            )
+        self.blocks = nn.ModuleList(
+            PlainBlock(width, heads)
+            for width, heads in zip(config.channels, config.num_heads, strict=True)
         )
+        self.backbone.auxiliary = nn.ModuleList(nn.Identity() for _ in self.blocks)
         self.fc = nn.Linear(config.channels[-1], config.num_classes)
+
+    def fuse(self, features: list[Tensor]) -> list[Tensor]:
+        """Map the backbone's four features to the fused ones, of the same shapes."""
+        fused = self.imtm([block(x) for block, x in zip(self.blocks, features, strict=True)])
+        return [
+            identity + enlarge(mapped, identity.shape[-1] // mapped.shape[-1])
+            for identity, mapped in zip(features, fused, strict=True)
+        ]
 
     def pool(self, features: list[Tensor], lungs: Tensor | None = None) -> Tensor:
         """Average the coarsest features: ``(B, C_4)``."""

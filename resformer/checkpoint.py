@@ -34,7 +34,7 @@ from resformer.track_record import read_track_records
 from resformer.transforms import InputSpec
 from resformer.validation import require_between
 
-FORMAT = "resformer-checkpoint-1"
+FORMAT = "resformer-checkpoint-2"
 # Where the file keeps the SHA-256 of all else that it holds; older files lack it.
 DIGEST = "sha256"
 _RECORDED_PACKAGES = ("torch", "numpy", "pillow", "albumentations")

@@ -185,13 +185,17 @@ def test_attention_is_that_of_queries_to_keys_however_it_is_computed() -> None:
     torch.testing.assert_close(attention(tokens, 4, 6), attention.project(attended))
 
 
-def test_empt_averages_its_output_over_cells() -> None:
+def test_what_an_empt_finds_reaches_the_next_stage() -> None:
     torch.manual_seed(0)
-    block = EMPT(8, 2, reduction_ratio=2).eval()
-    x = torch.randn(2, 8, 8, 4)
-    whole = block(x)
-    block.cell = 4
-    torch.testing.assert_close(block(x), nn.functional.avg_pool2d(whole, 4))
+    model = IdentityMappingResFormer().eval()
+    film = torch.randn(1, 1, 128, 128)
+    before = model.backbone(film)
+    block = model.backbone.auxiliary[1]
+    assert isinstance(block, EMPT)
+    nn.init.ones_(block.attention.project.bias)
+    after = model.backbone(film)
+    same = [torch.equal(one, other) for one, other in zip(before, after, strict=True)]
+    assert same == [True, False, False, False]
 
 
 def test_empt_is_the_identity_when_both_branches_are_silent() -> None:

@@ -1,4 +1,4 @@
-"""EMPT, the convolution-aware transformer block of the auxiliary network.
+"""EMPT, the convolution-aware transformer block that ends each stage of the network.
 
 Pre-norm transformer block (Dosovitskiy et al., ICLR 2021). Keys and values come from a strided
 convolution (spatial reduction: Wang et al., "Pyramid Vision Transformer", ICCV 2021), so that
@@ -13,7 +13,6 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from resformer.layers.attention import map_channels, map_rows
-from resformer.layers.conv import average
 from resformer.validation import require_divisible, require_positive
 
 
@@ -89,15 +88,10 @@ class ConvolutionalMlp(nn.Module):
         self.activation = nn.GELU()
         self.contract = nn.Linear(hidden_dim, embed_dim)
 
-    def forward(self, x: Tensor, cell: int = 1) -> Tensor:
-        """Map ``(B, embed_dim, H, W)`` to averages over squares of ``cell`` x ``cell`` positions.
-
-        Returns:
-            ``(B, embed_dim, H / cell, W / cell)``.
-        """
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, embed_dim, H, W)`` to the same shape."""
         hidden = self.activation(self.depthwise(map_channels(self.expand, x)))
-        # The average goes before the last layer, which is linear, and not after it.
-        return map_channels(self.contract, average(hidden, cell))
+        return map_channels(self.contract, hidden)
 
 
 class EMPT(nn.Module):
@@ -108,7 +102,6 @@ class EMPT(nn.Module):
         num_heads: attention heads; must divide ``embed_dim``.
         reduction_ratio: side of the square of positions that one key stands for.
         mlp_ratio: hidden channels of the MLP as a multiple of ``embed_dim``.
-        cell: side of the square of positions that the output is averaged over.
 
     Raises:
         ValueError: if an argument is not positive or the heads do not divide the channels.
@@ -121,18 +114,16 @@ class EMPT(nn.Module):
         *,
         reduction_ratio: int = 1,
         mlp_ratio: float = 2.0,
-        cell: int = 1,
     ) -> None:
         super().__init__()
-        require_positive(mlp_ratio=mlp_ratio, cell=cell)
-        self.cell = cell
+        require_positive(mlp_ratio=mlp_ratio)
         self.attention_norm = nn.LayerNorm(embed_dim)
         self.attention = SpatialReductionAttention(embed_dim, num_heads, reduction_ratio)
         self.mlp_norm = nn.LayerNorm(embed_dim)
         self.mlp = ConvolutionalMlp(embed_dim, round(embed_dim * mlp_ratio))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(B, embed_dim, H, W)`` to ``(B, embed_dim, H / cell, W / cell)``."""
+        """Map ``(B, embed_dim, H, W)`` to the same shape."""
         height, width = x.shape[-2:]
         tokens = rearrange(x, "b c y x -> b (y x) c")
         tokens = tokens + self.attention(self.attention_norm(tokens), height, width)
@@ -140,5 +131,5 @@ class EMPT(nn.Module):
             rearrange(t, "b (y x) c -> b c y x", y=height, x=width)
             for t in (self.mlp_norm(tokens), tokens)
         )
-        attended: Tensor = average(residual, self.cell) + self.mlp(normed, self.cell)
+        attended: Tensor = residual + self.mlp(normed)
         return attended
