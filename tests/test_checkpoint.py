@@ -117,7 +117,7 @@ HUGE = torch.zeros(1).expand(10**12)
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (_remove("format"), "is not a resformer-checkpoint-1 file"),
+        (_remove("format"), "is not a resformer-checkpoint-2 file"),
         (_set("format", to="other"), "format 'other'"),
         (_remove("class_names"), "lacks class_names"),
         (_remove("temperature"), "lacks temperature"),
