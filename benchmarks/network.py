@@ -133,7 +133,6 @@ def main(arguments: Sequence[str] | None = None) -> Summary:
         options.out,
     )
     exported = {name: 1000 * speed.exported.median for name, speed in found.items()}
-    eager = {name: 1000 * speed.eager.median for name, speed in found.items()}
     rates = {name: batch / speed.batch.median for name, speed in found.items()}
     save_bars(
         {"one image, exported (ms)": exported, f"images/s in batches of {batch}, exported": rates},
@@ -141,7 +140,6 @@ def main(arguments: Sequence[str] | None = None) -> Summary:
     )
     return (
         compare(f"network, one image of {size}, exported, ms", exported, ".2f"),
-        compare("network, the same in PyTorch, ms", eager, ".2f"),
         compare(f"network, images/s in batches of {batch}", rates, ".0f"),
     )
 
