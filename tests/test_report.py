@@ -212,8 +212,11 @@ def test_a_report_touches_nothing_but_its_folder(
     assert "undefined: the network has no class Normal" in text
     assert "## Within one source" not in text
     assert "P(A)" in text
-    assert main([*arguments, "--store", "--bootstrap", "5"]) == 0
-    assert load_checkpoint(model).metrics["test"]["count"] == 8
+    own_report = str(tmp_path / "runs" / "report" / "report.json")
+    assert main([*arguments, "--store", "--bootstrap", "5", "--before", own_report]) == 0
+    metrics = load_checkpoint(model).metrics
+    assert metrics["test"]["count"] == 8
+    assert metrics["report"]["traces"]["before"] == report["traces"]["model"]
 
 
 def test_what_cannot_be_reported_is_refused_before_anything_is_written(
@@ -224,6 +227,9 @@ def test_what_cannot_be_reported_is_refused_before_anything_is_written(
     (tmp_path / "README.md").write_text("no marks")
     (tmp_path / "about.toml").write_text("[opinions]\ngood = true\n")
     (tmp_path / "goals.toml").write_text('[goals]\n"accuracy" = "high"\n')
+    (tmp_path / "other.json").write_text('{"traces": []}')
+    other_films = {"source": "", "classes": {"A": {"sources": {"near": 9}, "auc": None}}}
+    (tmp_path / "films.json").write_text(json.dumps({"traces": {"model": other_films}}))
     (tmp_path / "gauges.toml").write_text('[goals]\n"beauty" = ">= 1"\n')
     for more, message in (
         (("--publish", tmp_path), "needs the lines <!-- figures:begin --> and <!-- figures:end"),
@@ -235,6 +241,8 @@ def test_what_cannot_be_reported_is_refused_before_anything_is_written(
             "the tables [statements], [terms] and [goals]",
         ),
         (("--about", model), "is not valid TOML"),
+        (("--before", tmp_path / "other.json"), "is no report.json of python -m resformer report"),
+        (("--before", tmp_path / "films.json"), "is of other test films: name a checkpoint"),
         (("--about", tmp_path / "goals.toml"), "write a bound such as '>= 0.9; what was tried'"),
         (("--about", tmp_path / "gauges.toml"), "goal 'beauty' is no gauge"),
     ):

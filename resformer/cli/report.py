@@ -38,7 +38,8 @@ def add_parser(commands: Commands) -> None:
     add_path(parser, "--manifest", "CSV of the split", required=True)
     more = parser.add_argument_group("what else to measure or to say")
     add_path(more, "--external", "folder of films of other hospitals and of labels.csv")
-    before = "another checkpoint, in whose features the sources of the films are looked for too"
+    before = "another checkpoint, in whose features the sources of the films are looked for too, or "
+    before += f"a {JSON_NAME}, for what it says of the one before it, or else of its own"
     add_path(more, "--before", before)
     add_path(more, "--ablations", "folder that python -m benchmarks.ablations wrote")
     seeds = "checkpoints of the same recipe and other seeds, whose own test reports are compared"
@@ -130,6 +131,7 @@ def _measure(
         assemble,
         compare_seeds,
         measure,
+        quote_traces,
         read_ablations,
         read_about,
     )
@@ -141,7 +143,14 @@ def _measure(
     lung_model = predictor if predictor.checkpoint.model_config.lung_head else None
     if options.lung_model:
         lung_model = Predictor.from_file(options.lung_model, options.device)
-    before = Predictor.from_file(options.before, options.device) if options.before else None
+    before: Predictor | dict[str, Any] | None = None
+    if options.before:
+        quoted = options.before.suffix == ".json"
+        before = (
+            quote_traces(options.before)
+            if quoted
+            else Predictor.from_file(options.before, options.device)
+        )
     with open_datasets(options.data) as root:
         manifest = read_manifest(options.manifest, root)
         measured, figures = measure(

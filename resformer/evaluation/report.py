@@ -82,7 +82,7 @@ def measure(
     manifest: Manifest,
     *,
     lung_model: Predictor | None = None,
-    before: Predictor | None = None,
+    before: Predictor | Mapping[str, Any] | None = None,
     bootstrap: int = 1000,
     progress: bool = False,
 ) -> tuple[dict[str, Any], dict[str, Figure]]:
@@ -93,7 +93,8 @@ def measure(
         root: what the manifest's paths are relative to.
         manifest: films and their split.
         lung_model: one with a lung head; without it the controls that need lungs are left out.
-        before: another checkpoint, in whose features the sources are looked for as well.
+        before: another network, in whose features the sources are looked for as well, or what was
+            found there before (:func:`quote_traces`).
         bootstrap: number of bootstrap samples.
         progress: whether to draw progress bars.
 
@@ -104,7 +105,8 @@ def measure(
         each with its ``name``. And the pictures by name.
 
     Raises:
-        ValueError: if the manifest's classes are not the checkpoint's, or no film can be read.
+        ValueError: if the manifest's classes are not the checkpoint's, no film can be read, or what
+            is quoted of ``before`` was found on other films.
     """
     check_classes(predictor, manifest)
     names = predictor.class_names
@@ -118,15 +120,22 @@ def measure(
     size = predictor.checkpoint.input_spec.size
     with tempfile.TemporaryDirectory() as folder:
         films = cache_films(root, rows, size, Path(folder), progress=progress)
+        traces = {"model": _trace(predictor, films, rows, bootstrap)}
+        if isinstance(before, Predictor):
+            others = cache_films(root, rows, before.checkpoint.input_spec.size, Path(folder))
+            traces["before"] = _trace(before, others, rows, bootstrap)
+            del others  # a memory map of a file in the folder
+        elif before is not None:
+            traces["before"] = dict(before)
+            if _count_traced(before) != _count_traced(traces["model"]):
+                raise ValueError(
+                    "the report of --before is of other test films: name a checkpoint instead"
+                )
         outlines = outline_lungs(lung_model, films) if lung_model else None
         controls = run_controls(
             predictor, films, labels, outlines, bootstrap=bootstrap, progress=progress
         )
-        traces = {"model": _trace(predictor, films, rows, bootstrap)}
-        if before is not None:
-            films = cache_films(root, rows, before.checkpoint.input_spec.size, Path(folder))
-            traces["before"] = _trace(before, films, rows, bootstrap)
-        del films  # a memory map of a file in the folder
+        del films  # as above
     abstention = evaluate_abstention(labels, found)
     figures = {
         "test": test,
@@ -160,6 +169,27 @@ def _trace(
         "source": checkpoint.source,
         "classes": sources.trace_sources(features, rows, bootstrap=bootstrap),
     }
+
+
+def _count_traced(traces: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: found["sources"] for name, found in traces["classes"].items()}
+
+
+def quote_traces(path: Path) -> dict[str, Any]:
+    """Return what a report found of the sources in the features of the network before, or its own.
+
+    That is how a network whose weights this version cannot read is compared with.
+
+    Raises:
+        ValueError: if it is no report of ``python -m resformer report``.
+    """
+    try:
+        traces = json.loads(path.read_text(encoding="utf-8"))["traces"]
+        quoted: dict[str, Any] = traces.get("before", traces["model"])
+        _count_traced(quoted)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is no report.json of python -m resformer report") from error
+    return quoted
 
 
 def read_about(path: Path) -> dict[str, Any]:
