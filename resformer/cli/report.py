@@ -38,8 +38,8 @@ def add_parser(commands: Commands) -> None:
     add_path(parser, "--manifest", "CSV of the split", required=True)
     more = parser.add_argument_group("what else to measure or to say")
     add_path(more, "--external", "folder of films of other hospitals and of labels.csv")
-    before = "another checkpoint, in whose features the sources of the films are looked for too, or "
-    before += f"a {JSON_NAME}, for what it says of the one before it, or else of its own"
+    before = "another checkpoint, in whose features the sources of the films are looked for too; "
+    before += f"or a {JSON_NAME}, for what it says of the one before it, or else of its own"
     add_path(more, "--before", before)
     add_path(more, "--ablations", "folder that python -m benchmarks.ablations wrote")
     seeds = "checkpoints of the same recipe and other seeds, whose own test reports are compared"
