@@ -24,7 +24,6 @@ from tests.data_sets import CLASS_NAMES
 from tests.training_setup import report_arguments, split_by_number, tell_of_a_training
 
 ROOT = Path(__file__).resolve().parent.parent
-PUBLISHED = sorted((ROOT / "docs/ablations").glob("*.json"))
 LUNG_MODEL = str(ROOT / "best_model.pth")
 BY_NAME = {variant.name: variant for variant in VARIANTS}
 BASELINE, BARE = "MobileNetV3-Small", "ours without IMTM"
@@ -46,17 +45,6 @@ def test_every_variant_lacks_what_its_name_says(tiny_config: ResFormerConfig) ->
     assert parts("ours without SimAM") == {EMPT, IMTM}
     assert parts("ours without EMPT") == {SimAM, IMTM}
     assert parts("ours without IMTM") == {SimAM, EMPT}
-
-
-@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
-def test_a_published_result_is_of_a_network_of_this_size(path: Path) -> None:
-    published = json.loads(path.read_text())
-    variant = BY_NAME[published["name"]]
-    assert path.name == variant.file_name(published["seed"])
-    heads = published["changes"].get("lung_head", True)
-    model = variant.build(ResFormerConfig(lung_head=heads, infection_head=heads))
-    assert sum(weight.numel() for weight in model.parameters()) == published["parameters"]
-    assert published["changes"] == variant.changes
 
 
 @pytest.fixture(scope="module")
