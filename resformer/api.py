@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +38,7 @@ from resformer.transforms import resize_pixels
 
 if TYPE_CHECKING:
     from resformer.training.config import TrainingConfig
+    from resformer.training.distributed import ProcessGroup
     from resformer.training.train import OnEpoch
 
 logger = logging.getLogger(__name__)
@@ -242,16 +243,11 @@ def train(
         FileExistsError: if the folder holds a training and ``resume`` is not given.
         ValueError: if there is no such recipe or option, or the data does not fit it.
     """
-    from resformer.devices import choose_device
     from resformer.export import add_graph_if_possible
-    from resformer.training.distributed import join_processes
     from resformer.training.train import train as run_training
 
     config = choose_recipe(recipe, **changes)
-    with join_processes(choose_device(config.device)) as group:
-        folder = group.from_main(_open_run(run_dir, data) if group.is_main else Path(run_dir))
-        # One process decides for all: another might look when the state is being written.
-        goes_on = group.from_main(_has_state(folder) if resume == "auto" else resume)
+    with _open_run(run_dir, data, config, resume) as (group, folder, goes_on):
         checkpoint = run_training(
             data.root,
             data.manifest,
@@ -301,16 +297,16 @@ def train_baseline(
     from resformer.training.baselines import train_baseline as run_baseline
 
     config = choose_recipe(recipe, network=network, **changes)
-    folder = _open_run(run_dir, data)
-    return run_baseline(
-        data.root,
-        data.manifest,
-        config,
-        folder,
-        resume=_has_state(folder) if resume == "auto" else resume,
-        progress=progress,
-        on_epoch=on_epoch,
-    )
+    with _open_run(run_dir, data, config, resume) as (_, folder, goes_on):
+        return run_baseline(
+            data.root,
+            data.manifest,
+            config,
+            folder,
+            resume=goes_on,
+            progress=progress,
+            on_epoch=on_epoch,
+        )
 
 
 def choose_recipe(recipe: str | TrainingConfig, **changes: Any) -> TrainingConfig:
@@ -343,19 +339,28 @@ def estimate_seconds(data: Dataset, recipe: str | TrainingConfig, **changes: Any
     return timing.estimate_seconds(data.manifest, choose_recipe(recipe, **changes))
 
 
-def _open_run(run_dir: FilePath, data: Dataset) -> Path:
-    """Make the folder of a training, with its split; that of one to go on with is left."""
-    folder = Path(run_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (_has_state(folder) and (folder / MANIFEST_NAME).is_file()):
-        write_manifest(data.manifest, folder / MANIFEST_NAME)
-    return folder
+@contextmanager
+def _open_run(
+    run_dir: FilePath, data: Dataset, config: TrainingConfig, resume: bool | Literal["auto"]
+) -> Iterator[tuple[ProcessGroup, Path, bool]]:
+    """Join the processes that train, and make the folder with its split but where one goes on.
 
-
-def _has_state(folder: Path) -> bool:
+    Yields:
+        this process's place among the others; the folder; whether its training goes on.
+    """
+    from resformer.devices import choose_device
+    from resformer.training.distributed import join_processes
     from resformer.training.state import STATE_NAME
 
-    return (folder / STATE_NAME).is_file()
+    folder = Path(run_dir)
+    with join_processes(choose_device(config.device)) as group:
+        # One process decides and writes for all: another might look when a file is half written.
+        begun = group.from_main((folder / STATE_NAME).is_file())
+        if group.is_main and not (begun and (folder / MANIFEST_NAME).is_file()):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_manifest(data.manifest, folder / MANIFEST_NAME)
+        group.from_main(None)
+        yield group, folder, begun if resume == "auto" else resume
 
 
 def classify(
