@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from resformer.evaluation.card import INTENDED_USE, LIMITATIONS, explain_terms
-from resformer.evaluation.lineage import list_stages
+from resformer.evaluation.lineage import MACRO_F1, list_stages
 from resformer.evaluation.tables import AREAS, FEWEST_FILMS, list_findings
 from web.config import WebConfig
 from web.service import ModelService
@@ -91,7 +91,7 @@ def _view_training(training: Mapping[str, Any]) -> dict[str, Any]:
     losses = {"Training": "train_loss", "Validation": "validation_loss"}
     scores = {"Accuracy": "validation_accuracy", "Macro F1": "validation_macro_f1"}
     chosen_by = history[-1].get("score") if history else None
-    if isinstance(chosen_by, str) and chosen_by != "macro-F1":
+    if isinstance(chosen_by, str) and chosen_by != MACRO_F1:
         scores[chosen_by] = "validation_score"
     drawn = (
         draw_history(history, "Loss", losses, best),

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 Training = Mapping[str, Any]
 
+# By what the best epoch is chosen: within sources, or by this where they cannot tell.
+WITHIN_SOURCES, MACRO_F1 = "AUC within sources", "macro-F1"
+
 
 def list_stages(training: Training) -> list[dict[str, Any]]:
     """Return what a checkpoint tells of its training, after all that it started from.
@@ -45,7 +48,7 @@ def describe_model(checkpoint: Checkpoint) -> dict[str, Any]:
         "config": training.get("config", {}),
         "films": training.get("films", {}),
         "best_epoch": training.get("best_epoch"),
-        "chosen_by": history[-1].get("score", "macro-F1") if history else None,
+        "chosen_by": history[-1].get("score", MACRO_F1) if history else None,
         "epochs": len(history),
         "earlier": [
             {"config": stage["config"], "epochs": len(stage["history"])} for stage in stages[:-1]

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
 from resformer.evaluation import metrics
+from resformer.evaluation.lineage import MACRO_F1
 from resformer.explanation import inferno
 from resformer.model import NUM_STAGES, ResFormerConfig, list_parts
 from resformer.predict import Prediction
@@ -101,7 +102,7 @@ def plot_history(history: Sequence[Mapping[str, Any]]) -> Figure:
     if all("validation_score" in entry for entry in history):
         chosen_by = "validation_score"
         series[chosen_by] = np.array([entry[chosen_by] for entry in history], dtype=float)
-        if history[-1]["score"] != "macro-F1":
+        if history[-1]["score"] != MACRO_F1:
             scores[chosen_by] = history[-1]["score"]
     sizes = np.array([entry.get("input_size", 0) for entry in history])
     best = series["epoch"][np.where(sizes == sizes[-1], series[chosen_by], -1.0).argmax()]

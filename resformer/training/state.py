@@ -21,6 +21,7 @@ from resformer.checkpoint import (
     read_content,
     save_atomically,
 )
+from resformer.evaluation.lineage import MACRO_F1
 from resformer.evaluation.plots import plot_history
 from resformer.evaluation.report import save_figures, write_json
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
@@ -237,7 +238,7 @@ def describe_epoch(reached: Progress, config: TrainingConfig) -> str:
         "loss": figures["train_loss"],
         "validation loss": figures["validation_loss"],
         "accuracy": figures["validation_accuracy"],
-        "macro-F1": figures["validation_macro_f1"],
+        MACRO_F1: figures["validation_macro_f1"],
         figures["score"]: figures["validation_score"],
     }
     best = f"best {reached.best_score:.4f} in epoch {reached.best_epoch}"

@@ -33,6 +33,7 @@ from resformer.data.manifest import Manifest
 from resformer.data.masks import RegionMasks
 from resformer.data.split import SPLITS
 from resformer.devices import choose_device, place_model
+from resformer.evaluation.lineage import MACRO_F1, WITHIN_SOURCES
 from resformer.evaluation.sources import compare_within_sources
 from resformer.gate.fit import GateConfig, find_outliers
 from resformer.inference import fold_batch_norm
@@ -71,8 +72,6 @@ from resformer.training.state import (
 from resformer.transforms import InputSpec
 
 logger = logging.getLogger(__name__)
-
-MACRO_F1, WITHIN_SOURCES = "macro-F1", "AUC within sources"
 
 OnEpoch = Callable[[Sequence[Mapping[str, Any]]], None]
 
