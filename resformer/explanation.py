@@ -2,7 +2,7 @@
 
 The evidence is that of integrated gradients in the finest features of the network: Sundararajan,
 Taly and Yan, "Axiomatic Attribution for Deep Networks", ICML 2017, with the log-odds of the class
-as the output and the features of the backbone's first stage as the input, which all four fused
+as the output and the features of the first convolutions as the input, which all four fused
 features come from. The map adds up to what the film adds to the log-odds of films that show
 nothing: an even grey, a black and a coarse one, so that no single choice decides.
 

@@ -200,3 +200,14 @@ def test_training_report_holds_every_split_and_the_history(tmp_path: Path) -> No
     metrics, history = (json.loads(path.read_text(encoding="utf-8")) for path in paths[:2])
     assert metrics == {"validation": report, "test": report}
     assert history == HISTORY
+
+
+def test_tiles_are_drawn_row_by_row() -> None:
+    films = [np.full((8, 6), 60 * number, dtype=np.uint8) for number in range(4)]
+    (axes,) = plots.plot_tiles(films, "four", columns=3).axes
+    grid = np.asarray(axes.images[0].get_array())
+    assert grid.shape == (2 * 12 + 4, 3 * 10 + 4)
+    assert [int(grid[8, column]) for column in (7, 17, 27)] == [0, 60, 120]
+    assert (grid[20, 7], grid[20, 17]) == (180, 255)
+    with pytest.raises(ValueError, match="all of one size"):
+        plots.plot_tiles([films[0], films[0][:4]], "two")

@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import seaborn as sns
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
+from torchvision.utils import make_grid
 
 from resformer.evaluation import metrics
 from resformer.evaluation.lineage import MACRO_F1
@@ -260,6 +262,24 @@ def plot_films(
     for axes, film, title in zip(panels, films, titles, strict=False):
         axes.imshow(film, cmap="gray", vmin=0, vmax=255)
         axes.set_title(title, fontsize=9)
+    return figure
+
+
+def plot_tiles(films: Sequence[NDArray[np.uint8]], title: str, *, columns: int = 6) -> Figure:
+    """Draw films ``(H, W)`` of one size side by side, in rows, without a title for each.
+
+    Raises:
+        ValueError: no film, or films of several sizes.
+    """
+    if len({film.shape for film in films}) != 1:
+        raise ValueError("give one film or more, all of one size: resize them first")
+    tiles = torch.from_numpy(np.stack(films)).unsqueeze(1)
+    grid = make_grid(tiles, nrow=columns, padding=4, pad_value=255)[0].numpy()
+    height, width = grid.shape
+    figure, (axes,) = new_figure(10, 10 * height / width + _TITLE_INCHES)
+    axes.set_axis_off()
+    axes.imshow(grid, cmap="gray", vmin=0, vmax=255)
+    axes.set_title(title, fontsize=9)
     return figure
 
 

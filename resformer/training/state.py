@@ -115,12 +115,11 @@ def save_state(
     )
 
 
-def load_state(path: Path, learner: Learner, config: TrainingConfig, data_digest: str) -> Progress:
-    """Put a training back to where :func:`save_state` left it.
+def check_state(path: Path, config: TrainingConfig) -> dict[str, Any]:
+    """Return what :func:`save_state` wrote, if it was with the same options.
 
     Raises:
-        CheckpointError: if the file is damaged, or another configuration, data set or start wrote
-            it.
+        CheckpointError: if the file is damaged, or another configuration wrote it.
     """
     content = read_content(path)
     if content.get("format") != FORMAT:
@@ -136,6 +135,16 @@ def load_state(path: Path, learner: Learner, config: TrainingConfig, data_digest
             f"{path} was trained with other options ({', '.join(changed)}): "
             "give the same ones to resume, or start in another folder"
         )
+    return content
+
+
+def load_state(path: Path, learner: Learner, config: TrainingConfig, data_digest: str) -> Progress:
+    """Put a training back to where :func:`save_state` left it.
+
+    Raises:
+        CheckpointError: as :func:`check_state`, or if another data set or start wrote it.
+    """
+    content = check_state(path, config)
     if content["data_digest"] != data_digest:
         raise CheckpointError(
             f"{path} was trained on another split or from other initial weights: give the same ones"

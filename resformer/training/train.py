@@ -61,6 +61,7 @@ from resformer.training.state import (
     STATE_NAME,
     Progress,
     check_run_folder,
+    check_state,
     check_tensorboard,
     describe_epoch,
     load_state,
@@ -155,6 +156,8 @@ def train(
         data = prepare(root, manifest, config, folder, group, progress=progress)
         drawn_by = initial or _find_lung_model(lung_model, config, data)
         config = fit_to_data(config, data, drawn_by, initial, quiet=not group.is_main)
+        if resume:
+            check_state(folder / STATE_NAME, config)  # before the lungs are learnt
         network = replace(
             model_config or ResFormerConfig(),
             num_classes=len(manifest.class_names),
