@@ -87,8 +87,7 @@ def render_figures(report: Report) -> str:
         "films ([sets, sources and terms](MODEL_CARD.md#terms) explained).\n"
         f"{_state(report, 'selection')}",
         tables.render_overall(test),
-        "The interval of a calibration error may lie above it: films that are drawn again make it "
-        f"larger.\n\n{_explain_calibration(report)}".strip(),
+        _explain_calibration(report).strip(),
         tables.render_classes(test, "test"),
         f"The shipped model is {show_origin(model)}, chosen on "
         f"{model['films']['validation']:,} validation films;\n"
@@ -116,7 +115,7 @@ def render_figures(report: Report) -> str:
         "*withheld*: share of films refused or called uncertain):",
         tables.render_controls([c for c in report["controls"] if c["name"] in README_CONTROLS]),
     ]
-    return "\n\n".join(parts)
+    return "\n\n".join(part for part in parts if part)
 
 
 def _state(report: Report, name: str) -> str:
@@ -269,18 +268,20 @@ def _show_quality(report: Report, pictures: str) -> str:
 
 
 def _explain_calibration(report: Report) -> str:
-    """Return a warning where the figure over all films is better than that of each source."""
+    """Return what is odd about the figure: its interval, or that no source's is as good."""
     errors = [
         found["expected_calibration_error"]
         for found in report["within_sources"]["calibration"].values()
     ]
-    overall = report["test"]["expected_calibration_error"]["value"]
-    if len(errors) < 2 or overall is None or overall >= min(errors):
-        return ""
-    return (
-        "Over all films the calibration errors of the sources cancel in part: within one source "
-        f"they are {min(errors):.3f} to {max(errors):.3f}.\n\n"
-    )
+    value, low = (report["test"]["expected_calibration_error"][end] for end in ("value", "low"))
+    said = ""
+    if value is not None and low is not None and value < low:
+        said += "The interval of the calibration error lies above it, for films that are drawn "
+        said += "again make it larger.\n\n"
+    if value is not None and len(errors) > 1 and value < min(errors):
+        said += "Over all films the calibration errors of the sources cancel in part: within one "
+        said += f"source they are {min(errors):.3f} to {max(errors):.3f}.\n\n"
+    return said
 
 
 def _show_sources(report: Report) -> str:
