@@ -35,7 +35,8 @@ from resformer.transforms import InputSpec
 from resformer.validation import require_between
 
 FORMAT = "resformer-checkpoint-2"
-# Where the file keeps the SHA-256 of all else that it holds; older files lack it.
+_FORMER_FORMATS = ("resformer-checkpoint-1",)
+# Where the file keeps the SHA-256 of all else that it holds; a file without it is taken as it is.
 DIGEST = "sha256"
 _RECORDED_PACKAGES = ("torch", "numpy", "pillow", "albumentations")
 # A softmax of logits divided by less gives no numbers; fitted temperatures are near 1.
@@ -241,7 +242,7 @@ class Checkpoint:
         return model
 
 
-# What a checkpoint may be without, as older ones are.
+# What a checkpoint may be without, such as that of a training which was a trial.
 _PARTS: dict[str, type[Gate | NetworkGraph | Abstention]] = {
     "gate": Gate,
     "graph": NetworkGraph,
@@ -344,11 +345,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
             line for whoever starts the program.
     """
     content = read_content(path)
-    if content.get("format") != FORMAT:
+    found = content.get("format")
+    if found in _FORMER_FORMATS:
         raise CheckpointError(
-            f"{path} is not a {FORMAT} file (format {content.get('format')!r:.80}): "
-            "train it again with this version"
+            f"{path} holds the network of an earlier version, which this one cannot run: serve it "
+            "with that version, or train it again"
         )
+    if found != FORMAT:
+        raise CheckpointError(f"{path} is not a {FORMAT} file (format {found!r:.80})")
     needed = [f.name for f in fields(Checkpoint) if f.name not in content and f.name not in _PARTS]
     if needed:
         raise CheckpointError(f"{path} lacks {', '.join(needed)}: train it again")

@@ -7,8 +7,8 @@ features come from. The map adds up to what the film adds to the log-odds of fil
 nothing: an even grey, a black and a coarse one, so that no single choice decides.
 
 Class activation maps of the fused features themselves (Grad-CAM and its kin) are cheaper, but
-their deepest grid is 4 x 4 and attention has moved what it holds away from where it was seen: they
-are far less faithful (``benchmarks/evidence.md``).
+their deepest grid is 5 x 5 and attention has moved what it holds away from where it was seen
+(``benchmarks/evidence.md`` compares them).
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def class_evidence(
     temperature: float = 1.0,
     steps: int = _STEPS,
 ) -> Tensor:
-    """Attribute the log-odds of a class to the positions of the first stage.
+    """Attribute the log-odds of a class to the positions of the first convolutions.
 
     Args:
         model: network in evaluation mode; its weights get no gradient.

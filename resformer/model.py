@@ -4,7 +4,7 @@
 backbone are followed by a block of the auxiliary transformer network, and
 ``f_i = x_i + IMTM(x)_i`` (the identity mapping) is what is pooled and classified. Two departures
 from the earlier implementation. There the EMPT looked at the stages from outside and only the IMTM
-saw what it found; here the next stage does too, which is better within every source
+saw what it found; here the next stage does too, which tells COVID from Normal better
 (docs/experiments.md). And it classified the last scale alone and left 24,768 parameters without a
 gradient: here all four ``f_i`` are pooled, and where the network has a lung head, inside the lungs
 that it predicts, so that the class is read off the lungs.
@@ -41,8 +41,6 @@ _MOST = {
     "fusion_heads": 256,
 }
 _MOST_MLP_RATIO = 16
-# Options that older checkpoints do not name.
-_ADDED_LATER = frozenset({"lung_head", "infection_head"})
 
 
 @dataclass(frozen=True)
@@ -124,14 +122,11 @@ class ResFormerConfig:
     def from_dict(cls, values: dict[str, Any]) -> ResFormerConfig:
         """Rebuild a configuration from :meth:`to_dict`.
 
-        What was added to the configuration later may be missing: it takes the default, which
-        builds the network as it was then.
-
         Raises:
-            ValueError: if another field is missing, or one is unknown, naming it.
+            ValueError: if a field is missing, or one is unknown, naming it.
         """
         names = {field.name for field in fields(cls)}
-        missing, unknown = names - _ADDED_LATER - set(values), set(values) - names
+        missing, unknown = names - set(values), set(values) - names
         if missing or unknown:
             raise ValueError(
                 f"the network's configuration lacks {sorted(missing)} and has unknown "
@@ -148,7 +143,8 @@ class Backbone(nn.Module):
 
     A stage is MCCRM blocks, which see a few pixels around each position, and then one EMPT of the
     auxiliary network, which lets every position see the whole film. The stem halves the image
-    twice, so the stages run at 1/4, 1/8, 1/16 and 1/32 of its side.
+    twice, so the stages run at 1/4, 1/8, 1/16 and 1/32 of its side. ``stages`` and ``downsamples``
+    hold the convolutions, ``auxiliary`` the EMPTs.
     """
 
     def __init__(self, config: ResFormerConfig) -> None:
@@ -178,7 +174,7 @@ class Backbone(nn.Module):
         return self.deepen(self.begin(x))
 
     def begin(self, x: Tensor) -> Tensor:
-        """Map images ``(B, in_chans, H, W)`` to the first convolutions', ``(B, C_1, H/4, W/4)``."""
+        """Return what the first convolutions make of images, ``(B, C_1, H/4, W/4)``."""
         first: Tensor = self.stages[0](self.stem(x))
         return first
 
@@ -334,7 +330,7 @@ def list_parts(config: ResFormerConfig, size: int) -> list[Part]:
         parts.append(_part(name, feature, backbone.stages[i], downsamples[i]))
         parts.append(_part(f"EMPT {i + 1}", feature, backbone.auxiliary[i]))
     fused = model.imtm(features)
-    parts.append(_part("IMTM, the four scales together", fused[0], model.imtm))
+    parts.append(_part("IMTM, each of the four scales", fused[0], model.imtm))
     if model.lung_head is not None:
         name = "Lung head" + (", with infected lung" if config.infection_head else "")
         parts.append(_part(name, model.lungs(features), model.lung_head))

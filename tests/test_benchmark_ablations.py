@@ -45,6 +45,9 @@ def test_every_variant_lacks_what_its_name_says(tiny_config: ResFormerConfig) ->
     assert parts("ours without SimAM") == {EMPT, IMTM}
     assert parts("ours without EMPT") == {SimAM, IMTM}
     assert parts("ours without IMTM") == {SimAM, EMPT}
+    features = [torch.ones(1, width, 2, 2) for width in tiny_config.channels]
+    alone = tiny(tiny_config, "ours without IMTM").imtm(features)
+    assert not any(added.any() for added in alone)
 
 
 @pytest.fixture(scope="module")

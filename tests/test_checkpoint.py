@@ -59,16 +59,11 @@ def test_weights_may_be_of_half_the_precision(tiny_checkpoint: Path, tmp_path: P
     assert len(Predictor.from_file(path, "cpu").checkpoint.source) == 64
 
 
-def test_a_checkpoint_of_a_time_before_loads_without_what_it_lacks(
+def test_a_checkpoint_may_lack_gate_abstention_and_graph(
     tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
-    def make_old(content: Content) -> None:
-        for name in ("lung_head", "infection_head"):
-            del content["model_config"][name]
-
-    old = load_checkpoint(save_spoilt(tiny_checkpoint, tmp_path / "old.pth", make_old))
-    assert (old.gate, old.abstention, old.graph) == (None, None, None)
-    assert not old.model_config.lung_head
+    plain = load_checkpoint(save_spoilt(tiny_checkpoint, tmp_path / "plain.pth", lambda _: None))
+    assert (plain.gate, plain.abstention, plain.graph) == (None, None, None)
 
 
 def _set(*place: str, to: object) -> Spoil:

@@ -83,18 +83,23 @@ def test_the_command_line_trains_with_two_processes_and_writes_once(
 def test_the_python_api_trains_with_two_processes_and_writes_once(
     image_folder: Path, tmp_path: Path
 ) -> None:
-    run, script = tmp_path / "run", tmp_path / "train_together.py"
+    run, other, script = tmp_path / "run", tmp_path / "other", tmp_path / "train_together.py"
     script.write_text(
         "import logging\nimport resformer\n\n"
         'logging.basicConfig(level="INFO")\n'
         f"data = resformer.open_dataset({str(image_folder)!r})\n"
         f"resformer.train(data, recipe='bare', run_dir={str(run)!r}, start_size=0, epochs=1, "
         "batch_size=8, input_size=64, workers=0, device='cpu', progress=False)\n"
+        f"resformer.train_baseline(data, 'mobilenet_v3_small', run_dir={str(other)!r}, "
+        "recipe='bare', start_size=0, epochs=1, batch_size=8, input_size=64, workers=0, "
+        "device='cpu', resume='auto', progress=False)\n"
     )
     result = _torchrun(script)
     assert result.returncode == 0, result.stderr
     assert result.stderr.count("wrote ") == 1
     assert sum(load_checkpoint(run / "model.pth").training["films"].values()) == 48
+    assert (other / "manifest.csv").read_bytes() == (run / "manifest.csv").read_bytes()
+    assert json.loads((other / "history.json").read_text())[0]["processes"] == 2
 
 
 def main(images: Path, notes: Path) -> None:

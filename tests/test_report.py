@@ -19,6 +19,7 @@ from resformer.data.manifest import write_manifest
 from resformer.evaluation import card
 from resformer.evaluation.controls import CONTROLS, NEED_LUNGS
 from resformer.evaluation.lineage import describe_model
+from resformer.evaluation.report import quote_traces
 from resformer.evaluation.tables import replace_block
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.transforms import InputSpec
@@ -167,6 +168,30 @@ def test_another_report_makes_another_card(report: dict[str, Any]) -> None:
         assert [f in text for f in ("0.123", "0.235", "0.346")] == [True] * 3
 
 
+@pytest.mark.parametrize(
+    ("value", "low", "lies_above", "cancels"),
+    [
+        (0.02, 0.03, True, True),
+        (0.02, 0.01, False, True),
+        (0.20, 0.10, False, False),
+        (0.20, None, False, False),
+        (None, None, False, False),
+    ],
+)
+def test_what_is_odd_about_the_calibration_error_is_told(
+    report: dict[str, Any], value: float | None, low: float | None, lies_above: bool, cancels: bool
+) -> None:
+    changed = json.loads(json.dumps(report))
+    changed["test"]["expected_calibration_error"] = {"value": value, "low": low, "high": low}
+    changed["within_sources"]["calibration"] = {
+        name: {"count": 9, "expected_calibration_error": error}
+        for name, error in (("near", 0.05), ("far", 0.1))
+    }
+    text = card.render_figures(changed)
+    assert ("lies above it, for films" in text) == lies_above
+    assert ("within one source they are 0.050 to 0.100" in text) == cancels
+
+
 def test_a_card_says_what_people_said_and_else_what_holds_for_any_training(
     report: dict[str, Any],
 ) -> None:
@@ -212,11 +237,16 @@ def test_a_report_touches_nothing_but_its_folder(
     assert "undefined: the network has no class Normal" in text
     assert "## Within one source" not in text
     assert "P(A)" in text
-    own_report = str(tmp_path / "runs" / "report" / "report.json")
-    assert main([*arguments, "--store", "--bootstrap", "5", "--before", own_report]) == 0
+    other = {"model": {"source": "another network", "classes": {}}}
+    (tmp_path / "other.json").write_text(json.dumps({"traces": other}))
+    more = ["--store", "--bootstrap", "5", "--before", str(tmp_path / "other.json")]
+    assert main([*arguments, *more]) == 0
     metrics = load_checkpoint(model).metrics
     assert metrics["test"]["count"] == 8
-    assert metrics["report"]["traces"]["before"] == report["traces"]["model"]
+    assert metrics["report"]["traces"]["before"] == other["model"]
+    own_report = tmp_path / "runs" / "report" / "report.json"
+    assert quote_traces(own_report, report["model"]["source"]) == other["model"]
+    assert quote_traces(own_report, "a third")["source"] == report["model"]["source"]
 
 
 def test_what_cannot_be_reported_is_refused_before_anything_is_written(
@@ -228,7 +258,10 @@ def test_what_cannot_be_reported_is_refused_before_anything_is_written(
     (tmp_path / "about.toml").write_text("[opinions]\ngood = true\n")
     (tmp_path / "goals.toml").write_text('[goals]\n"accuracy" = "high"\n')
     (tmp_path / "other.json").write_text('{"traces": []}')
-    other_films = {"source": "", "classes": {"A": {"sources": {"near": 9}, "auc": None}}}
+    other_films = {"source": "", "classes": {"A": {"sources": {"near": 9}, "auc": {"value": 1.0}}}}
+    own = {"source": load_checkpoint(model).source, "classes": {}}
+    (tmp_path / "own.json").write_text(json.dumps({"traces": {"model": own}}))
+    (tmp_path / "half.json").write_text(json.dumps({"traces": {"model": {"classes": {}}}}))
     (tmp_path / "films.json").write_text(json.dumps({"traces": {"model": other_films}}))
     (tmp_path / "gauges.toml").write_text('[goals]\n"beauty" = ">= 1"\n')
     for more, message in (
@@ -242,7 +275,9 @@ def test_what_cannot_be_reported_is_refused_before_anything_is_written(
         ),
         (("--about", model), "is not valid TOML"),
         (("--before", tmp_path / "other.json"), "is no report.json of python -m resformer report"),
-        (("--before", tmp_path / "films.json"), "is of other test films: name a checkpoint"),
+        (("--before", tmp_path / "half.json"), "is no report.json of python -m resformer report"),
+        (("--before", tmp_path / "own.json"), "tells of no other network than this one"),
+        (("--before", tmp_path / "films.json"), "counts other test films: name a checkpoint"),
         (("--about", tmp_path / "goals.toml"), "write a bound such as '>= 0.9; what was tried'"),
         (("--about", tmp_path / "gauges.toml"), "goal 'beauty' is no gauge"),
     ):

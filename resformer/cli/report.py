@@ -39,7 +39,7 @@ def add_parser(commands: Commands) -> None:
     more = parser.add_argument_group("what else to measure or to say")
     add_path(more, "--external", "folder of films of other hospitals and of labels.csv")
     before = "another checkpoint, in whose features the sources of the films are looked for too; "
-    before += f"or a {JSON_NAME}, for what it says of the one before it, or else of its own"
+    before += f"or a {JSON_NAME} of one, or of this one, for what it says of the one before"
     add_path(more, "--before", before)
     add_path(more, "--ablations", "folder that python -m benchmarks.ablations wrote")
     seeds = "checkpoints of the same recipe and other seeds, whose own test reports are compared"
@@ -147,7 +147,7 @@ def _measure(
     if options.before:
         quoted = options.before.suffix == ".json"
         before = (
-            quote_traces(options.before)
+            quote_traces(options.before, predictor.checkpoint.source)
             if quoted
             else Predictor.from_file(options.before, options.device)
         )

@@ -21,7 +21,6 @@ from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
-from torchvision.utils import make_grid
 
 from resformer.evaluation import metrics
 from resformer.evaluation.lineage import MACRO_F1
@@ -271,6 +270,8 @@ def plot_tiles(films: Sequence[NDArray[np.uint8]], title: str, *, columns: int =
     Raises:
         ValueError: no film, or films of several sizes.
     """
+    from torchvision.utils import make_grid  # slow to import, and needed for this alone
+
     if len({film.shape for film in films}) != 1:
         raise ValueError("give one film or more, all of one size: resize them first")
     tiles = torch.from_numpy(np.stack(films)).unsqueeze(1)

@@ -129,7 +129,7 @@ def measure(
             traces["before"] = dict(before)
             if _count_traced(before) != _count_traced(traces["model"]):
                 raise ValueError(
-                    "the report of --before is of other test films: name a checkpoint instead"
+                    "the report of --before counts other test films: name a checkpoint instead"
                 )
         outlines = outline_lungs(lung_model, films) if lung_model else None
         controls = run_controls(
@@ -175,21 +175,39 @@ def _count_traced(traces: Mapping[str, Any]) -> dict[str, Any]:
     return {name: found["sources"] for name, found in traces["classes"].items()}
 
 
-def quote_traces(path: Path) -> dict[str, Any]:
-    """Return what a report found of the sources in the features of the network before, or its own.
+def quote_traces(path: Path, source: str) -> dict[str, Any]:
+    """Return what a report found of the sources in the features of the network that it is of.
 
     That is how a network whose weights this version cannot read is compared with.
 
+    Args:
+        path: the ``report.json``.
+        source: fingerprint of the network to compare with it. If the report is of that one, what it
+            says of the network before is returned.
+
     Raises:
-        ValueError: if it is no report of ``python -m resformer report``.
+        ValueError: if it is no report of ``python -m resformer report``, or tells of no other
+            network than this one.
     """
     try:
         traces = json.loads(path.read_text(encoding="utf-8"))["traces"]
-        quoted: dict[str, Any] = traces.get("before", traces["model"])
-        _count_traced(quoted)
+        known = [
+            {
+                "source": str(found["source"]),
+                "classes": {
+                    name: {"sources": dict(each["sources"]), "auc": dict(each["auc"])}
+                    for name, each in found["classes"].items()
+                },
+            }
+            for found in (traces["model"], traces.get("before"))
+            if found is not None
+        ]
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is no report.json of python -m resformer report") from error
-    return quoted
+    others = [found for found in known if found["source"] != source]
+    if not others:
+        raise ValueError(f"{path} tells of no other network than this one: name another --before")
+    return others[0]
 
 
 def read_about(path: Path) -> dict[str, Any]:

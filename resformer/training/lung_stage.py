@@ -26,6 +26,7 @@ from torch import Tensor
 import resformer
 from resformer.backends import PyTorchBackend
 from resformer.checkpoint import (
+    FORMAT,
     Checkpoint,
     CheckpointError,
     load_checkpoint,
@@ -175,7 +176,7 @@ def _digest(
 ) -> str:
     options = {name: value for name, value in asdict(stage).items() if name != "workers"}
     regions = [region.digest for region in masks]
-    parts = (network.to_dict(), options, data.data_digest, regions)
+    parts = (FORMAT, network.to_dict(), options, data.data_digest, regions)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -32,7 +32,7 @@ from resformer.transforms import InputSpec
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-FORMAT = "resformer-training-2"
+FORMAT = "resformer-training-3"
 STATE_NAME = "last.pt"
 _LOCK_NAME = ".lock"
 _FREE_TO_CHANGE = ("device", "workers")
@@ -115,15 +115,18 @@ def save_state(
     )
 
 
-def check_state(path: Path, config: TrainingConfig) -> dict[str, Any]:
-    """Return what :func:`save_state` wrote, if it was with the same options.
+def check_state(path: Path, config: TrainingConfig, data_digest: str) -> dict[str, Any]:
+    """Return what :func:`save_state` wrote, if it was of the same training.
 
     Raises:
-        CheckpointError: if the file is damaged, or another configuration wrote it.
+        CheckpointError: if the file is damaged, or another configuration, data set or start wrote
+            it.
     """
     content = read_content(path)
     if content.get("format") != FORMAT:
-        raise CheckpointError(f"{path} holds no training to resume: start without --resume")
+        raise CheckpointError(
+            f"{path} was written by another version: start anew, in another folder"
+        )
     former, current = content["config"], asdict(config)
     changed = [
         f"{name}: {former.get(name)} then, {current.get(name)} now"
@@ -135,6 +138,10 @@ def check_state(path: Path, config: TrainingConfig) -> dict[str, Any]:
             f"{path} was trained with other options ({', '.join(changed)}): "
             "give the same ones to resume, or start in another folder"
         )
+    if content["data_digest"] != data_digest:
+        raise CheckpointError(
+            f"{path} was trained on another split or from other initial weights: give the same ones"
+        )
     return content
 
 
@@ -142,13 +149,9 @@ def load_state(path: Path, learner: Learner, config: TrainingConfig, data_digest
     """Put a training back to where :func:`save_state` left it.
 
     Raises:
-        CheckpointError: as :func:`check_state`, or if another data set or start wrote it.
+        CheckpointError: as :func:`check_state`.
     """
-    content = check_state(path, config)
-    if content["data_digest"] != data_digest:
-        raise CheckpointError(
-            f"{path} was trained on another split or from other initial weights: give the same ones"
-        )
+    content = check_state(path, config, data_digest)
     unwrap(learner.model).load_state_dict(content["model"])
     learner.average.load_state_dict(content["average"])
     learner.optimizer.load_state_dict(content["optimizer"])

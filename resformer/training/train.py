@@ -156,15 +156,15 @@ def train(
         data = prepare(root, manifest, config, folder, group, progress=progress)
         drawn_by = initial or _find_lung_model(lung_model, config, data)
         config = fit_to_data(config, data, drawn_by, initial, quiet=not group.is_main)
+        digest = data.data_digest + (drawn_by.source if drawn_by else "")
         if resume:
-            check_state(folder / STATE_NAME, config)  # before the lungs are learnt
+            check_state(folder / STATE_NAME, config, digest)  # before the lungs are learnt
         network = replace(
             model_config or ResFormerConfig(),
             num_classes=len(manifest.class_names),
             lung_head=config.lung_head,
             infection_head=config.infection_head,
         )
-        digest = data.data_digest + (drawn_by.source if drawn_by else "")
         run = Run(data, config, network, group, digest, progress)
 
         masks = _find_masks(run, drawn_by)
