@@ -248,8 +248,8 @@ def _flatten_probabilities(model: onnx.ModelProto) -> None:
 
 
 def _flip_a_bit(model: onnx.ModelProto) -> None:
-    """Flip the highest bit of an exponent in the largest weight."""
-    weight = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    """Flip the highest bit of an exponent in a weight of the first convolution."""
+    weight = next(tensor for tensor in model.graph.initializer if "stem.0.conv" in tensor.name)
     data = bytearray(weight.raw_data)
     data[3] ^= 0x40
     weight.raw_data = bytes(data)

@@ -14,7 +14,7 @@ from resformer.checkpoint import Checkpoint, load_checkpoint
 from resformer.cli.report import CARD_NAME, DOCS_FOLDER, FIGURES_MARK, JSON_NAME
 from resformer.evaluation.card import render_card, render_figures, show_origin
 from resformer.evaluation.lineage import describe_model
-from resformer.evaluation.report import read_ablations, read_about
+from resformer.evaluation.report import read_about
 from resformer.evaluation.tables import class_table, overall_table, replace_block, show_name
 from web.config import describe_settings
 from web.errors import CODES
@@ -65,13 +65,11 @@ def test_the_report_is_of_the_shipped_model_which_holds_it(
 ) -> None:
     assert report["model"]["source"] == shipped.source
     assert report["test"] == shipped.metrics["test"]
-    for name in ("abstention", "ablations"):
-        assert report[name] == shipped.metrics["report"][name]
+    assert report["abstention"] == shipped.metrics["report"]["abstention"]
     assert report["model"]["validation"] == shipped.metrics["validation"]
 
 
-def test_the_report_quotes_the_ablations_and_what_people_said(report: dict[str, Any]) -> None:
-    assert report["ablations"] == read_ablations(ROOT / "docs" / "ablations")
+def test_the_report_quotes_what_people_said(report: dict[str, Any]) -> None:
     assert report["about"] == read_about(ROOT / "docs" / "about.toml")
 
 
