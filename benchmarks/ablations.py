@@ -156,7 +156,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--cache", type=Path, default=Path("runs/ablations"), help="decoded films, interrupted work"
     )
-    add("--out", type=Path, default=Path("runs/ablations"), help="folder of JSON")
+    add("--out", type=Path, default=Path("runs/ablations/results"), help="folder of JSON")
     add("--epochs", type=int, default=EPOCHS, help="of every variant")
     add("--size", type=int, default=RECOMMENDED.input_size, help="side of the input")
     add("--seeds", type=int, nargs="+", default=[0], help="each variant once with each")
