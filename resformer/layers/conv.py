@@ -86,11 +86,6 @@ class DWConv3x3(nn.Module):
         return mixed
 
 
-def average(x: Tensor, cell: int) -> Tensor:
-    """Average ``(B, C, H, W)`` over ``cell`` x ``cell`` squares: ``(B, C, H / cell, W / cell)``."""
-    return x if cell == 1 else F.avg_pool2d(x, cell)
-
-
 def enlarge(x: Tensor, times: int) -> Tensor:
     """Enlarge ``(B, C, H, W)`` bilinearly to ``(B, C, times * H, times * W)``.
 

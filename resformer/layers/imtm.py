@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from resformer.layers.attention import attend, map_rows
-from resformer.layers.conv import average
 from resformer.validation import require_divisible, require_positive
 
 
@@ -92,4 +92,4 @@ def _average_to(x: Tensor, height: int, width: int) -> Tensor:
             f"a grid of {tuple(x.shape[-2:])} is no multiple of the coarsest {(height, width)}: "
             "pass images whose sides are divisible by 32"
         )
-    return average(x, cell)
+    return x if cell == 1 else F.avg_pool2d(x, cell)
