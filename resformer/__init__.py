@@ -7,6 +7,7 @@ are imported when one of them is first used.
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
     )
     from resformer.checkpoint import Checkpoint, CheckpointError
     from resformer.data import augment
+    from resformer.data.find import DatasetError
     from resformer.evaluation import controls, external, metrics, plots, predictions, tables
     from resformer.images import ImageError
     from resformer.predict import Prediction, Predictor
+    from resformer.training.config import TrainingConfig
 
 __version__ = "0.1.0"
 
@@ -36,9 +39,11 @@ __all__ = [
     "CheckpointError",
     "DataSplit",
     "Dataset",
+    "DatasetError",
     "ImageError",
     "Prediction",
     "Predictor",
+    "TrainingConfig",
     "augment",
     "choose_recipe",
     "classify",
@@ -46,6 +51,7 @@ __all__ = [
     "estimate_seconds",
     "evaluate",
     "external",
+    "find_shipped_model",
     "load",
     "metrics",
     "model",
@@ -61,9 +67,11 @@ __all__ = [
 _HOMES = {
     "Checkpoint": "resformer.checkpoint",
     "CheckpointError": "resformer.checkpoint",
+    "DatasetError": "resformer.data.find",
     "ImageError": "resformer.images",
     "Prediction": "resformer.predict",
     "Predictor": "resformer.predict",
+    "TrainingConfig": "resformer.training.config",
 }
 
 _MODULES = {
@@ -74,6 +82,13 @@ _MODULES = {
     name: f"resformer.evaluation.{name}"
     for name in ("controls", "external", "metrics", "plots", "predictions", "tables")
 }
+
+
+def find_shipped_model() -> Path:
+    """Return where the shipped model lies: in a wheel in this package, in a checkout beside it."""
+    package = Path(__file__).resolve().parent
+    in_wheel = package / "best_model.pth"
+    return in_wheel if in_wheel.is_file() else package.parent / in_wheel.name
 
 
 if not TYPE_CHECKING:  # a type checker sees the imports above, and misspelt names as such

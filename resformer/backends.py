@@ -1,4 +1,4 @@
-"""The one way to run the network: decoded films in, everything that is said of them out.
+"""The one way to run a finished model: decoded films in, everything that is said of them out.
 
 A backend runs a checkpoint's :class:`resformer.inference.InferenceNetwork` on a batch of films,
 whichever library does it. There are two: :class:`PyTorchBackend`, on every device and the reference
@@ -7,7 +7,7 @@ on a processor. Which of them is faster on a GPU, ``benchmarks/gpu.py`` measures
 OpenVINO was measured and left out: see ``benchmarks/README.md``.
 
 :func:`choose_backend` chooses between them, and does not trust the graph: it must compute what the
-weights do.
+weights do. While a training goes, :mod:`resformer.training.finish` asks it for logits.
 """
 
 from __future__ import annotations

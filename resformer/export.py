@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 # The metadata's key.
 METADATA = "resformer"
 _LICENCE = (
-    "The code is under the MIT licence. The weights were trained on data sets that have terms of "
-    "their own, see the model card. For research and teaching: no medical device."
+    "The code is under the MIT licence; whoever trained the weights says under which they come. "
+    "For research and teaching: no medical device."
 )
 _INPUT = (
     "grey films (N, size, size), one byte a pixel, resized with an antialiased bilinear filter "

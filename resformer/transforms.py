@@ -1,8 +1,10 @@
-"""The one way from pixels to the network's input: training, notebook, command line and web.
+"""From pixels to the network's input, for training, notebook, command line and web alike.
 
 The film is resized to a square (its aspect ratio is not kept, as in the public data), its
 intensities are stretched between two percentiles so that exposure tells hospitals apart less,
 and the result is normalised. All constants travel in the checkpoint as an :class:`InputSpec`.
+Where a model is served, :mod:`resformer.inference` does the second and the third as a part of the
+network; tests hold both to the same numbers.
 """
 
 from __future__ import annotations

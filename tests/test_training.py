@@ -184,7 +184,7 @@ def test_a_training_is_never_overwritten_and_never_continued_by_mistake(
     with pytest.raises(FileNotFoundError, match="start without --resume"):
         start(resume=True)
     start(resume=False)
-    with pytest.raises(FileExistsError, match="pass --resume"):
+    with pytest.raises(FileExistsError, match="resume it"):
         start(resume=False)
     with pytest.raises(CheckpointError, match=r"learning_rate: 0\.0015 then, 0\.1 now"):
         start(resume=True, learning_rate=0.1)

@@ -11,12 +11,13 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
+from resformer import find_shipped_model
+
 _PACKAGE = Path(__file__).resolve().parent
 PROJECT_ROOT = _PACKAGE.parent
 # In a wheel pages and model lie inside the packages (setup.py), in a checkout beside them.
 PAGES = _PACKAGE if (_PACKAGE / "templates").is_dir() else PROJECT_ROOT
-_IN_WHEEL = PROJECT_ROOT / "resformer" / "best_model.pth"
-DEFAULT_MODEL = _IN_WHEEL if _IN_WHEEL.is_file() else PROJECT_ROOT / "best_model.pth"
+DEFAULT_MODEL = find_shipped_model()
 UPLOADS = PROJECT_ROOT / "uploads"
 _DAY = 24 * 60 * 60.0
 # A path without what a browser or a log could read as something else.

@@ -11,7 +11,7 @@ from typing import Any
 
 from resformer.evaluation.card import INTENDED_USE, LIMITATIONS, explain_terms
 from resformer.evaluation.lineage import MACRO_F1, list_stages
-from resformer.evaluation.tables import AREAS, FEWEST_FILMS, list_findings
+from resformer.evaluation.tables import FEWEST_FILMS, list_findings, list_questions
 from web.config import WebConfig
 from web.service import ModelService
 
@@ -77,7 +77,7 @@ def view_card(card: dict[str, Any]) -> dict[str, Any]:
         "sets": _group_by_size(kept["external"]) if kept["external"] else {},
         "fewest": FEWEST_FILMS,
         "terms": explain_terms({"model": {"class_names": card["classes"]}, **kept}),
-        "areas": AREAS,
+        "areas": list_questions(kept["external"]) if kept["external"] else {},
         "headlines": _HEADLINES,
         "confusion": _shade(report["confusion_matrix"]) if report else [],
         "training": _view_training(card["training"]),

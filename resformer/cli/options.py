@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
-DEFAULT_MODEL = "best_model.pth"
+from resformer import find_shipped_model
+
 Commands: TypeAlias = "argparse._SubParsersAction[Any]"
 
 _SHARED: dict[str, dict[str, Any]] = {
-    "model": {"type": Path, "default": Path(DEFAULT_MODEL), "help": "checkpoint"},
+    "model": {"type": Path, "default": find_shipped_model(), "help": "checkpoint"},
     "data": {
         "type": Path,
         "required": True,

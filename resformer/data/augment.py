@@ -2,8 +2,8 @@
 
 What tells the sources of the public data apart (sharpness, exposure, borders, text markers) is
 varied more than anatomy is: crops cut borders away, blur, downscaling, sharpening and JPEG hide
-the first resize, tone curves hide exposure, coarse dropout hides markers. How much is one of three
-strengths; the stronger ones are for other hospitals, at the price of the last per cent at home.
+the first resize, tone curves hide exposure, coarse dropout hides markers. There are two strengths:
+the stronger is for other hospitals, at the price of the last per cent on the training films' own.
 
 albumentations is imported by the function that needs it, because serving never does. It is frozen
 at 2.0.8 (MIT) and asks the network for its newest version at import unless told not to.
@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -82,36 +82,28 @@ class AugmentationConfig:
     hole_probability: float = 0.4
 
 
-_STRONG = AugmentationConfig(
-    scale=(0.8, 1.2),
-    crop_area=(0.65, 1.0),
-    crop_ratio=(0.75, 1.33),
-    contrast=0.3,
-    gamma=(50, 200),
-    tone=0.25,
-    tone_probability=0.5,
-    equalisation_probability=0.2,
-    illumination_probability=0.2,
-    blur=(0.4, 1.4),
-    downscale=(0.4, 0.9),
-    sharpening=(0.1, 0.8),
-    noise=(0.005, 0.05),
-    jpeg_quality=(30, 95),
-    holes=6,
-)
-
 STRENGTHS = {
     "moderate": AugmentationConfig(),
-    # Tones alone: what another hospital's devices and their settings change most.
-    "strongest": replace(
-        _STRONG,
+    # Tones most of all: they are what another hospital's devices and their settings change.
+    "strongest": AugmentationConfig(
+        scale=(0.8, 1.2),
+        crop_area=(0.65, 1.0),
+        crop_ratio=(0.75, 1.33),
         brightness=0.3,
         contrast=0.4,
+        gamma=(50, 200),
+        tone=0.25,
         intensity_probability=0.8,
         tone_probability=0.8,
         equalisation_probability=0.4,
         illumination=(0.03, 0.2),
         illumination_probability=0.4,
+        blur=(0.4, 1.4),
+        downscale=(0.4, 0.9),
+        sharpening=(0.1, 0.8),
+        noise=(0.005, 0.05),
+        jpeg_quality=(30, 95),
+        holes=6,
     ),
 }
 

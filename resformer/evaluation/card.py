@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from resformer.evaluation import tables
+from resformer.evaluation.lineage import WITHIN_SOURCES
 from resformer.evaluation.tables import FEWEST_FILMS, Report, show_name
 
 INTENDED_USE = (
@@ -39,7 +40,7 @@ STATEMENTS = {
     "ground_truth": "The folder that a film lies in.",
     "partition": "Training, validation and test, by class, by groups of near-duplicates, and of "
     "patients where a table names them.",
-    "selection": "The test films chose neither the epoch nor the temperature of this training. "
+    "selection": "The test films chose neither the epoch nor the calibration of this training. "
     "Whether their figures were known when its settings were chosen is not recorded.",
     "failure_analysis": "Controls on changed films, the confusion matrix, and the figures of each "
     "source, in this card.",
@@ -95,8 +96,8 @@ def render_figures(report: Report) -> str:
     ]
     if areas:
         parts += [
-            f"Within one source, where the hospital tells no class ({FEWEST_FILMS} films or more "
-            "of either class):",
+            "Within one source, where the hospital cannot give the class away "
+            f"({FEWEST_FILMS} films or more of either class):",
             tables.render_within_sources(areas),
         ]
     if report["external"]:
@@ -198,7 +199,8 @@ def render_recipe(model: Report) -> str:
     lines = [
         f"- {origin[0].upper()}{origin[1:]}, chosen by {model['chosen_by']} on the validation "
         f"films; {show_minutes(model)} of training steps",
-        f"- Temperature {model['temperature']:.3f}, fitted on the validation films",
+        f"- Temperature {model['temperature']:.3f}; it and an offset for each class, in the last "
+        "layer's weights, were fitted on the validation films",
         f"- Gate: {gate}",
         f"- Abstention: {doubt}",
         "- Versions: " + ", ".join(f"{n} {v}" for n, v in sorted(model["versions"].items())),
@@ -306,7 +308,7 @@ def _show_sources(report: Report) -> str:
         ]
         if areas:
             lines.append(
-                "Between the classes of one source its hospital tells nothing:\n\n"
+                "Between the classes of one source the hospital cannot help:\n\n"
                 + tables.render_within_sources(areas)
             )
         parts.append(f"### {source}\n\n" + "\n".join(filter(None, lines)))
@@ -443,8 +445,8 @@ def _answer_items(report: Report) -> list[tuple[str, str]]:
         "Model (CLAIM: model; TRIPOD+AI: model specification)": "One network, described in the "
         "README and open as source; inputs are pixels alone. The weights are in the checkpoint.",
         "Training (CLAIM: training; TRIPOD+AI: model development)": "The settings are in this "
-        f"card. The epoch was chosen by {report['model']['chosen_by']}, and the temperature "
-        "fitted, on validation films.",
+        f"card. The epoch was chosen by {report['model']['chosen_by']}, and temperature "
+        "and class offsets were fitted, on validation films.",
         "Evaluation (CLAIM: evaluation; TRIPOD+AI: performance)": "Discrimination, calibration and "
         "risk against coverage on test films, with intervals; what those had chosen is said above. "
         "Net benefit was not examined, for no decision is supported.",
@@ -483,8 +485,8 @@ def explain_terms(report: Report) -> list[tuple[str, str]]:
         f"P({example})": f"The probability that the model gives to {example}; 1 - P({example}) is "
         "that of all other classes together.",
         "source": "The hospital or the collection that a film comes from.",
-        "AUC within sources": "How well pairs of classes are told apart among films of one source, "
-        "as a mean over the sources; by it the epoch is chosen.",
+        WITHIN_SOURCES: "How well pairs of classes are told apart among films of one source, "
+        "as a mean over the sources.",
         "group": "Films of one patient, as far as a table names patients, and near-duplicates of "
         "each other. A group is never divided between the splits.",
         "temperature": "What the scores of the classes are divided by before they become "

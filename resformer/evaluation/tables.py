@@ -299,15 +299,20 @@ def render_shares(external: Report, class_names: Sequence[str]) -> str:
     return render_table(("set", "finding", *_called(class_names), "shown a class"), rows)
 
 
-def render_areas(external: Report) -> str:
-    """Return the areas over all sets; where one is undefined, why."""
-    healthy = external.get("healthy_class", "Normal")
+def list_questions(external: Report) -> dict[str, Report]:
+    """Return the areas over all sets, by the question that each answers."""
+    healthy = show_name(external["healthy_class"])
     questions = {
-        question.replace("P(Normal)", f"P({show_name(healthy)})"): external[name]
+        question.replace("P(Normal)", f"P({healthy})"): external[name]
         for name, question in AREAS.items()
     }
-    for name, area in sorted(external.get("classes_against_no_finding", {}).items()):
+    for name, area in sorted(external["classes_against_no_finding"].items()):
         questions[f"{show_name(name)} against no finding, by P({show_name(name)})"] = area
+    return questions
+
+
+def render_areas(external: Report) -> str:
+    """Return the areas over all sets; where one is undefined, why."""
     rows = [
         (
             question,
@@ -315,7 +320,7 @@ def render_areas(external: Report) -> str:
             str(area["count"] - area["positive"]),
             show_estimate(area["auc"]) if area["auc"] else f"undefined: {area['reason']}",
         )
-        for question, area in questions.items()
+        for question, area in list_questions(external).items()
     ]
     return render_table(("question", "films with", "films without", "AUC (95 % interval)"), rows)
 

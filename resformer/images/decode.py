@@ -51,7 +51,7 @@ IMAGE_SUFFIXES: frozenset[str] = frozenset(
 )
 DICOM_SUFFIXES: frozenset[str] = frozenset({".dcm", ".dicom", ".dic", ".ima"})
 MIN_SIDE = 64
-"""Shortest side in pixels; below it no rib is to be seen, and the gate refuses the picture."""
+"""Shortest side in pixels; below it no rib is to be seen."""
 
 _READERS: dict[str, type[ImageFile.ImageFile]] = {
     "PNG": PngImagePlugin.PngImageFile,

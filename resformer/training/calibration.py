@@ -7,7 +7,7 @@ bias-corrected calibration is hard-to-beat at label shift adaptation", ICML 2020
 
 Every validation film counts alike. Weighing classes, or classes and sources, alike was measured
 beside it: the probabilities were then further from the truth both where the training films come
-from and within one hospital (docs/training.md).
+from and within one hospital (docs/experiments.md).
 """
 
 from __future__ import annotations

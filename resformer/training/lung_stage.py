@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-import resformer
+from resformer import find_shipped_model
 from resformer.backends import PyTorchBackend
 from resformer.checkpoint import (
     FORMAT,
@@ -44,8 +44,6 @@ from resformer.training.losses import TrainingLoss
 from resformer.transforms import resize_pixels
 
 logger = logging.getLogger(__name__)
-
-SHIPPED_MODEL = "best_model.pth"
 
 
 @dataclass(frozen=True)
@@ -75,16 +73,13 @@ def load_lung_model(path: Path | None = None) -> Checkpoint | None:
         if not named.model_config.lung_head:
             raise CheckpointError(f"{path} has no lung head: name another model")
         return named
-    package = Path(resformer.__file__).parent
-    for shipped in (package / SHIPPED_MODEL, package.parent / SHIPPED_MODEL):
-        try:
-            checkpoint = load_checkpoint(shipped) if shipped.is_file() else None
-        except CheckpointError as error:
-            logger.warning("%s", error)
-            continue
-        if checkpoint and checkpoint.model_config.lung_head:
-            return checkpoint
-    return None
+    shipped = find_shipped_model()
+    try:
+        checkpoint = load_checkpoint(shipped) if shipped.is_file() else None
+    except CheckpointError as error:
+        logger.warning("%s", error)
+        return None
+    return checkpoint if checkpoint and checkpoint.model_config.lung_head else None
 
 
 def outline_masks(lung_model: Checkpoint, data: TrainingData, device: torch.device) -> RegionMasks:
@@ -114,7 +109,8 @@ def learn_lungs(
     if not masks or not masks[0].known.any():
         raise ValueError(
             "no training film has a lung mask: put <Class>/masks/<name>.png beside "
-            "<Class>/images/, name a --lung-model, or train with --no-lung-head"
+            "<Class>/images/, name a lung model (--lung-model), or train without a lung head "
+            "(--no-lung-head)"
         )
     stage = _stage_config(config)
     digest = _digest(network, data, stage, masks)

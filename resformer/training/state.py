@@ -194,7 +194,9 @@ def check_run_folder(folder: Path, *, resume: bool) -> None:
     """
     exists = (folder / STATE_NAME).is_file()
     if exists and not resume:
-        raise FileExistsError(f"{folder} holds a training: pass --resume, or name another folder")
+        raise FileExistsError(
+            f"{folder} holds a training: resume it (--resume), or name another folder"
+        )
     if resume and not exists:
         raise FileNotFoundError(f"{folder} holds no training to resume: start without --resume")
 
@@ -218,7 +220,7 @@ def lock_run_folder(folder: Path, *, is_main: bool = True) -> Iterator[None]:
             yield
     except Timeout as error:
         raise FileExistsError(
-            f"another training writes to {folder}: wait for it, or name another --run-dir"
+            f"another training writes to {folder}: wait for it, or name another folder (--run-dir)"
         ) from error
 
 

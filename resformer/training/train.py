@@ -9,7 +9,7 @@
    (:mod:`resformer.training.finish`).
 
 The best epoch is chosen on the validation films, within one source at a time
-(:func:`score_epoch`); the test films are looked at once, after all that.
+(:func:`score_epoch`); the test films are looked at after all that.
 """
 
 from __future__ import annotations
