@@ -160,7 +160,7 @@ class AbstentionConfig:
     Attributes:
         share: most of the validation films that may be abstained on.
         distance_share: of these, how many for their distance. Few, because confidence tells more
-            mistakes, at home and on films in other surroundings and styles
+            mistakes, on films as they are and in other surroundings and styles
             (``docs/experiments.md``); the distance is there for what is like no training film.
         directions: most directions that the distance is taken in.
 

@@ -412,9 +412,8 @@ def _check_training(place: str, training: Any) -> None:
     history = training.get("history", [])
     if not isinstance(history, list) or not all(isinstance(epoch, dict) for epoch in history):
         raise CheckpointError(f"its {place}/history is not a list of epochs")
-    initial = training.get("initial") or []
-    for earlier in initial if isinstance(initial, list) else [initial]:
-        _check_training(f"{place}/initial", earlier)
+    if initial := training.get("initial"):
+        _check_training(f"{place}/initial", initial)
 
 
 def _check_tensor(place: str, tensor: Tensor) -> None:

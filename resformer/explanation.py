@@ -78,7 +78,7 @@ def evidence_map(
     Returns:
         ``(size / 4, size / 4)`` in [0, 1] for the checkpoint's input ``size``; it covers the whole
         film. 1 is the strongest evidence for or against the class on this film, so a class that
-        the film speaks against has a faint map. Evidence against the class is 0.
+        the film argues against has a faint map. Evidence against the class is 0.
 
     Raises:
         ValueError: if the class is unknown, or the array is not a decoded film.
@@ -121,7 +121,7 @@ def class_evidence(
         steps: points on each path; the sum comes closer to its limit with more.
 
     Returns:
-        ``(H / 4, W / 4)`` in nats, negative where it speaks against the class. The sum is the
+        ``(H / 4, W / 4)`` in nats, negative where it argues against the class. The sum is the
         log-odds of the image less the mean log-odds of the featureless images; a network with a
         lung head looks at all of them inside the lungs of the image.
     """

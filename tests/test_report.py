@@ -285,7 +285,7 @@ def test_what_cannot_be_reported_is_refused_before_anything_is_written(
         assert main([*arguments, *map(str, more)]) == 1
         assert message in caplog.text
     untold: dict[str, Any] = {"config": {}, "history": []}
-    for training in ({}, {**untold, "initial": [untold, {**untold, "films": {}}]}):
+    for training in ({}, {**untold, "initial": {**untold, "films": {}}}):
         save_checkpoint(replace(load_checkpoint(tiny_checkpoint), training=training), model)
         caplog.clear()
         assert main(arguments) == 1

@@ -49,7 +49,7 @@ _DESCRIPTION = (
 )
 _TAGS = {
     "Classify": "Images in, probabilities out.",
-    "Model": "What answers, and this description.",
+    "Model": "Which model answers, and this description.",
     "Operations": "For those who run the service.",
 }
 _SECURITY = {

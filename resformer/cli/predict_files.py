@@ -134,7 +134,7 @@ class Failure(NamedTuple):
     message: str
 
 
-TOO_LARGE = Failure("image_too_large", "The file is larger than a gigabyte: no film is.")
+TOO_LARGE = Failure("image_too_large", "The file is larger than a gigabyte, which no film is.")
 
 
 @dataclass(frozen=True)

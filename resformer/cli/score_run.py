@@ -1,4 +1,4 @@
-"""The folder that an archive's answers are written to, part by part, and gone on with.
+"""The folder that an archive's answers are written to, part by part, and resumed from.
 
 ``_run.json`` says what is scored with what, ``_inputs`` holds the names of the films (see
 :mod:`resformer.cli.score_inputs`), and ``part-000000.parquet`` and so on are the table, which

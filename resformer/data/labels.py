@@ -40,7 +40,7 @@ _RADIOGRAPHY_DATABASE = {
 }
 _CHESTXRAY14 = re.compile(r"(NIH-)?\d{8}_\d{3}\.\w+")
 
-# What a reading begins with that speaks against the class. The label COVID is a laboratory test of
+# What a reading begins with that contradicts the class. The label COVID is a laboratory test of
 # the patient: the readers of SIIM-FISABIO-RSNA (Lakhani et al., J. Digital Imaging 36 (2023) 365)
 # found a quarter of such films without pneumonia, and others without the pattern of COVID. The
 # readers of RSNA saw no opacity on a fifth of the films that the database calls Lung_Opacity.
@@ -68,7 +68,7 @@ class FilmLabel:
 
 
 def contradicts(class_name: str, reading: str) -> bool:
-    """Tell whether a reading speaks against the class: such a film is not to be learnt from.
+    """Tell whether a reading contradicts the class: such a film is not to be learnt from.
 
     COVID contradicts Negative, Indeterminate and Atypical; Lung_Opacity contradicts "no opacity",
     Negative and Normal. Small and capital letters are alike, and what follows does not matter.

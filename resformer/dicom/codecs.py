@@ -233,7 +233,7 @@ def _open_jpeg(frame: bytes) -> tuple[FrameHeader, bytes]:
 
 
 _JPEG2000_START = b"\xff\x4f\xff\x51"
-_SIZ, _COD, _COC, _SOT, _SOD, _EOC = 0xFF51, 0xFF52, 0xFF53, 0xFF90, 0xFF93, 0xFFD9
+_COD, _COC, _SOT, _SOD, _EOC = 0xFF52, 0xFF53, 0xFF90, 0xFF93, 0xFFD9
 _MAX_TILES = 4096
 _MAX_MARKERS = 100_000
 _MIN_CODE_BLOCK_EXPONENT = 2  # stored less 2: 16 pixels

@@ -20,13 +20,11 @@ WITHIN_SOURCES, MACRO_F1 = "AUC within sources", "macro-F1"
 def list_stages(training: Training) -> list[dict[str, Any]]:
     """Return what a checkpoint tells of its training, after all that it started from.
 
-    Copies without ``initial``, what a training started from: one, or a list of several.
+    Copies without ``initial``, the training that a training started from.
     """
-    initial = training.get("initial") or []
-    stages: list[dict[str, Any]] = []
-    for former in initial if isinstance(initial, list) else [initial]:
-        stages += [stage for stage in list_stages(former) if stage not in stages]
-    return [*stages, {name: value for name, value in training.items() if name != "initial"}]
+    initial = training.get("initial")
+    earlier = list_stages(initial) if initial else []
+    return [*earlier, {name: value for name, value in training.items() if name != "initial"}]
 
 
 def describe_model(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -45,7 +45,7 @@ _LEAST_VARIANCE = 1e-4
 # Positions further out than this many standard deviations on average are pulled in, so that one
 # block cannot outvote the others.
 _SQUASH = 3.0
-# The reason of a picture that the network, and not its size or contrast, speaks against.
+# The reason of a picture that the network, and not its size or contrast, rejects.
 UNLIKE_FILMS = "It does not look like an upright frontal chest X-ray."
 
 

@@ -326,16 +326,14 @@ def test_the_shipped_model_has_a_page() -> None:
     assert f"Accuracy {100 * accuracy['value']:.1f}% {100 * accuracy['low']:.1f}% to" in text
 
 
-def test_what_trainings_have_in_common_is_told_once(told: Path, tmp_path: Path) -> None:
-    first = {"config": {"seed": 7}, "history": []}
-    branches = [{"config": {"seed": k}, "history": [], "initial": first} for k in (0, 1)]
-    mean = {"config": {}, "history": [], "initial": branches}
-    path = tmp_path / "mean.pth"
-    save_checkpoint(dataclasses.replace(load_checkpoint(told), training=mean), path)
+def test_earlier_trainings_are_told_from_the_first_on(told: Path, tmp_path: Path) -> None:
+    first, second, third = ({"config": {"seed": k}, "history": []} for k in range(3))
+    further = {**third, "initial": {**second, "initial": first}}
+    path = tmp_path / "further.pth"
+    save_checkpoint(dataclasses.replace(load_checkpoint(told), training=further), path)
     card = checkpoints.client_of(path).get("/model").get_json()
-    assert card["training"] == {"config": {}, "history": []}
-    of_seeds = [{"config": {"seed": k}, "history": []} for k in (0, 1)]
-    assert card["earlier_trainings"] == [first, *of_seeds]
+    assert card["training"] == third
+    assert card["earlier_trainings"] == [first, second]
 
 
 def draw(values: list[float | None], best: int | None = None) -> dict[str, Any] | None:
