@@ -10,7 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from flask import Flask, Response, g, render_template, request
-from werkzeug.exceptions import ClientDisconnected, HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import (
+    ClientDisconnected,
+    HTTPException,
+    MethodNotAllowed,
+    RequestEntityTooLarge,
+)
 
 from resformer.images import ImageError
 from resformer.images.errors import DecoderUnavailableError
@@ -55,7 +60,7 @@ CODES = {
     "unauthorized": ErrorCode(401, "The server asks for a key, and none or a wrong one came."),
     "cross_origin": ErrorCode(403, "Images are taken from this server's own page only."),
     "not_found": ErrorCode(404, "There is nothing at this address."),
-    "method_not_allowed": ErrorCode(405, "The address does not take this method."),
+    "method_not_allowed": ErrorCode(405, "This address does not take this method."),
     "request_timeout": ErrorCode(408, "The request took too long to arrive."),
     "upload_too_large": ErrorCode(413, "The file or the request has too many bytes."),
     "image_too_large": ErrorCode(413, "The image has too many pixels."),
@@ -65,7 +70,7 @@ CODES = {
         415, "The DICOM file is not a single grey radiograph, or cannot be read."
     ),
     "unsupported_media_type": ErrorCode(415, "The content type holds no image."),
-    "unknown_host": ErrorCode(421, "The server does not go by the name that it was asked by."),
+    "unknown_host": ErrorCode(421, "The server does not answer to this host name."),
     "not_a_chest_xray": ErrorCode(422, "The image does not look like a frontal chest X-ray."),
     "rate_limited": ErrorCode(429, "The client sends more than the operator allows."),
     "headers_too_long": ErrorCode(431, "The headers of the request are too long."),
@@ -141,8 +146,8 @@ def upload_too_large(max_bytes: int) -> ApiError:
     limit = max_bytes / 1024**2
     return ApiError(
         "upload_too_large",
-        f"The upload is too large: a file may have up to {limit:.3g} MB, and all that is sent at "
-        "once a third more.",
+        f"The upload is too large: a file may have up to {limit:.3g} MB, a whole request "
+        f"{4 * limit / 3:.3g} MB.",
     )
 
 
@@ -181,6 +186,9 @@ def register(app: Flask, config: WebConfig) -> None:
     def answer_http_error(error: HTTPException) -> Response:
         code = code_of_status(error.code or 500)
         message = "" if error.code == 404 else error.description or ""
+        if isinstance(error, MethodNotAllowed):
+            methods = sorted(set(error.valid_methods or ()) - {"HEAD", "OPTIONS"})
+            message = f"Use {' or '.join(methods)} at this address."
         headers = {name: value for name, value in error.get_headers() if name != "Content-Type"}
         return _answer_anyone(ApiError(code, message, headers=headers))
 
@@ -195,10 +203,10 @@ def _answer(error: ApiError) -> Response:
 
 
 def _answer_anyone(error: ApiError) -> Response:
-    """Answer a program with JSON, and a person with a page."""
-    kinds = ("text/html", "application/json")
-    asked = request.accept_mimetypes.best_match(kinds, default="text/html")
-    if request.path.startswith(_FOR_PROGRAMS) or asked == "application/json":
+    """Answer a person, whose browser asks for HTML, with a page, and a program with JSON."""
+    accepted = request.accept_mimetypes
+    is_person = accepted["text/html"] > accepted["application/json"]
+    if request.path.startswith(_FOR_PROGRAMS) or not is_person:
         return _answer(error)
     title, _, advice = error.message.partition(".")
     message = _ADVICE.get(error.status, advice.strip())

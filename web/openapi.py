@@ -288,7 +288,7 @@ def _predict(config: WebConfig, address: str) -> dict[str, Any]:
         "description": (
             "PNG, JPEG, BMP, GIF, WebP, TIFF (8 or 16 bit) and DICOM, recognised by content. "
             f"Up to {config.max_bytes:,} bytes and {config.max_pixels:,} pixels. Options are "
-            "query parameters, or fields of the form or of the JSON, which win. Where the model "
+            "query parameters, or fields of the form or of the JSON, which have precedence. Where the model "
             "has a gate, an image that does not look like a frontal chest X-ray is refused with "
             "422; `force=1` answers nevertheless, with a warning. A film that is refused because "
             "it is inverted or not upright comes with the `correction`: the options `invert` and "
@@ -325,7 +325,7 @@ def _feedback() -> dict[str, Any]:
             "The decoded pixels are kept, upright, on the server under the class, and nothing else "
             "of the file. The same image is kept once, under the class that was given last. What "
             "the gate of the model refuses is not kept. The class is a query parameter, or a field "
-            "of the form or of the JSON, which wins."
+            "of the form or of the JSON, which has precedence."
         ),
         "parameters": _parameters(schemas.FeedbackClass),
         "requestBody": _body(schemas.FeedbackForm, schemas.FeedbackJson),

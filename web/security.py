@@ -94,7 +94,7 @@ def _check_host(app: Flask, known: frozenset[str]) -> None:
         if re.sub(r":\d*$", "", host).lower() not in known:
             raise ApiError(
                 "unknown_host",
-                "This server does not go by the name that it was asked by. Its operator can add "
+                "This server does not answer to this host name. Its operator can add "
                 "the name to RESFORMER_HOSTS.",
             )
 

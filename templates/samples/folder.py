@@ -14,7 +14,7 @@ SERVER = "http://localhost:5000"
 
 session = requests.Session()
 session.headers["X-API-Key"] = os.environ.get("RESFORMER_API_KEY", "")  # where one is asked for
-# A server that is busy, or that limits its clients, says after how many seconds to come again.
+# A server that is busy, or that limits its clients, says after how many seconds to try again.
 patience = Retry(
     6, status_forcelist=[429, 503], allowed_methods=None, backoff_factor=1, raise_on_status=False
 )

@@ -1,5 +1,5 @@
-# One line for each film: its name, a tab, and the answer or what was wrong. curl comes again
-# after as many seconds as a busy server says (429 and 503 with Retry-After).
+# One line for each film: its name, a tab, and the answer or what was wrong. curl tries again
+# after the number of seconds that a busy server names (429 and 503 with Retry-After).
 for film in films/*; do
   printf '%s\t' "$film"
   curl --silent --show-error --retry 6 --output answer.json \

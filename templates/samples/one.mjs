@@ -5,7 +5,7 @@ import { readFile } from "node:fs/promises";
 const body = new FormData();
 body.append("file", new Blob([await readFile("film.png")])); // in a page: input.files[0]
 
-const response = await fetch("http://localhost:5000/v1/predict", {
+const response = await fetch("http://localhost:5000/v1/predict?preview=0", {
   method: "POST",
   headers: { "X-API-Key": process.env.RESFORMER_API_KEY ?? "" }, // where one is asked for
   body,

@@ -7,6 +7,7 @@ import requests
 
 response = requests.post(
     "http://localhost:5000/v1/predict",
+    params={"preview": 0},  # without the picture of the film, which the page shows
     files={"file": Path("film.png").read_bytes()},
     headers={"X-API-Key": os.environ.get("RESFORMER_API_KEY", "")},  # where one is asked for
     timeout=60,

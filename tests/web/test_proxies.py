@@ -31,7 +31,8 @@ def test_every_link_of_every_page_leads_through_the_proxy(
 ) -> None:
     client = client_with(**settings)
     for page in ("/", "/about", "/docs", "/no"):
-        text = client.get(f"{base}{page}", headers=headers).get_data(as_text=True)
+        asked = headers | {"Accept": "text/html"}
+        text = client.get(f"{base}{page}", headers=asked).get_data(as_text=True)
         links = set(re.findall(r'(?:href|src|action|data-[\w-]+)="(/[^"]*)"', text))
         assert any(link.startswith("/films/static/") for link in links)
         assert [link for link in links if not link.startswith("/films/")] == []

@@ -64,15 +64,17 @@ def test_too_many_parts(client: FlaskClient) -> None:
 
 def test_wrong_method_and_address(client: FlaskClient) -> None:
     response = client.get("/predict")
-    posting.check_refusal(response, 405, "method_not_allowed", "not allowed")
+    posting.check_refusal(response, 405, "method_not_allowed", "Use POST at this address")
     assert set(response.headers["Allow"].split(", ")) == {"OPTIONS", "POST"}
     posting.check_refusal(client.get("/predict/no"), 404, "not_found", "nothing at this address")
-    asked = client.get("/no", headers={"Accept": "application/json"})
-    posting.check_refusal(asked, 404, "not_found", "nothing at this address")
+    for kinds in ("application/json", "*/*", ""):
+        asked = client.get("/no", headers={"Accept": kinds})
+        posting.check_refusal(asked, 404, "not_found", "nothing at this address")
 
 
 def test_people_get_a_page_for_an_error(client: FlaskClient) -> None:
-    response = client.get("/<b>no</b>")
+    of_a_browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+    response = client.get("/<b>no</b>", headers={"Accept": of_a_browser})
     page = response.get_data(as_text=True)
     assert (response.status_code, response.mimetype) == (404, "text/html")
     assert "There is nothing at this address" in page
