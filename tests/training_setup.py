@@ -102,6 +102,8 @@ def tell_of_a_training(checkpoint: Path, path: Path) -> Path:
         "validation_loss": 1.1,
         "validation_accuracy": 0.5,
         "validation_macro_f1": 0.4,
+        "validation_score": 0.4,
+        "score": "macro-F1",
     }
     training = {
         "config": asdict(TINY_TRAINING),

@@ -289,10 +289,10 @@ def _predict(config: WebConfig, address: str) -> dict[str, Any]:
             "PNG, JPEG, BMP, GIF, WebP, TIFF (8 or 16 bit) and DICOM, recognised by content. "
             f"Up to {config.max_bytes:,} bytes and {config.max_pixels:,} pixels. Options are "
             "query parameters, or fields of the form or of the JSON, which have precedence. Where "
-            "the model has a gate, an image that does not look like a frontal chest X-ray is refused with "
-            "422; `force=1` answers nevertheless, with a warning. A film that is refused because "
-            "it is inverted or not upright comes with the `correction`: the options `invert` and "
-            "`rotate` with which to send it again."
+            "the model has a gate, an image that does not look like a frontal chest X-ray is "
+            "refused with 422; `force=1` answers nevertheless, with a warning. A film that is "
+            "refused because it is inverted or not upright comes with the `correction`: the "
+            "options `invert` and `rotate` with which to send it again."
         ),
         "parameters": _parameters(schemas.Options),
         "requestBody": _body(schemas.PredictForm, schemas.PredictJson),

@@ -36,10 +36,10 @@ from resformer.evaluation.predictions import (
     pool_features,
     predict_files,
 )
+from resformer.evaluation.tables import HEADLINES, SEED_FIGURES
 from resformer.predict import Predictor
 from resformer.track_record import KEY, count_track_records
 
-SEED_FIGURES = ("accuracy", "macro_f1", "macro_auc", "expected_calibration_error")
 # What a checkpoint keeps of the report beside its figures of the splits.
 KEPT = (
     "sources",
@@ -297,9 +297,10 @@ def compare_seeds(paths: Sequence[Path]) -> dict[str, Any] | None:
         if not report:
             raise ValueError(f"{path} holds no test report: name a training that was no trial")
         digests.add(training.get("data_digest"))
-        figures = {name: report[name]["value"] for name in SEED_FIGURES}
-        seed = training.get("config", {}).get("seed")
-        runs.append({"seed": seed, "best_epoch": training.get("best_epoch"), **figures})
+        figures = {name: report[name]["value"] for name in HEADLINES}
+        best = training["best_epoch"]
+        figures["validation_score"] = training["history"][best - 1]["validation_score"]
+        runs.append({"seed": training["config"]["seed"], "best_epoch": best, **figures})
     if not runs:
         return None
     if len(digests) > 1:

@@ -44,7 +44,7 @@ UNKNOWN = "unknown"
 # A source of which so large a share is one class gives this class away.
 GIVEN_AWAY = 0.9
 # Films that a class needs within a source for its AUC to judge an epoch by.
-FEWEST_FILMS = 5
+FEWEST_OF_CLASS = 5
 # Folds of the cross-validation, and how many films of a source it needs to mean anything.
 _FOLDS, _FEWEST_OF_SOURCE = 5, 20
 
@@ -137,9 +137,9 @@ def compare_within_sources(
         class_names: in the order of the logits.
 
     Returns:
-        by source ``films``; ``recall`` by class; ``auc`` by pair of classes with ``FEWEST_FILMS``
-        films or more each, of the difference of their logits; and ``mean_auc`` of these pairs,
-        None where there is no pair.
+        by source ``films``; ``recall`` by class; ``auc`` by pair of classes with
+        ``FEWEST_OF_CLASS`` films or more each, of the difference of their logits; and ``mean_auc``
+        of these pairs, None where there is no pair.
     """
     found: dict[str, dict[str, Any]] = {}
     for source in np.unique(sources):
@@ -148,7 +148,7 @@ def compare_within_sources(
         predicted = scores.argmax(axis=1)
         counts = np.bincount(of_source, minlength=len(class_names))
         aucs = {}
-        for one, other in combinations(np.flatnonzero(counts >= FEWEST_FILMS).tolist(), 2):
+        for one, other in combinations(np.flatnonzero(counts >= FEWEST_OF_CLASS).tolist(), 2):
             either = (of_source == one) | (of_source == other)
             margin = scores[either, one] - scores[either, other]
             pair = f"{class_names[one]} / {class_names[other]}"

@@ -18,6 +18,8 @@ HEADLINES = {
     "macro_auc": "macro AUC",
     "expected_calibration_error": "expected calibration error",
 }
+# What trainings that differ in their seed are compared by: test films, and what chose the epoch.
+SEED_FIGURES = HEADLINES | {"validation_score": "what the epoch was chosen by (validation)"}
 AREAS = {
     "abnormal_against_no_finding": "abnormal against no finding, by 1 - P(Normal)",
     "covid_against_no_finding": "COVID against no finding, by P(COVID)",
@@ -328,14 +330,14 @@ def render_areas(external: Report) -> str:
 def render_seeds(seeds: Report) -> str:
     """Return the figures of trainings that differ in their seed, and how far these spread."""
     rows = [
-        (f"seed {run['seed']}", str(run["best_epoch"]), *(show_value(run[n]) for n in HEADLINES))
+        (f"seed {run['seed']}", str(run["best_epoch"]), *(show_value(run[n]) for n in SEED_FIGURES))
         for run in seeds["runs"]
     ]
     rows += [
-        (label, "", *(show_value(seeds["spread"][name][key]) for name in HEADLINES))
+        (label, "", *(show_value(seeds["spread"][name][key]) for name in SEED_FIGURES))
         for key, label in (("mean", "mean"), ("deviation", "standard deviation"))
     ]
-    return render_table(("training", "best epoch", *HEADLINES.values()), rows)
+    return render_table(("training", "best epoch", *SEED_FIGURES.values()), rows)
 
 
 def render_ablations(ablations: Sequence[Report]) -> str:

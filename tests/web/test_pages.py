@@ -292,7 +292,7 @@ def test_few_films_are_told_with_caution_and_every_word_is_explained(measured: P
 
 
 def test_a_page_that_is_not_there_says_so_once_and_where_to_go(client: FlaskClient) -> None:
-    response = client.get("/no")
+    response = client.get("/no", headers={"Accept": "text/html"})
     text = words(response.get_data(as_text=True))
     assert response.status_code == 404
     assert text.count("There is nothing at this address") == 2  # the title and the heading
