@@ -100,14 +100,17 @@ def test_a_line_for_each_file(
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    broken, absent, huge = (film.with_name(f"{name}.png") for name in ("broken", "absent", "huge"))
+    broken, absent, huge, empty = (
+        film.with_name(f"{name}.png") for name in ("broken", "absent", "huge", "empty")
+    )
     broken.write_bytes(b"not an image")
+    empty.touch()
     with huge.open("wb") as file:
         file.truncate(2**31)
-    assert predict(tiny_checkpoint, "--json", film, broken, film, absent, huge) == 1
+    assert predict(tiny_checkpoint, "--json", film, broken, film, absent, huge, empty) == 1
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     (expected,) = Predictor.from_file(tiny_checkpoint, "cpu").predict([FILM])
-    assert [line["success"] for line in lines] == [True, False, True, False, False]
+    assert [line["success"] for line in lines] == [True, False, True, False, False, False]
     for line in (lines[0], lines[2]):
         assert line["file"] == film.as_posix()
         assert line["all_probabilities"] == pytest.approx(expected.probabilities, abs=1e-6)
@@ -115,7 +118,7 @@ def test_a_line_for_each_file(
         assert line["confidence"] == max(line["all_probabilities"].values())
         assert (line["abstained"], line["gate"], line["warnings"]) == (False, None, [])
     codes = [line["code"] for line in lines if not line["success"]]
-    assert codes == ["unsupported_format", "unreadable_file", "image_too_large"]
+    assert codes == ["unsupported_format", "unreadable_file", "image_too_large", "empty_file"]
     assert lines[1]["predicted_class"] is None
     assert f"{broken}: This is not an image" in caplog.text
 

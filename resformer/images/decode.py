@@ -156,7 +156,7 @@ def decode_described(
         DecoderUnavailableError: as ``decode_image``.
     """
     if not data:
-        raise ImageError("The file is empty.", code="unreadable_image")
+        raise ImageError("The file is empty.", code="empty_file")
     _prepare_decoders()
     name = recognise_format(data)
     if name is None:
