@@ -295,9 +295,20 @@ def test_a_later_run_goes_on_where_the_first_was_cut_off(
     out.write_bytes(b"".join(lines[:8]) + lines[8][:cut])
     caplog.clear()
     predict(tiny_checkpoint, folder, "--out", out)
-    assert "classified 11 films, refused 0" in caplog.text
+    assert "classified 11 films, refused 0 that do not look like chest X-rays" in caplog.text
     assert "could not read 1, found 7 done before" in caplog.text
     assert out.read_bytes() == whole
+
+
+def test_the_exit_status_is_the_same_when_all_was_done_before(
+    tiny_checkpoint: Path, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "results.csv"
+    assert predict(tiny_checkpoint, folder, "--out", out) == 1
+    assert predict(tiny_checkpoint, folder, "--out", out) == 1
+    assert "found 19 done before, 1 of them without a class" in caplog.text
+    (folder / "broken.jpg").unlink()  # its row stays, and is none of the films asked for now
+    assert predict(tiny_checkpoint, folder, "--out", out) == 0
 
 
 def test_a_table_that_a_spreadsheet_saved_again_is_gone_on_with(
@@ -418,8 +429,8 @@ def test_films_are_found_by_content_and_through_links(
     (root / "DICOMDIR").write_bytes(write(radiograph(FILM, SOPClassUID="1.2.840.10008.1.3.10")))
 
     out = root / "results.csv"
-    for status in (1, 0):  # the second run finds nothing new that cannot be read
-        assert predict(tiny_checkpoint, root, "--out", out) == status
+    for _ in range(2):
+        assert predict(tiny_checkpoint, root, "--out", out) == 1
         rows = read(out)
         assert set(rows) == {*films, "link/deep/linked.png", "empty.png"}
         assert [name for name in rows if rows[name]["error"]] == ["empty.png"]

@@ -99,6 +99,7 @@ def _score(run: Run, options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from resformer.checkpoint import library_versions, load_checkpoint
+    from resformer.cli.predict_files import describe_counts
     from resformer.cli.score_cluster import score_on_cluster
     from resformer.cli.score_run import score_part
     from resformer.predict import Predictor
@@ -125,10 +126,6 @@ def _score(run: Run, options: argparse.Namespace) -> int:
                 counts += found
                 bar.update(found.total())
     logger.info(
-        "classified %d films, refused or could not read %d, found %d done before; wrote %s",
-        counts[""],
-        counts.total() - counts[""],
-        done,
-        run.results.place,
+        "%s, found %d done before; wrote %s", describe_counts(counts), done, run.results.place
     )
     return 0
