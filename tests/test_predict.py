@@ -106,16 +106,22 @@ def test_a_film_is_the_same_in_whatever_form_it_is_given(
 
 
 @pytest.mark.parametrize(
-    "film",
+    ("film", "told"),
     [
-        *(np.zeros((80, 80, 3), np.uint8), np.zeros((80, 80))),
-        *(np.zeros((0, 0), np.uint8), np.zeros((0, 9), np.uint16), 3),
+        (np.zeros((80, 80, 3), np.uint8), "3) and type uint8: give several films as a list"),
+        (np.zeros((80, 80)), "float64: scale its values to 0 (black) to 255 (white) and convert"),
+        (np.zeros((0, 0), np.uint8), "got an array of shape (0, 0) and type uint8"),
+        (np.zeros((0, 9), np.uint16), "got an array of shape (0, 9) and type uint16"),
+        (3, "got int"),
+        (None, "got NoneType"),
     ],
 )
-def test_what_is_no_film_is_refused(predictor: Predictor, film: np.ndarray) -> None:
-    for given in (film, [film]):
-        with pytest.raises(ValueError, match=r"expected a path, bytes, a PIL image or \(H, W\)"):
+def test_what_is_no_film_is_refused(predictor: Predictor, film: Any, told: str) -> None:
+    for given, place in ((film, ""), ([PIXELS[0], film], "films[1]: ")):
+        with pytest.raises(ValueError, match=r"expected a path, the bytes of a file") as refusal:
             predictor.predict(given)
+        assert str(refusal.value).startswith(f"{place}expected")
+        assert told in str(refusal.value)
 
 
 def test_a_prediction_explains_itself_at_the_films_size(predictor: Predictor) -> None:
