@@ -110,7 +110,7 @@ def test_of_several_films_the_one_that_cannot_be_read_is_named(
 
 
 def test_what_cannot_be_is_refused_with_the_fix(image_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="if they are different films, raise duplicate_threshold"):
+    with pytest.raises(ValueError, match="films are all different, raise duplicate_threshold"):
         resformer.open_dataset(image_folder, duplicate_threshold=0.01)
     data = resformer.open_dataset(image_folder)
     with pytest.raises(ValueError, match="choose one of recommended, quick"):

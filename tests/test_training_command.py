@@ -21,7 +21,7 @@ from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.phantom import draw_chest_phantom
 from resformer.training.config import RECIPES, TrainingConfig
 from resformer.transforms import InputSpec
-from tests.data_sets import CLASS_NAMES, draw_lungs, write_masked_films
+from tests.data_sets import CLASS_NAMES, draw_lungs, write_data_set, write_masked_films
 
 ROOT = Path(__file__).parent.parent
 # Drawn films look so much alike that many would be near-duplicates.
@@ -176,6 +176,16 @@ def test_a_baseline_is_trained_in_the_same_loop_and_reported_but_not_served(
     assert json.loads((run / "baseline.json").read_text()) == found
     assert start(image_folder, tmp_path / "new", *BARE, "--initial", str(run / "last.pt")) == 1
     assert "last.pt is of mobilenet_v3_small, not of resformer" in caplog.text
+
+
+def test_a_class_of_too_few_films_is_refused_with_the_option_that_may_help(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    films = write_data_set(tmp_path / "films", {"Normal": 6, "Rare": 2})
+    assert start(films, tmp_path / "run", *BARE) == 1
+    assert "the class 'Rare' has only 2 independent groups of films (near-dup" in caplog.text
+    assert "at least 3 are needed" in caplog.text
+    assert "raise duplicate_threshold (--duplicate-threshold)" in caplog.text
 
 
 def test_two_trainings_do_not_share_a_folder(
