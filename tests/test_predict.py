@@ -19,7 +19,7 @@ from PIL import Image
 
 from resformer.abstention import Abstention
 from resformer.backends import NetworkOutputs, choose_backend
-from resformer.checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from resformer.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from resformer.cli import main
 from resformer.devices import choose_device
 from resformer.export import add_graph
@@ -332,3 +332,35 @@ def test_export_adds_the_graph_and_writes_it_for_other_programs(
         assert predictor.predict(FILMS[1]).lungs is None  # the network has no lung head
     (described,) = (p.value for p in onnx.load(graph).metadata_props if p.key == "resformer")
     assert json.loads(described)["class_names"] == list(CLASS_NAMES)
+
+
+def test_export_leaves_a_valid_graph_alone_and_replaces_files_only_when_told_to(
+    exported: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "resformer")
+    model, graph = tmp_path / "model.pth", tmp_path / "network.onnx"
+    save_checkpoint(exported, model)
+    before = model.read_bytes()
+    for overwrite in ([], ["--overwrite"]):
+        assert main(["export", "--model", str(model), *overwrite]) == 0
+        assert f"{model} holds a valid graph: left as it is" in caplog.text
+        assert model.read_bytes() == before
+
+    for graphless in (replace(exported, graph=None), _with_graph(exported, _flip_a_bit)):
+        save_checkpoint(graphless, model)
+        before = model.read_bytes()
+        caplog.clear()
+        assert main(["export", "--model", str(model)]) == 1
+        assert f"{model} is there already: pass --overwrite" in caplog.text
+        assert model.read_bytes() == before
+        assert main(["export", "--model", str(model), "--overwrite"]) == 0
+        assert Predictor.from_file(model, "cpu").backend == "onnxruntime"
+
+    before = model.read_bytes()
+    graph.write_bytes(b"of another network")
+    command = ["export", "--model", str(model), "--onnx", str(graph)]
+    assert main(command) == 1
+    assert graph.read_bytes() == b"of another network"
+    assert main([*command, "--overwrite"]) == 0
+    onnx.load(graph)
+    assert model.read_bytes() == before

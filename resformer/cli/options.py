@@ -32,6 +32,7 @@ _SHARED: dict[str, dict[str, Any]] = {
         "help": "folder of pictures that are no chest X-rays, a folder for each kind, which the "
         "gate shall refuse; others are drawn in any case",
     },
+    "overwrite": {"action": "store_true", "help": "replace a file that is there already"},
     "device": {"default": "auto", "help": "auto, cpu, cuda, cuda:1 or mps"},
     "backend": {
         "default": "auto",
@@ -68,6 +69,21 @@ def add_shared(parser: argparse._ActionsContainer, *names: str, **defaults: str)
 def add_path(parser: argparse._ActionsContainer, flag: str, text: str, **how: Any) -> None:
     """Add an option that takes a path."""
     parser.add_argument(flag, type=Path, help=text, **how)
+
+
+def check_out(out: Path, *, overwrite: bool) -> None:
+    """Make sure before the work that a checkpoint can be written, and replaces nothing unasked.
+
+    Raises:
+        OSError: if it cannot, or there is a file and ``overwrite`` is not given.
+    """
+    from resformer.training.state import CHECKPOINT_BYTES, check_space
+
+    if out.is_dir():
+        raise IsADirectoryError(f"{out} is a folder: name a file")
+    if out.exists() and not overwrite:
+        raise FileExistsError(f"{out} is there already: pass --overwrite, or name another file")
+    check_space(out.parent, CHECKPOINT_BYTES)
 
 
 def add_flag(parser: argparse._ActionsContainer, flag: str, text: str) -> None:

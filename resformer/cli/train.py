@@ -9,7 +9,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resformer.cli.options import Commands, add_command, add_flag, add_path, add_shared
+from resformer.cli.options import (
+    Commands,
+    add_command,
+    add_flag,
+    add_path,
+    add_shared,
+    check_out,
+)
 from resformer.training import MANIFEST_NAME, MODEL_NAME
 from resformer.training.config import (
     OURS,
@@ -63,7 +70,7 @@ def add_parser(commands: Commands) -> None:
     kept = "folder of the run: split, state to resume from, history, report and plots "
     add_path(parser, "--run-dir", f"{kept}(default: %(default)s)", default=Path("runs/latest"))
     add_path(parser, "--out", f"checkpoint (default: {MODEL_NAME} in the folder of the run)")
-    add_flag(parser, "--overwrite", "replace the file of --out where there is one")
+    add_shared(parser, "overwrite")
     add_flag(parser, "--resume", "go on where the run's folder was stopped")
     _add_other_files(parser.add_argument_group("where to start, what else to read and write"))
     _add_config_options(parser)
@@ -154,7 +161,7 @@ def _run(options: argparse.Namespace) -> int:
     ):
         check_run_folder(options.run_dir, resume=options.resume)
         if group.is_main and config.network == OURS:
-            _check_out(out, overwrite=options.overwrite)
+            check_out(out, overwrite=options.overwrite)
         manifest = group.from_main(_find_split(root, config, options) if group.is_main else None)
         if manifest is None:
             raise RuntimeError("the main process sent no split")
@@ -235,21 +242,6 @@ def _train_baseline(
     path = write_json(found, options.run_dir / BASELINE_NAME)
     _summarise(found["metrics"])
     logger.info("wrote %s; there is nothing to serve", path)
-
-
-def _check_out(out: Path, *, overwrite: bool) -> None:
-    """Make sure before the training that its checkpoint can be written, and replaces none.
-
-    Raises:
-        OSError: if it cannot, or there is a file and ``overwrite`` is not given.
-    """
-    from resformer.training.state import CHECKPOINT_BYTES, check_space
-
-    if out.is_dir():
-        raise IsADirectoryError(f"{out} is a folder: name a file")
-    if out.exists() and not overwrite:
-        raise FileExistsError(f"{out} is there already: pass --overwrite, or name another --out")
-    check_space(out.parent, CHECKPOINT_BYTES)
 
 
 def _find_split(root: DataRoot, config: TrainingConfig, options: argparse.Namespace) -> Manifest:
