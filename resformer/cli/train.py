@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -261,20 +262,55 @@ def _find_split(root: DataRoot, config: TrainingConfig, options: argparse.Namesp
         )
     if not (options.resume and kept.is_file()):  # which a wrong one must not take the place of
         write_manifest(manifest, kept)
-    for split in ("train", "validation", "test"):
-        logger.info("%s: %d films", split, len(manifest.subset(split)))
+    logger.info("%s", _describe_films(root, manifest))
     return manifest
 
 
+def _describe_films(root: DataRoot, manifest: Manifest) -> str:
+    """Say what was found of each class, so that the user sees whether the data is read rightly."""
+    from resformer.data.labels import FilmLabel, read_labels
+    from resformer.data.masks import INFECTION_FOLDER, LUNGS_FOLDER, mask_of
+    from resformer.data.split import SPLITS
+
+    rows = manifest.rows
+    labels = read_labels(root, [row.path for row in rows])
+    counts: Counter[tuple[str, str]] = Counter()
+    patients: Counter[tuple[str, str]] = Counter()
+    for row in rows:
+        film, label = root / row.path, labels.get(row.path, FilmLabel())
+        found = {
+            row.split: True,
+            "lung masks": mask_of(film, LUNGS_FOLDER),
+            "infection masks": mask_of(film, INFECTION_FOLDER),
+            "boxes": label.boxes,
+        }
+        counts.update((row.class_name, column) for column, there in found.items() if there)
+        if label.patient:
+            patients[row.source, label.patient] += 1
+    names = manifest.class_names
+    width = max(map(len, (*names, "all")))
+    lines = [text.ljust(width) for text in ("", *names, "all")]
+    for column in (*SPLITS, "lung masks", "infection masks", "boxes"):
+        numbers = [counts[name, column] for name in names]
+        cells = [column, *map(str, numbers), str(sum(numbers))]
+        width = max(map(len, cells))
+        lines = [f"{line}  {cell:>{width}}" for line, cell in zip(lines, cells, strict=True)]
+    sources = Counter(row.source or "unknown" for row in rows).most_common()
+    lines.append("sources: " + ", ".join(f"{source} {films}" for source, films in sources))
+    named = f"{len(patients)} named, on {patients.total()} of {len(rows)} films"
+    lines.append(f"patients: {named if patients else 'none named'}")
+    return "\n".join(["films of each class:", *lines])
+
+
 def _summarise(metrics: Mapping[str, Any]) -> None:
-    """Log the headline figures of each split."""
+    """Log the headline figures of each split, which differ from those of the epochs."""
     from resformer.evaluation.report import split_reports
 
     for split, report in split_reports(metrics).items():
         for name in ("accuracy", "macro_f1"):
             figure = report[name]
             logger.info(
-                "%s %s: %.4f (95%% interval %.4f to %.4f)",
+                "%s %s after calibration: %.4f (95%% interval %.4f to %.4f)",
                 split,
                 name,
                 figure["value"],

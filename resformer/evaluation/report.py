@@ -8,6 +8,7 @@ figures that ``train`` and ``evaluate`` write.
 from __future__ import annotations
 
 import json
+import logging
 import statistics
 import tempfile
 import tomllib
@@ -38,6 +39,8 @@ from resformer.evaluation.predictions import (
 )
 from resformer.predict import Predictor
 from resformer.track_record import KEY, count_track_records
+
+logger = logging.getLogger(__name__)
 
 SEED_FIGURES = ("accuracy", "macro_f1", "macro_auc", "expected_calibration_error")
 # What a checkpoint keeps of the report beside its figures of the splits.
@@ -376,6 +379,7 @@ def write_training_report(
         ValueError: a history that cannot be drawn.
         OSError: the folder cannot be written.
     """
+    logger.info("writing the report and its plots")
     folder.mkdir(parents=True, exist_ok=True)
     files = [
         write_json(metrics, folder / "metrics.json"),
