@@ -52,7 +52,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Classify; the exit status, 1 if a file got no class.
+    """Classify. Return the exit status, 1 if a file got no class.
 
     Raises:
         ValueError: if --out is given with anything but one folder, or a folder without --out, or

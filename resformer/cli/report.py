@@ -60,7 +60,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure and write; the exit status."""
+    """Measure and write. Return the exit status."""
     from resformer.checkpoint import save_checkpoint
     from resformer.evaluation.card import render_card
     from resformer.evaluation.lineage import list_stages

@@ -63,10 +63,22 @@ class ResultsTable:
         self._made_by = made_by.cells()
         self._class_names = class_names
         self._columns = [
-            *("file", "predicted_class", "confidence", "abstained", "reason"),
+            "file",
+            "predicted_class",
+            "confidence",
+            "abstained",
+            "reason",
             *(_text(f"probability_{name}") for name in class_names),
-            *("gate_accepted", "gate_score", "gate_threshold", "gate_orientation"),
-            *("warnings", "error_code", "error", "invert", "rotate", "model_sha256"),
+            "gate_accepted",
+            "gate_score",
+            "gate_threshold",
+            "gate_orientation",
+            "warnings",
+            "error_code",
+            "error",
+            "invert",
+            "rotate",
+            "model_sha256",
         ]
         self.done: dict[str, str] = {}
 

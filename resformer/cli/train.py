@@ -136,7 +136,7 @@ def read_config(options: argparse.Namespace) -> TrainingConfig:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train; the exit status."""
+    """Train. Return the exit status."""
     from resformer.training.state import STATE_NAME
 
     try:

@@ -60,8 +60,14 @@ KEPT = (
 _SAME_BUDGET = ("epochs", "data", "config")
 _OF_ABLATION = (
     *_SAME_BUDGET,
-    *("name", "seed", "parameters", "seconds", "validation"),
-    *("within_sources", "elsewhere", "lungs_blacked_out"),
+    "name",
+    "seed",
+    "parameters",
+    "seconds",
+    "validation",
+    "within_sources",
+    "elsewhere",
+    "lungs_blacked_out",
 )
 _DOTS_PER_INCH = 150
 
