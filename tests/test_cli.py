@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -114,6 +115,20 @@ def test_a_mistake_is_one_clear_line(
     assert message in caplog.text
     assert "Traceback" not in caplog.text
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    listed = re.findall(r"^    ([a-z-]+) ", capsys.readouterr().out, re.MULTILINE)
+    assert {"train", "predict", "score", "fit-gate", "export"} <= set(listed)
+    for command in listed:
+        with pytest.raises(SystemExit) as end:
+            main([command, "--help"])
+        assert end.value.code == 0
+        text = capsys.readouterr().out
+        assert f"python -m resformer {command}" in text
+        assert ("--overwrite" in text) == (command in {"train", "fit-gate", "export"})
 
 
 def _start_training(image_folder: Path, folder: Path, *extra: str) -> subprocess.Popen[str]:

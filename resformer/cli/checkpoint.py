@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_OUT = "checkpoint to write (default: the one that was read, which takes --overwrite)"
+_OUT = "checkpoint to write (default: the one that was read, with --overwrite)"
 
 
 def add_fit_gate(commands: Commands) -> None:
@@ -31,19 +31,19 @@ def add_fit_gate(commands: Commands) -> None:
         commands,
         "fit-gate",
         _fit_gate,
-        "fit what refuses pictures that are no chest X-rays, and what abstains from films",
-        "Fit or replace the gate and the abstention of a checkpoint, as train does at its end: the "
-        "gate on the films of the training split against outliers, with a threshold that nearly "
-        "all films of the validation split pass; the abstention on the same films, with thresholds "
-        "that call at most one validation film in twenty uncertain. With --manifest, count on the "
-        "test films how often what they let through is right. A graph in the checkpoint is "
-        "exported again.",
+        "fit the gate, which refuses what is no chest X-ray, and the abstention",
+        "Fit the gate and the abstention of a checkpoint, or replace them, as train does at its "
+        "end: the gate on the films of the training split against outliers, with a threshold that "
+        "nearly all films of the validation split pass; the abstention on the same films, with "
+        "thresholds that call at most one validation film in twenty uncertain, besides those whose "
+        "class is hardly likelier than a guess. With --manifest, also count on the test films how "
+        "often what they let through is right. A graph in the checkpoint is exported again.",
     )
     add_shared(parser, "model", "data", "outliers", "device")
-    add_path(parser, "--manifest", "CSV of the split that it was trained on; else one is made")
+    add_path(parser, "--manifest", "CSV of the split that it was trained on (default: a new one)")
     add_path(parser, "--out", _OUT)
     add_shared(parser, "overwrite")
-    parser.add_argument("--seed", type=int, default=0, help="of all that is random (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
 
 
 def _fit_gate(options: argparse.Namespace) -> int:
@@ -98,7 +98,8 @@ def add_export(commands: Commands) -> None:
         "unless --out names another one to write, with a graph made anew. With --onnx, write the "
         "graph to a file of its own instead: from grey films, resized to the checkpoint's size, to "
         "probabilities, gate score, distance, features and lungs; class names and thresholds are "
-        "in its metadata. No file is replaced without --overwrite, but those of an earlier --site.",
+        "in its metadata. No file is replaced without --overwrite, except those of an earlier "
+        "--site.",
     )
     add_shared(parser, "model")
     add_path(parser, "--out", _OUT)

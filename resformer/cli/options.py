@@ -17,27 +17,28 @@ _SHARED: dict[str, dict[str, Any]] = {
         "type": Path,
         "required": True,
         "action": "append",
+        "metavar": "DIR",
         "help": "folder or .zip of films, laid out as for train; may be given more than once",
     },
-    "split": {"choices": ("train", "validation", "test"), "help": "which part of the manifest"},
-    "out": {"type": Path, "help": "folder of the report"},
+    "split": {"choices": ("train", "validation", "test"), "help": "split of the manifest"},
+    "out": {"type": Path, "help": "folder to write the report to"},
     "lung-model": {
         "type": Path,
-        "help": "checkpoint with a lung head that says where the lungs are; by default the model, "
-        "where it has one",
+        "help": "checkpoint with a lung head, which outlines the lungs (default: the model, if it "
+        "has one)",
     },
     "outliers": {
         "type": Path,
         "metavar": "DIR",
-        "help": "folder of pictures that are no chest X-rays, a folder for each kind, which the "
-        "gate shall refuse; others are drawn in any case",
+        "help": "folder of pictures that the gate is to refuse because they are no chest X-rays, a "
+        "subfolder for each kind; others are drawn in any case",
     },
-    "overwrite": {"action": "store_true", "help": "replace a file that is there already"},
+    "overwrite": {"action": "store_true", "help": "replace the output file if it exists"},
     "device": {"default": "auto", "help": "auto, cpu, cuda, cuda:1 or mps"},
     "backend": {
         "default": "auto",
-        "help": "what runs the network: torch, onnxruntime, or auto for the faster; the results "
-        "are the same",
+        "help": "what runs the network: torch, onnxruntime, or auto for the faster of the two; the "
+        "results are the same",
     },
 }
 

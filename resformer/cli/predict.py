@@ -33,21 +33,21 @@ def add_parser(commands: Commands) -> None:
         run,
         "classify image files, or a folder of them",
         "Write one line for each file to standard output: the class, its probability and those of "
-        "all classes, after the word undecided where the classes are close, or unfamiliar where "
-        "the film is unlike those of the training. What does not look like an upright chest X-ray "
-        "gets no class, unless forced; --invert and --rotate may put it right. Files that cannot "
-        "be read are named on standard error. With --out, classify every image and DICOM file "
-        "below a folder into a CSV file; run again, the command goes on where it was stopped. The "
-        "exit status is 1 if a file got no class, in this run or an earlier one of that table.",
+        "all classes. The word undecided precedes the class if the classes are close, unfamiliar "
+        "if the film is unlike those of the training. What does not look like an upright chest "
+        "X-ray gets no class without --force; --invert and --rotate may put it right. Files that "
+        "cannot be read are named on standard error. With --out, classify every image and DICOM "
+        "file below a folder into a CSV file; run again, the command goes on where it was stopped. "
+        "The exit status is 1 if a file got no class, in this run or an earlier one of that table.",
     )
-    add_path(parser, "files", "an image, or a folder with --out", nargs="+", metavar="FILE")
-    add_path(parser, "--out", "CSV file for the films of one folder")
+    add_path(parser, "files", "an image, or with --out a folder", nargs="+", metavar="FILE")
+    add_path(parser, "--out", "CSV file for the films of a folder")
     add_shared(parser, "model", "device", "backend")
-    add_flag(parser, "--json", "write one JSON object a line")
+    add_flag(parser, "--json", "write one JSON object per line")
     force = "name a class even for what does not look like a chest X-ray, with a warning"
     add_flag(parser, "--force", force)
-    add_flag(parser, "--invert", "exchange black and white first")
-    turn = "turn films clockwise first"
+    add_flag(parser, "--invert", "exchange black and white before classifying")
+    turn = "turn films clockwise before classifying, by so many degrees (default: %(default)s)"
     parser.add_argument("--rotate", type=int, choices=ROTATIONS, default=0, help=turn)
 
 

@@ -20,6 +20,7 @@ from resformer.cli.options import (
 )
 from resformer.training import MANIFEST_NAME, MODEL_NAME
 from resformer.training.config import (
+    LENGTH,
     OURS,
     RECIPES,
     RECOMMENDED,
@@ -44,62 +45,66 @@ def add_parser(commands: Commands) -> None:
         "train",
         run,
         "train a network on folders of images",
-        "Split a data set by groups of near-duplicates, train on it, choose the best epoch on the "
-        "validation split, evaluate once on the test split, and write a checkpoint that `python "
-        "app.py` serves. Without other options than --data, all is done as we recommend. Under "
-        "torchrun several processes train together.",
+        "Split a data set, keeping near-duplicates and the films of one patient together; train on "
+        "it; choose the best epoch on the validation split; evaluate once on the test split; and "
+        "write a checkpoint that `python app.py` serves. With --data alone, everything is done as "
+        "we recommend. Under torchrun several processes train together.",
     )
     parser.usage = "python -m resformer train --data DIR [--data DIR ...] [option ...]"
     parser.epilog = (
-        "Every option of the groups after 'where to start' is set by the recipe; one that is given "
-        "replaces that of the recipe. The defaults shown are those of the recommended one."
+        f"The recipe sets every option from '{LENGTH}' on; an option that you give overrides it. "
+        "The defaults shown are those of the recommended recipe."
     )
     layout = (
-        "folder or .zip: <Class>/images/* (with lung masks in <Class>/masks/*.png and infection "
-        "masks in '<Class>/infection masks/*.png', where there are) or <Class>/*; given more than "
-        "once, all are read as one data set, and each may hold some of the classes"
+        "folder or .zip: <Class>/images/* (optionally with lung masks in <Class>/masks/*.png and "
+        "infection masks in '<Class>/infection masks/*.png') or <Class>/*; may be given more than "
+        "once: all are read as one data set, and each may hold only some of the classes"
     )
-    add_path(parser, "--data", layout, required=True, action="append")
+    add_path(parser, "--data", layout, required=True, action="append", metavar="DIR")
     parser.add_argument(
         "--recipe",
         choices=tuple(RECIPES),
         default="recommended",
-        help="recommended; quick: minutes on a processor, to see that the data is read rightly; "
-        "bare: without lungs and without all that keeps a network from learning the hospitals "
-        "(default: %(default)s)",
+        help="recommended; quick: takes minutes on a CPU, to see that the data is read rightly, "
+        "not for use; bare: without lungs, and without anything that keeps a network from learning "
+        "the hospitals (default: %(default)s)",
     )
-    kept = "folder of the run: split, state to resume from, history, report and plots "
+    kept = "folder for the split, the state to resume from, the history, the report and the plots "
     add_path(parser, "--run-dir", f"{kept}(default: %(default)s)", default=Path("runs/latest"))
-    add_path(parser, "--out", f"checkpoint (default: {MODEL_NAME} in the folder of the run)")
+    add_path(parser, "--out", f"checkpoint to write (default: {MODEL_NAME} in --run-dir)")
     add_shared(parser, "overwrite")
-    add_flag(parser, "--resume", "go on where the run's folder was stopped")
-    _add_other_files(parser.add_argument_group("where to start, what else to read and write"))
+    add_flag(parser, "--resume", "continue the training that was stopped in --run-dir")
+    _add_other_files(
+        parser.add_argument_group("what to start from, and what else to read and write")
+    )
     _add_config_options(parser)
 
 
 def _add_other_files(group: argparse._ArgumentGroup) -> None:
-    add_path(group, "--manifest", "CSV of a former split, to use it again")
-    earlier = "CSV of a former split whose test films stay test films, so that figures compare"
+    add_path(group, "--manifest", "CSV of an earlier split, to use it again")
+    earlier = "CSV of an earlier split, whose test films stay test films so that figures compare"
     add_path(group, "--earlier", earlier, metavar="MANIFEST")
     group.add_argument(
         "--duplicate-threshold",
         type=float,
         metavar="CORRELATION",
-        help="images that correlate more are near-duplicates and stay in one split; above 1 only "
-        "equal files are; by default what suits chest films",
+        help="images whose correlation is higher are near-duplicates and stay in one split; above "
+        "1 only identical files are (default: what suits chest films)",
     )
     initial = (
-        "train the weights of this checkpoint further, such as on films of your own, or those of a "
-        "training that was stopped (last.pt in its --run-dir); give the --manifest that it was "
+        "checkpoint whose weights are trained further, for instance on films of your own, or the "
+        "last.pt in the --run-dir of a training that was stopped; give the --manifest that it was "
         "trained with, or its test films are no longer unseen"
     )
     add_path(group, "--initial", initial, metavar="CHECKPOINT")
-    lung_model = "network that draws the lungs where no film has a mask (default: the shipped one)"
+    lung_model = (
+        "checkpoint that outlines the lungs if no film has a mask (default: the shipped one)"
+    )
     add_path(group, "--lung-model", lung_model, metavar="CHECKPOINT")
     add_shared(group, "outliers")
-    trial = "compare ways of training: leave the test split alone, fit no gate and no abstention"
+    trial = "only compare ways of training: leave out the test split, the gate and the abstention"
     add_flag(group, "--trial", trial)
-    board = "write the figures of each epoch for TensorBoard too, into the folder of the run"
+    board = "also write the figures of each epoch for TensorBoard, into --run-dir"
     add_flag(group, "--tensorboard", board)
 
 
