@@ -158,7 +158,8 @@ class AbstentionConfig:
     """How an abstention is fitted.
 
     Attributes:
-        share: most of the validation films that may be abstained on.
+        share: most of the validation films that may be abstained on, but for those whose class is
+            hardly likelier than a guess, see :func:`least_above_chance`.
         distance_share: of these, how many for their distance. Few, because confidence tells more
             mistakes, on films as they are and in other surroundings and styles
             (``docs/experiments.md``); the distance is there for what is like no training film.
@@ -202,6 +203,9 @@ def fit_abstention(
 ) -> Abstention:
     """Fit an abstention: the classes on training films, the thresholds on validation films.
 
+    A model that has learnt nothing is about as sure of one film as of another, so its validation
+    films alone would set a confidence that each of them reaches: hence :func:`least_above_chance`.
+
     Raises:
         ValueError: if a class has no training film, or there are no validation films.
     """
@@ -223,7 +227,22 @@ def fit_abstention(
     )
     distance = unfitted.distance(validation.pooled)
     least, greatest = choose_thresholds(validation.confidence, distance, config)
-    return replace(unfitted, least_confidence=least, greatest_distance=greatest)
+    return replace(
+        unfitted,
+        least_confidence=max(least, least_above_chance(num_classes)),
+        greatest_distance=greatest,
+    )
+
+
+def least_above_chance(num_classes: int) -> float:
+    """Return the lowest probability of a class that is clearly more than a guess among all.
+
+    A guess gives a class the odds 1 to ``num_classes - 1``; these are twice as good. Odds, because
+    a multiple of the probability would ask for certainty of one of two classes. Twice, because on
+    Jeffreys' scale of evidence a factor below 3 is hardly worth a mention: what does not reach even
+    2 says nothing, and to ask for more would overrule the validation films of sound networks.
+    """
+    return 2 / (num_classes + 1)
 
 
 def choose_thresholds(

@@ -38,7 +38,10 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def can_compile(device: torch.device) -> bool:
-    """Whether ``torch.compile`` makes kernels for a device: a GPU, with Triton and a C compiler."""
+    """Return whether ``torch.compile`` makes kernels for a device.
+
+    That takes a GPU, Triton and a C compiler.
+    """
     has_triton = importlib.util.find_spec("triton") is not None
     return device.type == "cuda" and has_triton and any(map(shutil.which, ("cc", "gcc", "clang")))
 

@@ -50,6 +50,7 @@ def add_graph(checkpoint: Checkpoint) -> Checkpoint:
         CheckpointError: if the weights do not fit.
         ExportError: if ONNX Runtime does not compute what PyTorch does.
     """
+    logger.info("exporting the graph")
     graph = NetworkGraph(_export(checkpoint), checkpoint.graph_source)
     exported = replace(checkpoint, graph=graph)
     reference = PyTorchBackend(checkpoint, choose_device("cpu"))

@@ -264,17 +264,17 @@ class Predictor:
             one prediction for one film; for a list, one for each film, in order.
 
         Raises:
-            ImageError: if a file cannot be read as an image.
+            ImageError: if a file cannot be read as an image; of several films the message says
+                which, and none is answered.
+            OSError: if there is no such file (``FileNotFoundError``), if it is a folder
+                (``IsADirectoryError``), or if it may not be read (``PermissionError``).
             ValueError: if something is no film, or cannot be rotated by so much.
         """
-        correction = Correction(invert, rotate)
+        correction, size = Correction(invert, rotate), self.checkpoint.input_spec.size
         if isinstance(films, Sequence) and not isinstance(films, str | bytes):
-            return self._predict([self._prepare(film, correction) for film in films])
-        (prediction,) = self._predict([self._prepare(films, correction)])
+            return self._predict(_prepare_each(films, size, correction))
+        (prediction,) = self._predict([prepare_film(films, size, correction)])
         return prediction
-
-    def _prepare(self, film: Film, correction: Correction) -> PreparedFilm:
-        return prepare_film(film, self.checkpoint.input_spec.size, correction)
 
     def _predict(self, films: Sequence[PreparedFilm]) -> list[Prediction]:
         """Classify films in one batch."""
@@ -344,6 +344,7 @@ def prepare_film(film: Film, size: int, correction: Correction = AS_IT_IS) -> Pr
 
     Raises:
         ImageError: if a file cannot be read as an image.
+        OSError: if there is no such file, or it cannot be opened.
         ValueError: if it is no film, or was prepared otherwise before.
     """
     if not isinstance(film, PreparedFilm):
@@ -359,11 +360,25 @@ def prepare_film(film: Film, size: int, correction: Correction = AS_IT_IS) -> Pr
     return film
 
 
+def _prepare_each(films: Sequence[Film], size: int, correction: Correction) -> list[PreparedFilm]:
+    """Prepare films; an error says which of them it is about, by its path or its place."""
+    prepared = []
+    for place, film in enumerate(films):
+        try:
+            prepared.append(prepare_film(film, size, correction))
+        except ValueError as error:  # an ImageError stays one, with its code
+            name = film if isinstance(film, str | os.PathLike) else f"films[{place}]"
+            error.args = (f"{name}: {error}",)
+            raise
+    return prepared
+
+
 def read_film(film: Any) -> NDArray[np.uint8]:
     """Return the grey pixels ``(H, W)`` of a film, however it is given.
 
     Raises:
         ImageError: if a file cannot be read as an image.
+        OSError: if there is no such file, or it cannot be opened.
         ValueError: if it is no film.
     """
     if isinstance(film, str | os.PathLike):
@@ -372,14 +387,18 @@ def read_film(film: Any) -> NDArray[np.uint8]:
         return decode_image(film)
     if isinstance(film, Image.Image):
         return decode_image(_encode(film))
-    found = type(film).__name__
+    found, hint = type(film).__name__, ""
     if isinstance(film, np.ndarray):
         if film.ndim == 2 and film.size and film.dtype in (np.uint8, np.uint16):
             return scale_to_uint8(film)
-        found = f"{film.shape} {film.dtype}"
+        found = f"an array of shape {film.shape} and type {film.dtype}"
+        if film.ndim == 3:
+            hint = ": give several films as a list, and one in colour as a PIL image"
+        elif film.dtype not in (np.uint8, np.uint16):
+            hint = ": scale its values to 0 (black) to 255 (white) and convert them to uint8"
     raise ValueError(
-        f"expected a path, bytes, a PIL image or (H, W) uint8 or uint16 pixels, got {found}: give "
-        "several films as a list"
+        "expected a path, the bytes of a file, a PIL image, or grey pixels (H, W) of type uint8 or "
+        f"uint16, got {found}{hint}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +20,12 @@ from resformer.abstention import (
     fit_abstention,
 )
 from resformer.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from resformer.cli import main
+from resformer.data.manifest import write_manifest
 from resformer.phantom import draw_chest_phantom
 from resformer.predict import Predictor
 from resformer.transforms import to_input
+from tests.training_setup import split_by_number
 
 # Two classes, at 0 and at 10 along the first of two directions; the third feature is left out.
 KNOWN = Abstention(
@@ -174,7 +178,7 @@ def _films(count: int, seed: int, shift: float = 0.0) -> FilmFeatures:
     offset = torch.zeros(5)
     offset[3] = 8.0
     pooled = (noise + labels.unsqueeze(1) * offset + shift) * scale
-    return FilmFeatures(pooled, torch.linspace(0.5, 1, count, dtype=torch.float64), labels)
+    return FilmFeatures(pooled, torch.linspace(0.7, 1, count, dtype=torch.float64), labels)
 
 
 def test_a_fit_makes_the_covariance_within_the_classes_the_identity() -> None:
@@ -198,6 +202,40 @@ def test_a_fit_tells_films_unlike_all_others_by_their_distance() -> None:
     foreign = fitted.distance(_films(200, seed=2, shift=4.0).pooled).tolist()
     far = [fitted.find_reason(1.0, distance) for distance in foreign]
     assert far.count("unfamiliar") >= 190
+
+
+@pytest.mark.parametrize(("num_classes", "floor"), [(2, 2 / 3), (4, 0.4)])
+def test_a_class_that_is_hardly_likelier_than_a_guess_is_undecided(
+    num_classes: int, floor: float
+) -> None:
+    films = _films(40, seed=0)
+    films = replace(films, labels=torch.arange(40) % num_classes)
+    for surplus in (0.001, 0.5):
+        surest = 1 / num_classes + surplus / num_classes
+        alike = replace(films, confidence=torch.full((40,), surest, dtype=torch.float64))
+        fitted = fit_abstention(films, alike, num_classes, AbstentionConfig())
+        assert fitted.least_confidence == pytest.approx(max(floor, surest))
+        assert (fitted.find_reason(surest, 0.0) == "undecided") == (surest < floor)
+
+
+def test_fit_gate_makes_a_model_that_has_learnt_nothing_doubt_every_film(
+    tiny_checkpoint: Path,
+    image_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The network's weights are random: it gives each class about a quarter."""
+    manifest, model = tmp_path / "manifest.csv", tmp_path / "model.pth"
+    write_manifest(split_by_number(image_folder), manifest)
+    names = ["--model", str(tiny_checkpoint), "--data", str(image_folder), "--device", "cpu"]
+    assert main(["fit-gate", *names, "--manifest", str(manifest), "--out", str(model)]) == 0
+    films = [str(path) for path in sorted(image_folder.rglob("*.png"))[::4]]
+    capsys.readouterr()
+    main(["predict", "--model", str(model), "--device", "cpu", "--json", "--force", *films])
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(answers) == len(films)
+    assert all(answer["abstained"] for answer in answers)
+    assert "undecided" in {answer["reason"] for answer in answers}
 
 
 def test_a_fit_takes_no_more_directions_than_it_is_told() -> None:

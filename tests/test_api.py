@@ -18,6 +18,7 @@ from PIL import Image
 import resformer
 from resformer.data.manifest import read_manifest
 from resformer.phantom import draw_chest_phantom
+from tests.data_sets import encode
 from web.config import DEFAULT_MODEL
 
 ROOT = Path(__file__).parent.parent
@@ -91,8 +92,25 @@ def test_several_data_sets_and_archives_are_one(image_folder: Path, tmp_path: Pa
     assert not extracted.exists()
 
 
+def test_of_several_films_the_one_that_cannot_be_read_is_named(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    model = resformer.load(tiny_checkpoint, device="cpu")
+    film, broken = draw_chest_phantom(96), tmp_path / "broken.png"
+    broken.write_bytes(encode(film)[:99])
+    for bad, name in ((broken, str(broken)), (str(broken), str(broken)), (b"", "films[1]")):
+        with pytest.raises(resformer.ImageError) as refusal:
+            model.predict([film, bad, film])
+        assert str(refusal.value).startswith(f"{name}: The ")
+        assert refusal.value.code == ("unreadable_image" if bad else "empty_file")
+    with pytest.raises(FileNotFoundError, match=r"absent\.png"):
+        model.predict([tmp_path / "absent.png"])
+    with pytest.raises(IsADirectoryError):
+        model.predict(tmp_path)
+
+
 def test_what_cannot_be_is_refused_with_the_fix(image_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="if they are different films, raise duplicate_threshold"):
+    with pytest.raises(ValueError, match="films are all different, raise duplicate_threshold"):
         resformer.open_dataset(image_folder, duplicate_threshold=0.01)
     data = resformer.open_dataset(image_folder)
     with pytest.raises(ValueError, match="choose one of recommended, quick"):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -40,8 +42,14 @@ def trained(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     (folder / "empty").mkdir()
     data = (f"--data={path}" for path in (image_folder, archive, folder / "empty"))
     where = (f"--out={folder / 'best_model.pth'}", f"--run-dir={folder / 'run'}")
+    logger, log = logging.getLogger("resformer"), logging.FileHandler(folder / "log.txt")
+    logger.addHandler(log)
+    logger.setLevel(logging.INFO)
     # Drawn films look so much alike that many would be near-duplicates.
     status = main(["train", *data, *where, *QUICK, "--epochs=1", "--duplicate-threshold=1.1"])
+    logger.setLevel(logging.NOTSET)
+    logger.removeHandler(log)
+    log.close()
     assert status == 0
     return folder
 
@@ -58,6 +66,19 @@ def test_train_writes_a_checkpoint_its_split_and_its_report(trained: Path) -> No
     assert sum(checkpoint.training["films"].values()) == len(rows) == 48 + 5
     joined = [row.path for row in rows if row.path.startswith("data-2/")]
     assert joined == [f"data-2/Normal/images/Normal-{n:03d}.png" for n in range(5)]
+
+
+def test_train_says_what_it_does_after_the_epochs(trained: Path) -> None:
+    log = (trained / "log.txt").read_text()
+    after = log[log.index("the epochs are done") :]
+    steps = (
+        *("fitting the calibration", "measuring on the validation films"),
+        *("measuring on the test films", "fitting the gate", "fitting the abstention"),
+        *("counting on the test films", "writing the report", "exporting the graph"),
+        *("validation accuracy after calibration: ", "test macro_f1 after calibration: "),
+    )
+    places = [after.index(step) for step in steps]
+    assert places == sorted(places)
 
 
 def test_evaluate_finds_what_train_found_on_the_test_split(
@@ -94,6 +115,20 @@ def test_a_mistake_is_one_clear_line(
     assert message in caplog.text
     assert "Traceback" not in caplog.text
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    listed = re.findall(r"^    ([a-z-]+) ", capsys.readouterr().out, re.MULTILINE)
+    assert {"train", "predict", "score", "fit-gate", "export"} <= set(listed)
+    for command in listed:
+        with pytest.raises(SystemExit) as end:
+            main([command, "--help"])
+        assert end.value.code == 0
+        text = capsys.readouterr().out
+        assert f"python -m resformer {command}" in text
+        assert ("--overwrite" in text) == (command in {"train", "fit-gate", "export"})
 
 
 def _start_training(image_folder: Path, folder: Path, *extra: str) -> subprocess.Popen[str]:

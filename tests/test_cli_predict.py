@@ -100,14 +100,17 @@ def test_a_line_for_each_file(
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    broken, absent, huge = (film.with_name(f"{name}.png") for name in ("broken", "absent", "huge"))
+    broken, absent, huge, empty = (
+        film.with_name(f"{name}.png") for name in ("broken", "absent", "huge", "empty")
+    )
     broken.write_bytes(b"not an image")
+    empty.touch()
     with huge.open("wb") as file:
         file.truncate(2**31)
-    assert predict(tiny_checkpoint, "--json", film, broken, film, absent, huge) == 1
+    assert predict(tiny_checkpoint, "--json", film, broken, film, absent, huge, empty) == 1
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     (expected,) = Predictor.from_file(tiny_checkpoint, "cpu").predict([FILM])
-    assert [line["success"] for line in lines] == [True, False, True, False, False]
+    assert [line["success"] for line in lines] == [True, False, True, False, False, False]
     for line in (lines[0], lines[2]):
         assert line["file"] == film.as_posix()
         assert line["all_probabilities"] == pytest.approx(expected.probabilities, abs=1e-6)
@@ -115,7 +118,7 @@ def test_a_line_for_each_file(
         assert line["confidence"] == max(line["all_probabilities"].values())
         assert (line["abstained"], line["gate"], line["warnings"]) == (False, None, [])
     codes = [line["code"] for line in lines if not line["success"]]
-    assert codes == ["unsupported_format", "unreadable_file", "image_too_large"]
+    assert codes == ["unsupported_format", "unreadable_file", "image_too_large", "empty_file"]
     assert lines[1]["predicted_class"] is None
     assert f"{broken}: This is not an image" in caplog.text
 
@@ -292,9 +295,20 @@ def test_a_later_run_goes_on_where_the_first_was_cut_off(
     out.write_bytes(b"".join(lines[:8]) + lines[8][:cut])
     caplog.clear()
     predict(tiny_checkpoint, folder, "--out", out)
-    assert "classified 11 films, refused 0" in caplog.text
+    assert "classified 11 films, refused 0 that do not look like chest X-rays" in caplog.text
     assert "could not read 1, found 7 done before" in caplog.text
     assert out.read_bytes() == whole
+
+
+def test_the_exit_status_is_the_same_when_all_was_done_before(
+    tiny_checkpoint: Path, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "results.csv"
+    assert predict(tiny_checkpoint, folder, "--out", out) == 1
+    assert predict(tiny_checkpoint, folder, "--out", out) == 1
+    assert "found 19 done before, 1 of them without a class" in caplog.text
+    (folder / "broken.jpg").unlink()  # its row stays, and is none of the films asked for now
+    assert predict(tiny_checkpoint, folder, "--out", out) == 0
 
 
 def test_a_table_that_a_spreadsheet_saved_again_is_gone_on_with(
@@ -415,8 +429,8 @@ def test_films_are_found_by_content_and_through_links(
     (root / "DICOMDIR").write_bytes(write(radiograph(FILM, SOPClassUID="1.2.840.10008.1.3.10")))
 
     out = root / "results.csv"
-    for status in (1, 0):  # the second run finds nothing new that cannot be read
-        assert predict(tiny_checkpoint, root, "--out", out) == status
+    for _ in range(2):
+        assert predict(tiny_checkpoint, root, "--out", out) == 1
         rows = read(out)
         assert set(rows) == {*films, "link/deep/linked.png", "empty.png"}
         assert [name for name in rows if rows[name]["error"]] == ["empty.png"]

@@ -22,10 +22,11 @@ from PIL import Image
 
 from benchmarks import archive as archive_benchmark
 from resformer.cli import main
+from resformer.orientation import Correction
 from resformer.phantom import draw_chest_phantom
 from resformer.predict import Predictor
 from tests.data_sets import CLASS_NAMES
-from tests.web.checkpoints import write_gated_checkpoint
+from tests.web.checkpoints import write_gated_checkpoint, write_upright_checkpoint
 
 FILMS, PART = 40, 8
 Found = TypeVar("Found")
@@ -150,6 +151,24 @@ def test_the_gate_and_force(tiny_checkpoint: Path, tmp_path: Path) -> None:
         assert 0 < row["gate_score"] < 0.5
         assert row["error_code"] == (None if force else "not_a_chest_xray")
         assert (row["probability_Normal"] is not None) == force
+
+
+def test_what_gets_no_class_is_counted_by_its_reason_and_advised_nothing_that_score_lacks(
+    tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    film, films = draw_chest_phantom(96), tmp_path / "films"
+    model = write_upright_checkpoint(tiny_checkpoint, tmp_path / "model.pth", film=film)
+    films.mkdir()
+    Image.fromarray(film).save(films / "a upright.png")
+    Image.fromarray(Correction(rotate=270).apply(film)).save(films / "b sideways.png")
+    (films / "c empty.png").touch()
+    assert score(model, films, tmp_path / "out") == 0
+    rows = read(tmp_path / "out").to_pylist()
+    assert [row["error_code"] for row in rows] == [None, "not_a_chest_xray", "empty_file"]
+    assert rows[1]["gate_orientation"] == "sideways"
+    assert rows[1]["error"].endswith("It looks like a chest X-ray that is sideways.")
+    assert "classified 1 films, refused 1 that do not look like chest X-rays, " in caplog.text
+    assert "could not read 1, found 0 done before" in caplog.text
 
 
 def test_lists_and_urls_give_the_same_rows(

@@ -292,7 +292,7 @@ def test_outliers_that_cannot_be_used_are_named(tmp_path: Path) -> None:
 
 
 def test_fit_gate_gives_a_checkpoint_a_gate_an_abstention_and_a_new_graph(
-    tiny_checkpoint: Path, image_folder: Path, tmp_path: Path
+    tiny_checkpoint: Path, image_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = load_checkpoint(tiny_checkpoint)
     old = replace(before, graph=NetworkGraph(b"of a time before", before.source))
@@ -301,7 +301,12 @@ def test_fit_gate_gives_a_checkpoint_a_gate_an_abstention_and_a_new_graph(
     _save(DRAWINGS["text"](90, np.random.default_rng(1)), tmp_path / "outliers" / "page.png")
     command = ["fit-gate", "--model", str(tmp_path / "old.pth"), "--data", str(image_folder)]
     command += ["--manifest", str(tmp_path / "manifest.csv"), "--device", "cpu"]
-    command += ["--outliers", str(tmp_path / "outliers"), "--out", str(tmp_path / "gated.pth")]
+    command += ["--outliers", str(tmp_path / "outliers")]
+    untouched = (tmp_path / "old.pth").read_bytes()
+    assert main(command) == 1
+    assert f"{tmp_path / 'old.pth'} is there already: pass --overwrite" in caplog.text
+    assert (tmp_path / "old.pth").read_bytes() == untouched
+    command += ["--out", str(tmp_path / "gated.pth")]
     assert main(command) == 0
     after = load_checkpoint(tmp_path / "gated.pth")
     assert before.gate is None

@@ -209,7 +209,7 @@ def test_packed_12_bits_in_a_tiff(order: Any, min_is_white: bool) -> None:
 
 
 def test_refusals_have_a_code_and_a_reason() -> None:
-    assert code_of(b"") == "unreadable_image"
+    assert code_of(b"") == "empty_file"
     assert code_of(b"%PDF-1.7 and more") == "unsupported_format"
     assert code_of(b"P5 96 72 255 " + RAMP.tobytes()) == "unsupported_format"
     assert code_of(PNG[: len(PNG) // 2]) == "unreadable_image"

@@ -55,7 +55,8 @@ def decode_or_refuse(data: bytes) -> None:
     except ImageError as error:
         refusal = error
     if refusal is not None:
-        assert refusal.code in {"unreadable_image", "unsupported_format", "image_too_large"}
+        codes = {"empty_file", "unreadable_image", "unsupported_format", "image_too_large"}
+        assert refusal.code in codes
         assert refusal.__cause__ is None
         assert refusal.__context__ is None
 

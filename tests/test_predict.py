@@ -19,7 +19,7 @@ from PIL import Image
 
 from resformer.abstention import Abstention
 from resformer.backends import NetworkOutputs, choose_backend
-from resformer.checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from resformer.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from resformer.cli import main
 from resformer.devices import choose_device
 from resformer.export import add_graph
@@ -106,16 +106,22 @@ def test_a_film_is_the_same_in_whatever_form_it_is_given(
 
 
 @pytest.mark.parametrize(
-    "film",
+    ("film", "told"),
     [
-        *(np.zeros((80, 80, 3), np.uint8), np.zeros((80, 80))),
-        *(np.zeros((0, 0), np.uint8), np.zeros((0, 9), np.uint16), 3),
+        (np.zeros((80, 80, 3), np.uint8), "3) and type uint8: give several films as a list"),
+        (np.zeros((80, 80)), "float64: scale its values to 0 (black) to 255 (white) and convert"),
+        (np.zeros((0, 0), np.uint8), "got an array of shape (0, 0) and type uint8"),
+        (np.zeros((0, 9), np.uint16), "got an array of shape (0, 9) and type uint16"),
+        (3, "got int"),
+        (None, "got NoneType"),
     ],
 )
-def test_what_is_no_film_is_refused(predictor: Predictor, film: np.ndarray) -> None:
-    for given in (film, [film]):
-        with pytest.raises(ValueError, match=r"expected a path, bytes, a PIL image or \(H, W\)"):
+def test_what_is_no_film_is_refused(predictor: Predictor, film: Any, told: str) -> None:
+    for given, place in ((film, ""), ([PIXELS[0], film], "films[1]: ")):
+        with pytest.raises(ValueError, match=r"expected a path, the bytes of a file") as refusal:
             predictor.predict(given)
+        assert str(refusal.value).startswith(f"{place}expected")
+        assert told in str(refusal.value)
 
 
 def test_a_prediction_explains_itself_at_the_films_size(predictor: Predictor) -> None:
@@ -326,3 +332,35 @@ def test_export_adds_the_graph_and_writes_it_for_other_programs(
         assert predictor.predict(FILMS[1]).lungs is None  # the network has no lung head
     (described,) = (p.value for p in onnx.load(graph).metadata_props if p.key == "resformer")
     assert json.loads(described)["class_names"] == list(CLASS_NAMES)
+
+
+def test_export_leaves_a_valid_graph_alone_and_replaces_files_only_when_told_to(
+    exported: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "resformer")
+    model, graph = tmp_path / "model.pth", tmp_path / "network.onnx"
+    save_checkpoint(exported, model)
+    before = model.read_bytes()
+    for overwrite in ([], ["--overwrite"]):
+        assert main(["export", "--model", str(model), *overwrite]) == 0
+        assert f"{model} holds a valid graph: left as it is" in caplog.text
+        assert model.read_bytes() == before
+
+    for graphless in (replace(exported, graph=None), _with_graph(exported, _flip_a_bit)):
+        save_checkpoint(graphless, model)
+        before = model.read_bytes()
+        caplog.clear()
+        assert main(["export", "--model", str(model)]) == 1
+        assert f"{model} is there already: pass --overwrite" in caplog.text
+        assert model.read_bytes() == before
+        assert main(["export", "--model", str(model), "--overwrite"]) == 0
+        assert Predictor.from_file(model, "cpu").backend == "onnxruntime"
+
+    before = model.read_bytes()
+    graph.write_bytes(b"of another network")
+    command = ["export", "--model", str(model), "--onnx", str(graph)]
+    assert main(command) == 1
+    assert graph.read_bytes() == b"of another network"
+    assert main([*command, "--overwrite"]) == 0
+    onnx.load(graph)
+    assert model.read_bytes() == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.phantom import draw_chest_phantom
 from resformer.training.config import RECIPES, TrainingConfig
 from resformer.transforms import InputSpec
-from tests.data_sets import CLASS_NAMES, draw_lungs, write_masked_films
+from tests.data_sets import CLASS_NAMES, draw_lungs, write_data_set, write_masked_films
 
 ROOT = Path(__file__).parent.parent
 # Drawn films look so much alike that many would be near-duplicates.
@@ -77,24 +78,76 @@ def test_masks_are_used_and_a_file_is_replaced_only_when_told_to(
     films, run = tmp_path / "films", tmp_path / "run"
     films.mkdir()
     write_masked_films(films, masked=3, darker=0.15)
-    assert start(films, run, *QUICK) == 0
+    assert start(films, run, *QUICK, "--epochs", "2") == 0
     model = run / "model.pth"
     checkpoint = load_checkpoint(model)
     assert checkpoint.model_config.lung_head
     assert not checkpoint.model_config.infection_head
     assert "no infection head is trained" in caplog.text
-    assert "epoch 1/1: loss" in caplog.text
-    assert "min left" in caplog.text
+    assert "epoch 1/2: loss" in caplog.text
+    epochs = [line for line in caplog.text.splitlines() if "epoch " in line and ": loss" in line]
+    assert [line.rpartition("; ")[2] for line in epochs] == [
+        *("less than a minute left", "the epochs are done")
+    ]
+    assert "fitting the calibration" in caplog.text
+    assert "validation accuracy after calibration: " in caplog.text
     history = json.loads((run / "history.json").read_text())
     assert history == checkpoint.training["history"]
     assert {path.name for path in run.iterdir()} >= {
         *("history.png", "metrics.json", "manifest.csv", "confusion_matrix_validation.png")
     }
     before = model.read_bytes()
-    assert start(films, run, *QUICK, "--resume") == 1
+    again = (*QUICK, "--epochs", "2", "--resume")
+    assert start(films, run, *again) == 1
     assert f"{model} is there already: pass --overwrite" in caplog.text
     assert model.read_bytes() == before
-    assert start(films, run, *QUICK, "--resume", "--overwrite") == 0
+    assert start(films, run, *again, "--overwrite") == 0
+
+
+def test_what_was_found_is_shown_before_the_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    films = write_data_set(tmp_path / "clinic", {"Healthy": 10, "Sick": 4})
+    (films / "Sick" / "masks").mkdir()
+    (films / "Sick" / "infection masks").mkdir()
+    for folder, number in (("masks", 0), ("masks", 1), ("infection masks", 3)):
+        mask = films / "Sick" / folder / f"Sick-{number:03d}.png"
+        Image.fromarray(draw_lungs(128)).save(mask)
+    rows = ["file,patient,source", *(f"Healthy-00{n}.png,{n // 2},ward" for n in range(4))]
+    (films / "labels.csv").write_text("\n".join(rows))
+    # An outlier that is not there ends it before the first epoch.
+    outliers = ("--outliers", str(tmp_path / "absent"))
+    for recipe in ("quick", "bare", "recommended"):
+        caplog.clear()
+        run = tmp_path / recipe
+        assert start(films, run, "--recipe", recipe, "--device", "cpu", *outliers) == 1
+        header, healthy, sick, everything, sources, patients = caplog.text.partition(
+            "films of each class:\n"
+        )[2].splitlines()[:6]
+        assert re.split(" {2,}", header.strip()) == [
+            *("train", "validation", "test", "lung masks", "infection masks", "boxes")
+        ]
+        splits = [
+            sum(f",{name}," in line for line in (run / "manifest.csv").read_text().splitlines())
+            for name in ("train", "validation", "test")
+        ]
+        assert healthy.split()[4:] == ["0", "0", "0"]
+        assert sum(map(int, healthy.split()[1:4])) == 10
+        assert (sick.split()[0], sick.split()[4:]) == ("Sick", ["2", "1", "0"])
+        assert everything.split() == ["all", *map(str, splits), "2", "1", "0"]
+        assert sources == "sources: clinic 10, ward 4"
+        assert patients == "patients: 2 named, on 4 of 14 films"
+
+
+def test_a_training_that_learns_nothing_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    films = write_data_set(tmp_path / "films", {"Normal": 48, "Sick": 32})
+    for number, options in enumerate(((), ("--network", "mobilenet_v3_small"))):
+        caplog.clear()
+        run = tmp_path / str(number)
+        assert start(films, run, *BARE, "--learning-rate", "1e-9", *options) == 0
+        assert re.search(r"(no|not clearly) better than always naming \w+, on \d+", caplog.text)
 
 
 def test_without_masks_another_network_draws_the_lungs(
@@ -176,6 +229,16 @@ def test_a_baseline_is_trained_in_the_same_loop_and_reported_but_not_served(
     assert json.loads((run / "baseline.json").read_text()) == found
     assert start(image_folder, tmp_path / "new", *BARE, "--initial", str(run / "last.pt")) == 1
     assert "last.pt is of mobilenet_v3_small, not of resformer" in caplog.text
+
+
+def test_a_class_of_too_few_films_is_refused_with_the_option_that_may_help(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    films = write_data_set(tmp_path / "films", {"Normal": 6, "Rare": 2})
+    assert start(films, tmp_path / "run", *BARE) == 1
+    assert "the class 'Rare' has only 2 independent groups of films (near-dup" in caplog.text
+    assert "at least 3 are needed" in caplog.text
+    assert "raise duplicate_threshold (--duplicate-threshold)" in caplog.text
 
 
 def test_two_trainings_do_not_share_a_folder(

@@ -17,12 +17,14 @@ from resformer.checkpoint import Checkpoint
 from resformer.data.dataset import NO_CLASS
 from resformer.data.manifest import ManifestRow
 from resformer.data.masks import BOXED
+from resformer.evaluation.metrics import evaluate_predictions
 from resformer.evaluation.sources import compare_within_sources
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.training import optim
 from resformer.training.calibration import fit_calibration
 from resformer.training.config import TrainingConfig
 from resformer.training.data import log_priors
+from resformer.training.finish import warn_of_guessing
 from resformer.training.losses import FilmBatch, TrainingLoss, region_loss
 from resformer.training.state import Progress
 from resformer.training.train import score_epoch
@@ -350,6 +352,22 @@ def test_the_average_forgets_the_first_weights_soon_and_the_later_ones_slowly() 
 def test_impossible_options_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(TrainingConfig(), **changes)
+
+
+@pytest.mark.parametrize(
+    ("right", "told"), [(5, "no better"), (7, "not clearly better"), (10, None)]
+)
+def test_a_network_that_may_as_well_have_guessed_is_told_of(
+    right: int, told: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    labels = np.array([0] * 5 + [1] * 3 + [2] * 2)
+    called = labels.copy()
+    called[right:] = (called[right:] + 1) % 3
+    warn_of_guessing(evaluate_predictions(labels, np.eye(3)[called], ABC))
+    expected = f"{told} than always naming A, on 10 validation films: accuracy {right / 10:.3f} ("
+    assert caplog.text.count("than always naming") == (told is not None)
+    assert (expected in caplog.text) == (told is not None)
+    assert ("against 0.500" in caplog.text) == (told is not None)
 
 
 def test_the_time_left_is_told_from_the_epochs_that_were() -> None:

@@ -13,12 +13,16 @@ import logging
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from resformer.cli.options import Commands, add_command, add_path, add_shared
+from resformer.cli.options import Commands, add_command, add_path, add_shared, check_out
+
+if TYPE_CHECKING:
+    from resformer.checkpoint import Checkpoint
 
 logger = logging.getLogger(__name__)
 
-_OUT = "checkpoint to write (default: the one that was read)"
+_OUT = "checkpoint to write (default: the one that was read, with --overwrite)"
 
 
 def add_fit_gate(commands: Commands) -> None:
@@ -27,18 +31,19 @@ def add_fit_gate(commands: Commands) -> None:
         commands,
         "fit-gate",
         _fit_gate,
-        "fit what refuses pictures that are no chest X-rays, and what abstains from films",
-        "Fit or replace the gate and the abstention of a checkpoint, as train does at its end: the "
-        "gate on the films of the training split against outliers, with a threshold that nearly "
-        "all films of the validation split pass; the abstention on the same films, with thresholds "
-        "that call at most one validation film in twenty uncertain. With --manifest, count on the "
-        "test films how often what they let through is right. A graph in the checkpoint is "
-        "exported again.",
+        "fit the gate, which refuses what is no chest X-ray, and the abstention",
+        "Fit the gate and the abstention of a checkpoint, or replace them, as train does at its "
+        "end: the gate on the films of the training split against outliers, with a threshold that "
+        "nearly all films of the validation split pass; the abstention on the same films, with "
+        "thresholds that call at most one validation film in twenty uncertain, besides those whose "
+        "class is hardly likelier than a guess. With --manifest, also count on the test films how "
+        "often what they let through is right. A graph in the checkpoint is exported again.",
     )
     add_shared(parser, "model", "data", "outliers", "device")
-    add_path(parser, "--manifest", "CSV of the split that it was trained on; else one is made")
+    add_path(parser, "--manifest", "CSV of the split that it was trained on (default: a new one)")
     add_path(parser, "--out", _OUT)
-    parser.add_argument("--seed", type=int, default=0, help="of all that is random (default: 0)")
+    add_shared(parser, "overwrite")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
 
 
 def _fit_gate(options: argparse.Namespace) -> int:
@@ -52,6 +57,8 @@ def _fit_gate(options: argparse.Namespace) -> int:
     from resformer.training.data import TrainingData
     from resformer.training.finish import add_abstention, add_gate, add_track_record
 
+    out = options.out or options.model
+    check_out(out, overwrite=options.overwrite)
     checkpoint = load_checkpoint(options.model)
     outliers = find_outliers(options.outliers) if options.outliers else {}
     with open_datasets(options.data) as root, tempfile.TemporaryDirectory() as folder:
@@ -74,7 +81,6 @@ def _fit_gate(options: argparse.Namespace) -> int:
     if checkpoint.graph:
         # One that was exported before lacks what the abstention looks at.
         checkpoint = add_graph_if_possible(checkpoint)
-    out = options.out or options.model
     save_checkpoint(checkpoint, out)
     logger.info("wrote %s", out)
     return 0
@@ -88,12 +94,16 @@ def add_export(commands: Commands) -> None:
         _export,
         "write the network as an ONNX graph",
         "Make the network's ONNX graph and put it into the checkpoint, as train does at its end, "
-        "so that ONNX Runtime can run it. With --onnx, write the graph to a file of its own "
-        "instead: from grey films, resized to the checkpoint's size, to probabilities, gate score, "
-        "distance, features and lungs; class names and thresholds are in its metadata.",
+        "so that ONNX Runtime can run it. A checkpoint whose graph is valid is left as it is, "
+        "unless --out names another one to write, with a graph made anew. With --onnx, write the "
+        "graph to a file of its own instead: from grey films, resized to the checkpoint's size, to "
+        "probabilities, gate score, distance, features and lungs; class names and thresholds are "
+        "in its metadata. No file is replaced without --overwrite, except those of an earlier "
+        "--site.",
     )
     add_shared(parser, "model")
     add_path(parser, "--out", _OUT)
+    add_shared(parser, "overwrite")
     add_path(parser, "--onnx", "ONNX file to write, for other programs")
     site = "folder to write the page to, for any web server: films are classified in the browser"
     add_path(parser, "--site", f"{site} and sent nowhere", metavar="DIR")
@@ -101,26 +111,49 @@ def add_export(commands: Commands) -> None:
 
 def _export(options: argparse.Namespace) -> int:
     from resformer.checkpoint import load_checkpoint, save_checkpoint
-    from resformer.export import add_graph, find_graph
+    from resformer.export import add_graph
 
-    checkpoint = load_checkpoint(options.model)
+    checkpoint, out = load_checkpoint(options.model), options.out or options.model
     is_for_others = bool(options.onnx or options.site)
-    graph = found = find_graph(checkpoint) if is_for_others else None
-    if graph is None:
+    has_graph = (is_for_others or not options.out) and _has_graph(checkpoint, strict=is_for_others)
+    if has_graph and not (options.out or is_for_others):
+        logger.info("%s holds a valid graph: left as it is", options.model)
+        return 0
+    # The page is written from a checkpoint's file; for --onnx alone none need hold the graph.
+    is_saved = options.out or not (has_graph or (options.onnx and not options.site))
+    for file in filter(None, (out if is_saved else None, options.onnx)):
+        check_out(file, overwrite=options.overwrite)
+    if not has_graph:
         checkpoint = add_graph(checkpoint)
-        graph = checkpoint.graph
-    if options.out or not is_for_others or (options.site and graph is not found):
-        save_checkpoint(checkpoint, options.out or options.model)
-        logger.info("wrote %s", options.out or options.model)
-    if options.onnx and graph:
-        options.onnx.parent.mkdir(parents=True, exist_ok=True)
-        options.onnx.write_bytes(graph.content)
+    if is_saved:
+        save_checkpoint(checkpoint, out)
+        logger.info("wrote %s", out)
+    if options.onnx and checkpoint.graph:
+        content = checkpoint.graph.content
+        options.onnx.write_bytes(content)
         # No checkpoint guards this file: whoever serves it can compare.
-        digest = hashlib.sha256(graph.content).hexdigest()
+        digest = hashlib.sha256(content).hexdigest()
         logger.info("wrote %s, SHA-256 %s", options.onnx, digest)
     if options.site:
-        _write_site(options.out or options.model, options.site)
+        _write_site(out, options.site)
     return 0
+
+
+def _has_graph(checkpoint: Checkpoint, *, strict: bool) -> bool:
+    """Return whether a checkpoint holds a graph that computes what the rest of it says.
+
+    Raises:
+        CheckpointError: if it says so and does not, and ``strict`` is given.
+    """
+    from resformer.checkpoint import CheckpointError
+    from resformer.export import find_graph
+
+    try:
+        return find_graph(checkpoint) is not None
+    except CheckpointError:
+        if strict:
+            raise
+        return False
 
 
 def _write_site(model: Path, folder: Path) -> None:

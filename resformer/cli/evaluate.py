@@ -22,11 +22,11 @@ def add_evaluate(commands: Commands) -> None:
         "evaluate",
         _evaluate,
         "measure a checkpoint on labelled images",
-        "Classify every image of a data set, or of one split of it where a manifest is given, and "
+        "Classify every image of a data set, or of one split of it if a manifest is given, and "
         "write metrics.json with 95 % intervals, the confusion matrix and the ROC curves.",
     )
     add_shared(parser, "model", "data", "device", "backend", split="test", out="runs/evaluation")
-    add_path(parser, "--manifest", "CSV of a split; without it all is measured")
+    add_path(parser, "--manifest", "CSV of a split (default: measure all images)")
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -62,9 +62,9 @@ def add_controls(commands: Commands) -> None:
         commands,
         "controls",
         _controls,
-        "measure a checkpoint on films with the lungs blacked out, other surroundings, ...",
-        "Classify the films of a split as they are and changed in ways that a network which looks "
-        "at the lungs must react to, or must not, and write controls.json.",
+        "measure a checkpoint on altered films: lungs blacked out, other surroundings and more",
+        "Classify the films of a split as they are, and altered in ways to which a network that "
+        "looks at the lungs must react, or must not; write controls.json.",
     )
     shared = ("model", "data", "lung-model", "device")
     add_shared(parser, *shared, split="validation", out="runs/controls")
@@ -108,10 +108,10 @@ def add_external(commands: Commands) -> None:
         _external,
         "measure a checkpoint on films of other hospitals, listed with their findings",
         "Classify the films that labels.csv lists (columns set, file, finding; a film lies at "
-        "<set>/<file>), and write external.json and the same as tables, external.md. To be read at "
-        "the end of a training, never to choose an epoch or a model by.",
+        "<set>/<file>); write external.json, and the same as tables in external.md. Meant for the "
+        "end of a training, and never for choosing an epoch or a model.",
     )
-    add_path(parser, "--data", "folder of the sets and of labels.csv", required=True)
+    add_path(parser, "--data", "folder with the sets and labels.csv", required=True, metavar="DIR")
     add_shared(parser, "model", "device", out="runs/external")
 
 

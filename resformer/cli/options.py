@@ -17,26 +17,28 @@ _SHARED: dict[str, dict[str, Any]] = {
         "type": Path,
         "required": True,
         "action": "append",
+        "metavar": "DIR",
         "help": "folder or .zip of films, laid out as for train; may be given more than once",
     },
-    "split": {"choices": ("train", "validation", "test"), "help": "which part of the manifest"},
-    "out": {"type": Path, "help": "folder of the report"},
+    "split": {"choices": ("train", "validation", "test"), "help": "split of the manifest"},
+    "out": {"type": Path, "help": "folder to write the report to"},
     "lung-model": {
         "type": Path,
-        "help": "checkpoint with a lung head that says where the lungs are; by default the model, "
-        "where it has one",
+        "help": "checkpoint with a lung head, which outlines the lungs (default: the model, if it "
+        "has one)",
     },
     "outliers": {
         "type": Path,
         "metavar": "DIR",
-        "help": "folder of pictures that are no chest X-rays, a folder for each kind, which the "
-        "gate shall refuse; others are drawn in any case",
+        "help": "folder of pictures that the gate is to refuse because they are no chest X-rays, a "
+        "subfolder for each kind; others are drawn in any case",
     },
+    "overwrite": {"action": "store_true", "help": "replace the output file if it exists"},
     "device": {"default": "auto", "help": "auto, cpu, cuda, cuda:1 or mps"},
     "backend": {
         "default": "auto",
-        "help": "what runs the network: torch, onnxruntime, or auto for the faster; the results "
-        "are the same",
+        "help": "what runs the network: torch, onnxruntime, or auto for the faster of the two; the "
+        "results are the same",
     },
 }
 
@@ -68,6 +70,21 @@ def add_shared(parser: argparse._ActionsContainer, *names: str, **defaults: str)
 def add_path(parser: argparse._ActionsContainer, flag: str, text: str, **how: Any) -> None:
     """Add an option that takes a path."""
     parser.add_argument(flag, type=Path, help=text, **how)
+
+
+def check_out(out: Path, *, overwrite: bool) -> None:
+    """Make sure before the work that a checkpoint can be written, and replaces nothing unasked.
+
+    Raises:
+        OSError: if it cannot, or there is a file and ``overwrite`` is not given.
+    """
+    from resformer.training.state import CHECKPOINT_BYTES, check_space
+
+    if out.is_dir():
+        raise IsADirectoryError(f"{out} is a folder: name a file")
+    if out.exists() and not overwrite:
+        raise FileExistsError(f"{out} is there already: pass --overwrite, or name another file")
+    check_space(out.parent, CHECKPOINT_BYTES)
 
 
 def add_flag(parser: argparse._ActionsContainer, flag: str, text: str) -> None:

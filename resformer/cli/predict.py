@@ -33,26 +33,26 @@ def add_parser(commands: Commands) -> None:
         run,
         "classify image files, or a folder of them",
         "Write one line for each file to standard output: the class, its probability and those of "
-        "all classes, after the word undecided where the classes are close, or unfamiliar where "
-        "the film is unlike those of the training. What does not look like an upright chest X-ray "
-        "gets no class, unless forced; --invert and --rotate may put it right. Files that cannot "
-        "be read are named on standard error. The exit status is 1 if a file got no class. With "
-        "--out, classify every image and DICOM file below a folder into a CSV file; run again, it "
-        "goes on where it was stopped.",
+        "all classes. The word undecided precedes the class if the classes are close, unfamiliar "
+        "if the film is unlike those of the training. What does not look like an upright chest "
+        "X-ray gets no class without --force; --invert and --rotate may put it right. Files that "
+        "cannot be read are named on standard error. With --out, classify every image and DICOM "
+        "file below a folder into a CSV file; run again, the command goes on where it was stopped. "
+        "The exit status is 1 if a file got no class, in this run or an earlier one of that table.",
     )
-    add_path(parser, "files", "an image, or a folder with --out", nargs="+", metavar="FILE")
-    add_path(parser, "--out", "CSV file for the films of one folder")
+    add_path(parser, "files", "an image, or with --out a folder", nargs="+", metavar="FILE")
+    add_path(parser, "--out", "CSV file for the films of a folder")
     add_shared(parser, "model", "device", "backend")
-    add_flag(parser, "--json", "write one JSON object a line")
+    add_flag(parser, "--json", "write one JSON object per line")
     force = "name a class even for what does not look like a chest X-ray, with a warning"
     add_flag(parser, "--force", force)
-    add_flag(parser, "--invert", "exchange black and white first")
-    turn = "turn films clockwise first"
+    add_flag(parser, "--invert", "exchange black and white before classifying")
+    turn = "turn films clockwise before classifying, by so many degrees (default: %(default)s)"
     parser.add_argument("--rotate", type=int, choices=ROTATIONS, default=0, help=turn)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Classify; the exit status, 1 if a file got no class.
+    """Classify. Return the exit status, 1 if a file got no class.
 
     Raises:
         ValueError: if --out is given with anything but one folder, or a folder without --out, or
@@ -167,9 +167,8 @@ def _correction(options: argparse.Namespace) -> Correction:
 def _predict_folder(predictor: Predictor, folder: Path, options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from resformer.cli.predict_files import answer_files, find_films, show_name
+    from resformer.cli.predict_files import answer_files, describe_counts, find_films, show_name
     from resformer.cli.results_table import MadeBy, lock_path, name_in_table, open_table
-    from resformer.predict import NOT_A_FILM
 
     out, force, correction = options.out, options.force, _correction(options)
     own = {os.path.realpath(out), os.path.realpath(lock_path(out))}
@@ -182,11 +181,9 @@ def _predict_folder(predictor: Predictor, folder: Path, options: argparse.Namesp
     with options.model.open("rb") as file:
         made_by = MadeBy(hashlib.file_digest(file, "sha256").hexdigest(), correction)
     with open_table(out, predictor.class_names, made_by, force=force) as table:
-        waiting = [
-            path
-            for path in films
-            if name_in_table(show_name(path.relative_to(folder))) not in table.done
-        ]
+        names = [name_in_table(show_name(path.relative_to(folder))) for path in films]
+        waiting = [path for path, name in zip(films, names, strict=True) if name not in table.done]
+        found = [table.done[name] for name in names if name in table.done]
         with tqdm(total=len(waiting), desc="classify", unit="img") as bar:
             asked = answer_files(
                 predictor, waiting, folder=folder, force=force, correction=correction
@@ -195,18 +192,11 @@ def _predict_folder(predictor: Predictor, folder: Path, options: argparse.Namesp
                 table.write(answers)
                 counts.update(answer.error_code for answer in answers)
                 bar.update(len(answers))
-    refused = counts[NOT_A_FILM]
-    unreadable = counts.total() - counts[""] - refused
-    logger.info(
-        "classified %d films, refused %d that do not look like chest X-rays, could not read %d, "
-        "found %d done before; wrote %s",
-        counts[""],
-        refused,
-        unreadable,
-        len(films) - len(waiting),
-        out,
-    )
-    return 1 if refused or unreadable else 0
+    before = f"found {len(found)} done before"
+    if without_class := sum(map(bool, found)):
+        before += f", {without_class} of them without a class"
+    logger.info("%s, %s; wrote %s", describe_counts(counts), before, out)
+    return 1 if without_class or counts.total() > counts[""] else 0
 
 
 def _report_left_out(contents: FolderContents, folder: Path, own: set[str]) -> None:

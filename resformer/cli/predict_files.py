@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -180,7 +180,9 @@ def answer_files(
     batches = read_ahead(lambda path: (path, _read(path, size, correction)), paths)
     for batch in batches:
         names = [show_name(path.relative_to(folder) if folder else path) for path, _ in batch]
-        yield answer_batch(predictor, names, [film for _, film in batch], force=force)
+        yield answer_batch(
+            predictor, names, [film for _, film in batch], force=force, name_options=True
+        )
 
 
 def read_ahead(read: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[list[Result]]:
@@ -247,27 +249,38 @@ def answer_batch(
     films: Sequence[PreparedFilm | Failure],
     *,
     force: bool = False,
+    name_options: bool = False,
 ) -> list[Answer]:
-    """Run the network once on all files that could be read, and answer for all, in order."""
+    """Run the network once on all files that could be read, and answer for all, in order.
+
+    Args:
+        predictor: the network.
+        names: of the files, fit to be shown.
+        films: what was read of each.
+        force: whether to name a class for what the gate refuses.
+        name_options: whether to name the options that put a refused film right, which not every
+            command has.
+    """
     readable = [film for film in films if isinstance(film, PreparedFilm)]
     predictions = iter(predictor.predict(readable))
+    results = [film if isinstance(film, Failure) else next(predictions) for film in films]
     return [
-        _answer(name, film if isinstance(film, Failure) else next(predictions), force=force)
-        for name, film in zip(names, films, strict=True)
+        _answer(name, result, force=force, name_options=name_options)
+        for name, result in zip(names, results, strict=True)
     ]
 
 
-def _answer(name: str, result: Prediction | Failure, *, force: bool) -> Answer:
+def _answer(name: str, result: Prediction | Failure, *, force: bool, name_options: bool) -> Answer:
     if isinstance(result, Failure):
         return Answer(name, None, *result)
     gate = result.gate
     orientation = result.find_orientation()
     if not gate or gate.accepted or force:
         return Answer(name, result, orientation=orientation)
-    error = f"This image was not classified. {gate.reason}"
-    if orientation:
-        flags = _flags(orientation.correction)
-        error = f"This image was not classified. {orientation.sentence} Try {flags}."
+    reason = orientation.sentence if orientation else gate.reason
+    error = f"This image was not classified. {reason}"
+    if orientation and name_options:
+        error += f" Try {_flags(orientation.correction)}."
     return Answer(name, result, NOT_A_FILM, error, orientation)
 
 
@@ -275,6 +288,16 @@ def _flags(correction: Correction) -> str:
     """Return the options of the command line that ask for a correction."""
     flags = ["--invert"] if correction.invert else []
     return " ".join([*flags, f"--rotate {correction.rotate}"] if correction.rotate else flags)
+
+
+def describe_counts(counts: Counter[str]) -> str:
+    """Say in words how many files were answered how, counted by their error code."""
+    refused = counts[NOT_A_FILM]
+    unreadable = counts.total() - counts[""] - refused
+    return (
+        f"classified {counts['']} films, refused {refused} that do not look like chest X-rays, "
+        f"could not read {unreadable}"
+    )
 
 
 def show_name(path: Path | str) -> str:

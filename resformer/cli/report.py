@@ -32,35 +32,41 @@ def add_parser(commands: Commands) -> None:
         "measure a checkpoint in every way and write its model card",
         "Classify the test split once, and again under every control; classify the films of other "
         f"hospitals; write {JSON_NAME}, {CARD_NAME} and its plots into a folder. Nothing else is "
-        "touched unless --store or --publish says so.",
+        "changed without --store or --publish.",
     )
     add_shared(parser, "model", "data", "device", "backend", out="runs/report")
     add_path(parser, "--manifest", "CSV of the split", required=True)
-    more = parser.add_argument_group("what else to measure or to say")
-    add_path(more, "--external", "folder of films of other hospitals and of labels.csv")
-    before = "another checkpoint, in whose features the sources of the films are looked for too; "
-    before += f"or a {JSON_NAME} of one, or of this one, for what it says of the one before"
+    more = parser.add_argument_group("what else to measure or to tell")
+    add_path(more, "--external", "folder with the films of other hospitals and labels.csv")
+    before = (
+        "earlier checkpoint, in whose features the sources of the films are looked for too; or "
+    )
+    before += (
+        f"a {JSON_NAME} that tells what was found there, its own or an older one of this model"
+    )
     add_path(more, "--before", before)
-    add_path(more, "--ablations", "folder that python -m benchmarks.ablations wrote")
-    seeds = "checkpoints of the same recipe and other seeds, whose own test reports are compared"
+    add_path(more, "--ablations", "folder written by python -m benchmarks.ablations")
+    seeds = "checkpoints of the same recipe with other seeds, whose test reports are compared"
     add_path(more, "--seed-models", seeds, nargs="+", default=[], metavar="PATH")
     add_shared(more, "lung-model")
     about = (
-        "TOML of what no measurement knows: [statements] on where the films come from and what "
-        "chose the model, [terms] that explain sets and sources, [goals] to hold against it"
+        "TOML file of what cannot be measured: [statements] on where the films come from and how "
+        "the model was chosen, [terms] that explain sets and sources, [goals] to compare it with"
     )
     add_path(more, "--about", about)
-    samples = "samples of the intervals (default: %(default)s)"
+    samples = "bootstrap samples of the intervals (default: %(default)s)"
     more.add_argument("--bootstrap", type=int, default=1000, help=samples)
     where = parser.add_argument_group("where else to put it")
-    add_flag(where, "--store", "into the checkpoint, which /about then shows")
-    project = f"into the checkpoint and the project's {CARD_NAME}, {README_NAME} (between its two "
-    project += f"marks) and {DOCS_FOLDER}, replacing what stands there (default: this folder's)"
+    add_flag(where, "--store", "also into the checkpoint, for /about to show")
+    project = f"also into the checkpoint and a project's {CARD_NAME}, {README_NAME} (between its "
+    project += (
+        f"two marks) and {DOCS_FOLDER}, replacing what is there (default: the current folder)"
+    )
     add_path(where, "--publish", project, nargs="?", const=Path(), metavar="PROJECT")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure and write; the exit status."""
+    """Measure and write. Return the exit status."""
     from resformer.checkpoint import save_checkpoint
     from resformer.evaluation.card import render_card
     from resformer.evaluation.lineage import list_stages

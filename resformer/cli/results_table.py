@@ -54,7 +54,8 @@ class ResultsTable:
     """A table that is open for more rows; see ``open_table``.
 
     Attributes:
-        done: names of the films that it holds.
+        done: error codes of the films that it held before, by their names; empty for those that
+            got a class.
     """
 
     def __init__(self, out: Path, class_names: Sequence[str], made_by: MadeBy) -> None:
@@ -62,12 +63,24 @@ class ResultsTable:
         self._made_by = made_by.cells()
         self._class_names = class_names
         self._columns = [
-            *("file", "predicted_class", "confidence", "abstained", "reason"),
+            "file",
+            "predicted_class",
+            "confidence",
+            "abstained",
+            "reason",
             *(_text(f"probability_{name}") for name in class_names),
-            *("gate_accepted", "gate_score", "gate_threshold", "gate_orientation"),
-            *("warnings", "error_code", "error", "invert", "rotate", "model_sha256"),
+            "gate_accepted",
+            "gate_score",
+            "gate_threshold",
+            "gate_orientation",
+            "warnings",
+            "error_code",
+            "error",
+            "invert",
+            "rotate",
+            "model_sha256",
         ]
-        self.done: set[str] = set()
+        self.done: dict[str, str] = {}
 
     def start(self, *, force: bool) -> None:
         """Write the first line, or read what is there and cut off half a row at the end."""
@@ -86,8 +99,9 @@ class ResultsTable:
                 f"{self._out} was not written by a model with these classes, or by an older "
                 "version: name another file, or remove it"
             )
-        refused = self._columns.index("error_code")
-        if force and any(row[refused : refused + 1] == [NOT_A_FILM] for row in rows):
+        code = self._columns.index("error_code")
+        found = {row[0]: row[code] for row in rows[1:] if len(row) > code}
+        if force and NOT_A_FILM in found.values():
             raise ValueError(
                 f"{self._out} holds films that were refused without --force: name another file"
             )
@@ -98,7 +112,7 @@ class ResultsTable:
             )
         if len(whole) < len(content):
             os.truncate(self._out, len(whole))
-        self.done = {row[0] for row in rows[1:] if row}
+        self.done = found
 
     def _first_line(self) -> bytes:
         line = io.StringIO(newline="")

@@ -27,29 +27,29 @@ def add_parser(commands: Commands) -> None:
         "score",
         run,
         "classify an archive into a Parquet table",
-        "Classify all films of SOURCE into a folder of Parquet files: a row for each film, and for "
-        "each file that cannot be read a row that says why. Stopped at any moment, the same "
-        "command goes on with the films that were found at the first time. The exit status is 0 "
-        "when all rows are written, whatever they say.",
+        "Classify all films of SOURCE into a folder of Parquet files, with a row for each film; "
+        "that of a file that cannot be read says why. If the command is stopped, at any moment, "
+        "the same command goes on with the films that were found the first time. The exit status "
+        "is 0 when all rows are written, whatever they say.",
     )
-    source = "a folder; a text file with a path or URL on each line; or the URL of either, such as "
+    source = "a folder; a text file with one path or URL per line; or the URL of either, such as "
     parser.add_argument("source", metavar="SOURCE", help=f"{source}s3://bucket/films (with s3fs)")
     parser.add_argument("--out", required=True, help="folder of the table, or its URL")
     add_shared(parser, "model", "device", "backend")
     parser.add_argument(
         "--cluster",
         metavar="ADDRESS",
-        help="of a Ray cluster whose machines all have the films and --out under the same path or "
-        "URL; auto is the one that this machine belongs to, or else one of its own cores (default: "
-        "without Ray, the cores of this machine)",
+        help="address of a Ray cluster whose machines all have the films and --out under the same "
+        "path or URL; auto: the one that this machine belongs to, or else a new one on its cores "
+        "(default: the cores of this machine, without Ray)",
     )
     parser.add_argument(
         "--part-size",
         type=_positive,
         default=_PART_SIZE,
         metavar="N",
-        help="films in a file of the table; of at most so many the work is lost when a process is "
-        "stopped (default: %(default)s)",
+        help="films per output file; at most this many are done again after an interruption "
+        "(default: %(default)s)",
     )
     force = "give probabilities even for what does not look like a chest X-ray"
     add_flag(parser, "--force", force)
@@ -99,6 +99,7 @@ def _score(run: Run, options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from resformer.checkpoint import library_versions, load_checkpoint
+    from resformer.cli.predict_files import describe_counts
     from resformer.cli.score_cluster import score_on_cluster
     from resformer.cli.score_run import score_part
     from resformer.predict import Predictor
@@ -125,10 +126,6 @@ def _score(run: Run, options: argparse.Namespace) -> int:
                 counts += found
                 bar.update(found.total())
     logger.info(
-        "classified %d films, refused or could not read %d, found %d done before; wrote %s",
-        counts[""],
-        counts.total() - counts[""],
-        done,
-        run.results.place,
+        "%s, found %d done before; wrote %s", describe_counts(counts), done, run.results.place
     )
     return 0

@@ -92,7 +92,7 @@ class ResultsFolder:
         return content
 
     def begin(self, part: int) -> bool:
-        """Note that a part is at work; whether somebody had begun it and not ended."""
+        """Note that a part is at work; return whether somebody had begun it and not ended."""
         name = f"{_BEGUN}/{part:06}"
         with suppress(FileNotFoundError):
             self.read(name)

@@ -22,8 +22,13 @@ from resformer.predict import Predictor, PreparedFilm
 # What is the matter with one file, and not with the disk or the network that it is on. Object
 # storage gives no number where it lets nobody in: a key that has expired is no fault of the film.
 _OF_THE_FILE = {
-    *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR),
-    *(errno.ENAMETOOLONG, errno.ELOOP),
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
 }
 
 

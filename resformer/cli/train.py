@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resformer.cli.options import Commands, add_command, add_flag, add_path, add_shared
+from resformer.cli.options import (
+    Commands,
+    add_command,
+    add_flag,
+    add_path,
+    add_shared,
+    check_out,
+)
 from resformer.training import MANIFEST_NAME, MODEL_NAME
 from resformer.training.config import (
+    LENGTH,
     OURS,
     RECIPES,
     RECOMMENDED,
@@ -36,62 +45,66 @@ def add_parser(commands: Commands) -> None:
         "train",
         run,
         "train a network on folders of images",
-        "Split a data set by groups of near-duplicates, train on it, choose the best epoch on the "
-        "validation split, evaluate once on the test split, and write a checkpoint that `python "
-        "app.py` serves. Without other options than --data, all is done as we recommend. Under "
-        "torchrun several processes train together.",
+        "Split a data set, keeping near-duplicates and the films of one patient together; train on "
+        "it; choose the best epoch on the validation split; evaluate once on the test split; and "
+        "write a checkpoint that `python app.py` serves. With --data alone, everything is done as "
+        "we recommend. Under torchrun several processes train together.",
     )
     parser.usage = "python -m resformer train --data DIR [--data DIR ...] [option ...]"
     parser.epilog = (
-        "Every option of the groups after 'where to start' is set by the recipe; one that is given "
-        "replaces that of the recipe. The defaults shown are those of the recommended one."
+        f"The recipe sets every option from '{LENGTH}' on; an option that you give overrides it. "
+        "The defaults shown are those of the recommended recipe."
     )
     layout = (
-        "folder or .zip: <Class>/images/* (with lung masks in <Class>/masks/*.png and infection "
-        "masks in '<Class>/infection masks/*.png', where there are) or <Class>/*; given more than "
-        "once, all are read as one data set, and each may hold some of the classes"
+        "folder or .zip: <Class>/images/* (optionally with lung masks in <Class>/masks/*.png and "
+        "infection masks in '<Class>/infection masks/*.png') or <Class>/*; may be given more than "
+        "once: all are read as one data set, and each may hold only some of the classes"
     )
-    add_path(parser, "--data", layout, required=True, action="append")
+    add_path(parser, "--data", layout, required=True, action="append", metavar="DIR")
     parser.add_argument(
         "--recipe",
         choices=tuple(RECIPES),
         default="recommended",
-        help="recommended; quick: minutes on a processor, to see that the data is read rightly; "
-        "bare: without lungs and without all that keeps a network from learning the hospitals "
-        "(default: %(default)s)",
+        help="recommended; quick: takes minutes on a CPU, to see that the data is read rightly, "
+        "not for use; bare: without lungs, and without anything that keeps a network from learning "
+        "the hospitals (default: %(default)s)",
     )
-    kept = "folder of the run: split, state to resume from, history, report and plots "
+    kept = "folder for the split, the state to resume from, the history, the report and the plots "
     add_path(parser, "--run-dir", f"{kept}(default: %(default)s)", default=Path("runs/latest"))
-    add_path(parser, "--out", f"checkpoint (default: {MODEL_NAME} in the folder of the run)")
-    add_flag(parser, "--overwrite", "replace the file of --out where there is one")
-    add_flag(parser, "--resume", "go on where the run's folder was stopped")
-    _add_other_files(parser.add_argument_group("where to start, what else to read and write"))
+    add_path(parser, "--out", f"checkpoint to write (default: {MODEL_NAME} in --run-dir)")
+    add_shared(parser, "overwrite")
+    add_flag(parser, "--resume", "continue the training that was stopped in --run-dir")
+    _add_other_files(
+        parser.add_argument_group("what to start from, and what else to read and write")
+    )
     _add_config_options(parser)
 
 
 def _add_other_files(group: argparse._ArgumentGroup) -> None:
-    add_path(group, "--manifest", "CSV of a former split, to use it again")
-    earlier = "CSV of a former split whose test films stay test films, so that figures compare"
+    add_path(group, "--manifest", "CSV of an earlier split, to use it again")
+    earlier = "CSV of an earlier split, whose test films stay test films so that figures compare"
     add_path(group, "--earlier", earlier, metavar="MANIFEST")
     group.add_argument(
         "--duplicate-threshold",
         type=float,
         metavar="CORRELATION",
-        help="images that correlate more are near-duplicates and stay in one split; above 1 only "
-        "equal files are; by default what suits chest films",
+        help="images whose correlation is higher are near-duplicates and stay in one split; above "
+        "1 only identical files are (default: what suits chest films)",
     )
     initial = (
-        "train the weights of this checkpoint further, such as on films of your own, or those of a "
-        "training that was stopped (last.pt in its --run-dir); give the --manifest that it was "
+        "checkpoint whose weights are trained further, for instance on films of your own, or the "
+        "last.pt in the --run-dir of a training that was stopped; give the --manifest that it was "
         "trained with, or its test films are no longer unseen"
     )
     add_path(group, "--initial", initial, metavar="CHECKPOINT")
-    lung_model = "network that draws the lungs where no film has a mask (default: the shipped one)"
+    lung_model = (
+        "checkpoint that outlines the lungs if no film has a mask (default: the shipped one)"
+    )
     add_path(group, "--lung-model", lung_model, metavar="CHECKPOINT")
     add_shared(group, "outliers")
-    trial = "compare ways of training: leave the test split alone, fit no gate and no abstention"
+    trial = "only compare ways of training: leave out the test split, the gate and the abstention"
     add_flag(group, "--trial", trial)
-    board = "write the figures of each epoch for TensorBoard too, into the folder of the run"
+    board = "also write the figures of each epoch for TensorBoard, into --run-dir"
     add_flag(group, "--tensorboard", board)
 
 
@@ -128,7 +141,7 @@ def read_config(options: argparse.Namespace) -> TrainingConfig:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train; the exit status."""
+    """Train. Return the exit status."""
     from resformer.training.state import STATE_NAME
 
     try:
@@ -154,7 +167,7 @@ def _run(options: argparse.Namespace) -> int:
     ):
         check_run_folder(options.run_dir, resume=options.resume)
         if group.is_main and config.network == OURS:
-            _check_out(out, overwrite=options.overwrite)
+            check_out(out, overwrite=options.overwrite)
         manifest = group.from_main(_find_split(root, config, options) if group.is_main else None)
         if manifest is None:
             raise RuntimeError("the main process sent no split")
@@ -237,21 +250,6 @@ def _train_baseline(
     logger.info("wrote %s; there is nothing to serve", path)
 
 
-def _check_out(out: Path, *, overwrite: bool) -> None:
-    """Make sure before the training that its checkpoint can be written, and replaces none.
-
-    Raises:
-        OSError: if it cannot, or there is a file and ``overwrite`` is not given.
-    """
-    from resformer.training.state import CHECKPOINT_BYTES, check_space
-
-    if out.is_dir():
-        raise IsADirectoryError(f"{out} is a folder: name a file")
-    if out.exists() and not overwrite:
-        raise FileExistsError(f"{out} is there already: pass --overwrite, or name another --out")
-    check_space(out.parent, CHECKPOINT_BYTES)
-
-
 def _find_split(root: DataRoot, config: TrainingConfig, options: argparse.Namespace) -> Manifest:
     """Read the split that was given, or the run's own when resuming, or make one and keep it."""
     from resformer.data.manifest import build_manifest, read_manifest, write_manifest
@@ -269,20 +267,55 @@ def _find_split(root: DataRoot, config: TrainingConfig, options: argparse.Namesp
         )
     if not (options.resume and kept.is_file()):  # which a wrong one must not take the place of
         write_manifest(manifest, kept)
-    for split in ("train", "validation", "test"):
-        logger.info("%s: %d films", split, len(manifest.subset(split)))
+    logger.info("%s", _describe_films(root, manifest))
     return manifest
 
 
+def _describe_films(root: DataRoot, manifest: Manifest) -> str:
+    """Say what was found of each class, so that the user sees whether the data is read rightly."""
+    from resformer.data.labels import FilmLabel, read_labels
+    from resformer.data.masks import INFECTION_FOLDER, LUNGS_FOLDER, mask_of
+    from resformer.data.split import SPLITS
+
+    rows = manifest.rows
+    labels = read_labels(root, [row.path for row in rows])
+    counts: Counter[tuple[str, str]] = Counter()
+    patients: Counter[tuple[str, str]] = Counter()
+    for row in rows:
+        film, label = root / row.path, labels.get(row.path, FilmLabel())
+        found = {
+            row.split: True,
+            "lung masks": mask_of(film, LUNGS_FOLDER),
+            "infection masks": mask_of(film, INFECTION_FOLDER),
+            "boxes": label.boxes,
+        }
+        counts.update((row.class_name, column) for column, there in found.items() if there)
+        if label.patient:
+            patients[row.source, label.patient] += 1
+    names = manifest.class_names
+    width = max(map(len, (*names, "all")))
+    lines = [text.ljust(width) for text in ("", *names, "all")]
+    for column in (*SPLITS, "lung masks", "infection masks", "boxes"):
+        numbers = [counts[name, column] for name in names]
+        cells = [column, *map(str, numbers), str(sum(numbers))]
+        width = max(map(len, cells))
+        lines = [f"{line}  {cell:>{width}}" for line, cell in zip(lines, cells, strict=True)]
+    sources = Counter(row.source or "unknown" for row in rows).most_common()
+    lines.append("sources: " + ", ".join(f"{source} {films}" for source, films in sources))
+    named = f"{len(patients)} named, on {patients.total()} of {len(rows)} films"
+    lines.append(f"patients: {named if patients else 'none named'}")
+    return "\n".join(["films of each class:", *lines])
+
+
 def _summarise(metrics: Mapping[str, Any]) -> None:
-    """Log the headline figures of each split."""
+    """Log the headline figures of each split, which differ from those of the epochs."""
     from resformer.evaluation.report import split_reports
 
     for split, report in split_reports(metrics).items():
         for name in ("accuracy", "macro_f1"):
             figure = report[name]
             logger.info(
-                "%s %s: %.4f (95%% interval %.4f to %.4f)",
+                "%s %s after calibration: %.4f (95%% interval %.4f to %.4f)",
                 split,
                 name,
                 figure["value"],

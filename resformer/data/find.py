@@ -170,12 +170,12 @@ def locate_root(folder: Path) -> Path:
 
 
 def is_hidden(name: str) -> bool:
-    """Tell whether a file or folder of this name belongs to the system rather than to the data."""
+    """Return whether a file or folder of this name is of the system rather than of the data."""
     return name.startswith(".") or name.lower() in _SYSTEM_FOLDERS
 
 
 def is_image(path: Path) -> bool:
-    """Tell whether a file is an image that the project reads, by its name or its first bytes.
+    """Return whether a file is an image that the project reads, by its name or first bytes.
 
     The name of an image is enough: where the file is damaged, it is better named as unreadable
     than passed over.
@@ -207,7 +207,7 @@ def summarise(texts: Iterable[str]) -> str:
 
 
 def has_image_name(name: str) -> bool:
-    """Tell whether the suffix of a name is that of an image or of a DICOM file."""
+    """Return whether the suffix of a name is that of an image or of a DICOM file."""
     return os.path.splitext(name)[1].lower() in FILM_SUFFIXES
 
 

@@ -68,7 +68,7 @@ class FilmLabel:
 
 
 def contradicts(class_name: str, reading: str) -> bool:
-    """Tell whether a reading contradicts the class: such a film is not to be learnt from.
+    """Return whether a reading contradicts the class: such a film is not to be learnt from.
 
     COVID contradicts Negative, Indeterminate and Atypical; Lung_Opacity contradicts "no opacity",
     Negative and Normal. Small and capital letters are alike, and what follows does not matter.

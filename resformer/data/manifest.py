@@ -243,7 +243,7 @@ def _report_odd_groups(films: Sequence[ScannedFilm], groups: Sequence[int]) -> N
     if largest > max(_LARGE_GROUP, _LARGE_SHARE * len(films)):
         logger.warning(
             "%d of %d images are one group of near-duplicates: if they are different films, a "
-            "higher duplicate_threshold tells them apart",
+            "higher duplicate_threshold (--duplicate-threshold) tells them apart",
             largest,
             len(films),
         )

@@ -61,11 +61,13 @@ def _check_groups(class_names: Sequence[str], groups: Sequence[int]) -> None:
     number = Counter(name for name, _ in set(zip(class_names, groups, strict=True)))
     for name in sorted(films):
         if number[name] < len(SPLITS):
+            groups_of = "group" if number[name] == 1 else "groups"
             raise DatasetError(
-                f"the class {name!r} has {films[name]} images in {number[name]} groups of "
-                "near-duplicates and patients, and train, validation and test need a group each: "
-                "add images of other patients, or, if they are different films, raise "
-                "duplicate_threshold"
+                f"the class {name!r} has only {number[name]} independent {groups_of} of films "
+                "(near-duplicates and the films of one patient count as one); at least "
+                f"{len(SPLITS)} are needed, for train, validation and test: add films of other "
+                f"patients or, if its {films[name]} films are all different, raise "
+                "duplicate_threshold (--duplicate-threshold)"
             )
 
 

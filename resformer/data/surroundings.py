@@ -144,7 +144,7 @@ def _require_probability(probability: float) -> None:
 
 
 def _can_be_lungs(outline: Pixels) -> bool:
-    """Tell whether an outline ``(H, W)`` covers as much of the film as lungs do."""
+    """Return whether an outline ``(H, W)`` covers as much of the film as lungs do."""
     area = float((outline > 127).mean())
     return PLAUSIBLE_AREA[0] <= area <= PLAUSIBLE_AREA[1]
 

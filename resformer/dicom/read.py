@@ -38,12 +38,32 @@ from resformer.dicom.recognition import (
 from resformer.images.errors import ImageError, check_size
 
 _KEYWORDS = (
-    *("SOPClassUID", "Modality", "SamplesPerPixel", "PhotometricInterpretation"),
-    *("NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit"),
-    *("PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit"),
-    *("WindowCenter", "WindowWidth", "VOILUTFunction", "RescaleIntercept", "RescaleSlope"),
-    *("ModalityLUTSequence", "VOILUTSequence", "WindowCenterWidthExplanation"),
-    *("ViewPosition", "ImageLaterality", "Laterality", "PixelSpacing", "ImagerPixelSpacing"),
+    "SOPClassUID",
+    "Modality",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "NumberOfFrames",
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    "WindowCenter",
+    "WindowWidth",
+    "VOILUTFunction",
+    "RescaleIntercept",
+    "RescaleSlope",
+    "ModalityLUTSequence",
+    "VOILUTSequence",
+    "WindowCenterWidthExplanation",
+    "ViewPosition",
+    "ImageLaterality",
+    "Laterality",
+    "PixelSpacing",
+    "ImagerPixelSpacing",
 )
 _TRANSFER_SYNTAX = 0x00020010
 _PIXEL_DATA, _FLOAT_PIXELS = 0x7FE00010, frozenset({0x7FE00008, 0x7FE00009})

@@ -8,6 +8,7 @@ figures that ``train`` and ``evaluate`` write.
 from __future__ import annotations
 
 import json
+import logging
 import statistics
 import tempfile
 import tomllib
@@ -40,6 +41,8 @@ from resformer.evaluation.tables import HEADLINES, SEED_FIGURES
 from resformer.predict import Predictor
 from resformer.track_record import KEY, count_track_records
 
+logger = logging.getLogger(__name__)
+
 # What a checkpoint keeps of the report beside its figures of the splits.
 KEPT = (
     "sources",
@@ -57,8 +60,14 @@ KEPT = (
 _SAME_BUDGET = ("epochs", "data", "config")
 _OF_ABLATION = (
     *_SAME_BUDGET,
-    *("name", "seed", "parameters", "seconds", "validation"),
-    *("within_sources", "elsewhere", "lungs_blacked_out"),
+    "name",
+    "seed",
+    "parameters",
+    "seconds",
+    "validation",
+    "within_sources",
+    "elsewhere",
+    "lungs_blacked_out",
 )
 _DOTS_PER_INCH = 150
 
@@ -377,6 +386,7 @@ def write_training_report(
         ValueError: a history that cannot be drawn.
         OSError: the folder cannot be written.
     """
+    logger.info("writing the report and its plots")
     folder.mkdir(parents=True, exist_ok=True)
     files = [
         write_json(metrics, folder / "metrics.json"),

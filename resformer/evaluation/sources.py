@@ -262,7 +262,7 @@ def read_as(reading: str, class_names: Sequence[str], healthy_class: str) -> str
 def contradicts_label(
     label: str, reading: str, class_names: Sequence[str], healthy_class: str
 ) -> bool:
-    """Tell whether a reading contradicts a label: it supports another class, or none of it."""
+    """Return whether a reading contradicts a label: it supports another class, or none of it."""
     supported = read_as(reading, class_names, healthy_class)
     if reading.lower() == "opacity":  # which the films of every ill class may show
         return label == healthy_class

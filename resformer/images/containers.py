@@ -87,7 +87,7 @@ def _strip_png(data: bytes) -> bytes:
 
 
 def _is_sound_exif(chunk: memoryview) -> bool:
-    """Tell whether an EXIF chunk can be used; a damaged one must not cost the pixels."""
+    """Return whether an EXIF chunk can be used; a damaged one must not cost the pixels."""
     checksum = struct.pack(">I", zlib.crc32(chunk[4:-4]))
     return len(chunk) <= _MAX_EXIF and chunk[-4:] == checksum
 
@@ -186,10 +186,11 @@ def _strip_gif(data: bytes) -> bytes:
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 _SIZES |= {16: 8, 17: 8, 18: 8}
 _STRIPS = frozenset({273, 279, 324, 325})
-_TIFF_TAGS = _STRIPS | {
-    *(256, 257, 258, 259, 262, 266, 274, 277, 278, 284, 292, 293, 317, 320, 322, 323, 332, 338),
-    *(339, 347, *range(512, 516), *range(517, 522), *range(529, 533), 50674),
-}
+_TIFF_TAGS = (
+    _STRIPS
+    | {256, 257, 258, 259, 262, 266, 274, 277, 278, 284, 292, 293, 317, 320, 322, 323, 332, 338}
+    | {339, 347, *range(512, 516), *range(517, 522), *range(529, 533), 50674}
+)
 _MAX_VALUES = 3 * 65_536  # a palette of 16 bits
 
 

@@ -156,7 +156,7 @@ def decode_described(
         DecoderUnavailableError: as ``decode_image``.
     """
     if not data:
-        raise ImageError("The file is empty.", code="unreadable_image")
+        raise ImageError("The file is empty.", code="empty_file")
     _prepare_decoders()
     name = recognise_format(data)
     if name is None:
@@ -309,7 +309,7 @@ def _prepare_decoders() -> None:
 
 @functools.cache
 def _silence_libtiff() -> bool:
-    """Turn off libtiff's messages; False where Pillow's copy of it is not found.
+    """Turn off libtiff's messages; return whether Pillow's copy of it was found.
 
     libtiff writes to the process's standard error: a line for a damaged file, and one for every
     damaged row of a fax, 200 MB for a file of 300 bytes. Pillow switches off its warnings, but not

@@ -10,7 +10,8 @@ class ImageError(ValueError):
     safe to show and to log.
 
     Attributes:
-        code: ``"unreadable_image"`` (empty, damaged, or too small to be a film),
+        code: ``"empty_file"`` (no bytes at all),
+            ``"unreadable_image"`` (damaged, or too small to be a film),
             ``"unsupported_format"`` (not an image of a known format),
             ``"image_too_large"`` (more pixels than allowed) or
             ``"unsupported_dicom"`` (a DICOM file that is no single grey radiograph).

@@ -9,9 +9,12 @@ from numpy.typing import NDArray
 # A preview is sent once and thrown away, so the fast way is taken: one filter for all rows, and a
 # search for runs alone; a search for patterns takes longer and finds none in the noise of a film.
 _FAST_PNG = (
-    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP),
-    *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
-    *(cv2.IMWRITE_PNG_COMPRESSION, 1),
+    cv2.IMWRITE_PNG_FILTER,
+    cv2.IMWRITE_PNG_FILTER_UP,
+    cv2.IMWRITE_PNG_STRATEGY,
+    cv2.IMWRITE_PNG_STRATEGY_RLE,
+    cv2.IMWRITE_PNG_COMPRESSION,
+    1,
 )
 
 PREVIEW_SIDE = 512

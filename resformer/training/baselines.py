@@ -7,6 +7,7 @@ start from random weights, as ours does, have no lung head, and are reported on 
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from resformer.model import ResFormerConfig
 from resformer.training.calibration import fit_calibration
 from resformer.training.config import OURS, TrainingConfig
 from resformer.training.distributed import join_processes
-from resformer.training.finish import compute_logits
+from resformer.training.finish import compute_logits, warn_of_guessing
 from resformer.training.state import (
     STATE_NAME,
     Progress,
@@ -32,6 +33,8 @@ from resformer.training.state import (
     lock_run_folder,
 )
 from resformer.training.train import OnEpoch, Run, build_learning, prepare, run_epochs
+
+logger = logging.getLogger(__name__)
 
 
 class GreyClassifier(nn.Module):
@@ -99,6 +102,7 @@ def train_baseline(
         report = None
         if group.is_main:
             report = _finish(run, reached, trial=trial)
+            warn_of_guessing(report["metrics"]["validation"])
         report = group.from_main(report)
     if report is None:
         raise RuntimeError("the main process sent no report")
@@ -107,6 +111,7 @@ def train_baseline(
 
 def _finish(run: Run, reached: Progress, *, trial: bool) -> dict[str, Any]:
     """Calibrate the best weights and report on them, as is done with ours."""
+    logger.info("fitting the calibration, and measuring")
     data, config = run.data, run.config
     model = run.build(run.network)
     model.load_state_dict(reached.best_weights)

@@ -19,7 +19,7 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 
 LENGTH = "length and size of the training"
 LUNGS = "lungs and infection, learnt from masks and boxes where the data set has them"
-CUES = "against what gives a class away without its disease"
+CUES = "against cues that give a class away without its disease"
 OPTIMISATION = "optimiser"
 MACHINE = "network and machine"
 
@@ -40,49 +40,61 @@ class TrainingConfig:
     start_size: int = _option(
         96,
         LENGTH,
-        "side of the input in the first half of the epochs, which saves time; 0: as input_size",
+        "side of the input in the first half of the epochs, which saves time; 0: as in the second",
     )
     epochs: int = _option(56, LENGTH, "passes over the training films")
-    batch_size: int = _option(64, LENGTH, "films a step, over all processes together")
+    batch_size: int = _option(64, LENGTH, "films per step, over all processes together")
 
-    lung_head: bool = _option(True, LUNGS, "predict the lungs too, and read the class off them")
+    lung_head: bool = _option(True, LUNGS, "also predict the lungs, and read the class off them")
     infection_head: bool = _option(
-        True, LUNGS, "predict infected lung too, and read the class off that as well"
+        True, LUNGS, "also predict infected lung, and read the class off that as well"
     )
     healthy_class: str = _option(
-        "Normal", LUNGS, "class whose films show no infection; empty where there is none"
+        "Normal", LUNGS, "class whose films show no infection; empty if there is none"
     )
-    lung_epochs: int = _option(6, LUNGS, "passes over the films with a mask, before the epochs")
-    lung_loss: float = _option(0.5, LUNGS, "weight of the loss of the lungs beside the classes'")
+    lung_epochs: int = _option(
+        6, LUNGS, "passes over the films with a lung mask, before the epochs"
+    )
+    lung_loss: float = _option(
+        0.5, LUNGS, "weight of the loss of the lungs beside that of the classes"
+    )
 
     prior_smoothing: float = _option(
         0.2,
         CUES,
-        "share of the uniform distribution in the class shares of a film's source, whose log the "
-        "loss adds to the logits, so that what the source explains need not be learnt; 1: none",
+        "the loss adds the logarithm of the class shares in a film's source to the logits, so that "
+        "what the source explains need not be learnt; this share of an even distribution softens "
+        "them, and with 1 nothing is added",
     )
     background_replacement: float = _option(
         0.4, CUES, "probability of replacing what surrounds the predicted lungs"
     )
     lung_concealment: float = _option(
-        0.03, CUES, "probability of covering the predicted lungs: such a film has no class"
+        0.03, CUES, "probability of covering the predicted lungs; such a film has no class"
     )
     style_exchange: float = _option(
-        0.4, CUES, "probability of giving a film the tone and the sharpness of another one"
+        0.4, CUES, "probability of giving a film the tone and sharpness of another"
     )
     augmentation: str = _option(
-        "strongest", CUES, "how much films are varied otherwise", tuple(STRENGTHS)
+        "strongest", CUES, "how strongly films are varied otherwise", tuple(STRENGTHS)
     )
 
     optimizer: str = _option(
-        "muon", OPTIMISATION, "of matrices and kernels; AdamW steps all else", OPTIMIZERS
+        "muon",
+        OPTIMISATION,
+        "optimiser of matrices and kernels; AdamW updates all else",
+        OPTIMIZERS,
     )
     learning_rate: float = _option(1.2e-3, OPTIMISATION, "peak learning rate of AdamW")
-    weight_decay: float = _option(0.05, OPTIMISATION, "of AdamW, on matrices and kernels alone")
+    weight_decay: float = _option(
+        0.05, OPTIMISATION, "weight decay of AdamW, on matrices and kernels alone"
+    )
     muon_learning_rate: float = _option(0.005, OPTIMISATION, "peak learning rate of Muon")
     muon_weight_decay: float = _option(0.02, OPTIMISATION, "weight decay of Muon")
-    warmup_epochs: float = _option(1.0, OPTIMISATION, "epochs of linear warm-up before the cosine")
-    ema_decay: float = _option(0.998, OPTIMISATION, "decay of the averaged weights, a step")
+    warmup_epochs: float = _option(
+        1.0, OPTIMISATION, "epochs of linear warm-up before the cosine decay"
+    )
+    ema_decay: float = _option(0.998, OPTIMISATION, "decay of the averaged weights per step")
     label_smoothing: float = _option(
         0.05, OPTIMISATION, "share of the target that is spread over all classes"
     )
@@ -91,12 +103,14 @@ class TrainingConfig:
     network: str = _option(
         OURS,
         MACHINE,
-        "what to train; the others are torchvision's, baselines that are reported, not served",
+        "what to train; the others are torchvision's, baselines that are reported on, not served",
         (OURS, *BASELINES),
     )
-    seed: int = _option(0, MACHINE, "of the weights, the shuffle, the augmentation and the split")
+    seed: int = _option(0, MACHINE, "seed of weights, shuffling, augmentation and split")
     workers: int = _option(2, MACHINE, "processes that augment films")
-    precision: str = _option("auto", MACHINE, "of matrix products; auto: what is fast", PRECISIONS)
+    precision: str = _option(
+        "auto", MACHINE, "precision of matrix products; auto: what is fast", PRECISIONS
+    )
     device: str = _option("auto", MACHINE, "auto, cpu, cuda, cuda:1 or mps")
 
     def __post_init__(self) -> None:

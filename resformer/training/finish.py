@@ -6,6 +6,7 @@ record then, which counts what they let through.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from resformer.checkpoint import Checkpoint
 from resformer.devices import place_model
 from resformer.evaluation.metrics import evaluate_predictions
 from resformer.evaluation.predictions import predict_films
+from resformer.evaluation.tables import format_estimate
 from resformer.gate.fit import Describer, GateConfig, collect_samples, fit_gate, read_outliers
 from resformer.inference import fold_batch_norm
 from resformer.predict import Predictor
@@ -31,6 +33,8 @@ from resformer.track_record import count_track_records
 from resformer.training.calibration import fit_calibration
 from resformer.training.data import TrainingData
 from resformer.transforms import InputSpec, resize_pixels, to_input
+
+logger = logging.getLogger(__name__)
 
 _BATCH_SIZE = 64
 
@@ -57,6 +61,7 @@ def compute_logits(
 
 def calibrate(checkpoint: Checkpoint, data: TrainingData, device: torch.device) -> Checkpoint:
     """Fit temperature and class offsets of an uncalibrated checkpoint on the validation films."""
+    logger.info("fitting the calibration")
     films = data.evaluation_films("validation")
     model = place_model(fold_batch_norm(checkpoint.build_model()), device)
     logits = compute_logits(model, films.films, data.spec)
@@ -73,10 +78,32 @@ def evaluate(
     progress: bool = False,
 ) -> dict[str, Any]:
     """Return the report of a split, of what :class:`resformer.predict.Predictor` answers."""
+    logger.info("measuring on the %s films", split)
     films = data.evaluation_films(split, progress=progress)
     predictor = Predictor(checkpoint, str(device), "torch")
     probabilities = predict_films(predictor, films.films).probabilities
     return evaluate_predictions(films.labels, probabilities, checkpoint.class_names, seed=seed)
+
+
+def warn_of_guessing(report: Mapping[str, Any]) -> None:
+    """Warn where a report is not clearly better than that of always naming the same class.
+
+    That is where the interval of the accuracy reaches down to the share of the most frequent class.
+    """
+    supports = {name: scores["support"] for name, scores in report["per_class"].items()}
+    frequent = max(supports, key=supports.__getitem__)
+    share, accuracy = supports[frequent] / report["count"], report["accuracy"]
+    if accuracy["low"] > share:
+        return
+    logger.warning(
+        "%s than always naming %s, on %d validation films: accuracy %s against %.3f. Do not rely "
+        "on this model: train for longer, or on more films",
+        "no better" if accuracy["value"] <= share else "not clearly better",
+        frequent,
+        report["count"],
+        format_estimate(accuracy),
+        share,
+    )
 
 
 def add_gate(
@@ -95,6 +122,7 @@ def add_gate(
     Raises:
         ValueError: if a split is empty.
     """
+    logger.info("fitting the gate")
     samples = collect_samples(
         Describer(PyTorchBackend(checkpoint, device), checkpoint.input_spec.size),
         data.training_films(progress=progress).films,
@@ -120,6 +148,7 @@ def add_abstention(
     Raises:
         ValueError: if there are no validation films, or a class has no training film.
     """
+    logger.info("fitting the abstention")
     training, validation = (
         find_features(checkpoint, data, split, device, progress=progress)
         for split in ("train", "validation")
@@ -159,6 +188,7 @@ def add_track_record(
     Raises:
         ValueError: if there are no test films.
     """
+    logger.info("counting on the test films how often each class is right")
     films = data.evaluation_films("test", progress=progress)
     found = predict_films(Predictor(checkpoint, str(device), "torch"), films.films)
     counted = count_track_records(

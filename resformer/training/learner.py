@@ -46,7 +46,7 @@ class Learner:
     precision: torch.dtype
 
     def step(self, batch: FilmBatch) -> Tensor:
-        """Take one step on a batch; the loss, a detached scalar."""
+        """Take one step on a batch, and return the loss, a detached scalar."""
         reduced = self.precision is not torch.float32
         with torch.autocast(batch.image.device.type, dtype=self.precision, enabled=reduced):
             if self.criterion.needs_lungs:

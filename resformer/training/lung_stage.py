@@ -185,7 +185,7 @@ def _train(
     *,
     progress: bool,
 ) -> dict[str, Tensor]:
-    """Train on the films that have a mask; the averaged weights."""
+    """Train on the films that have a mask, and return the averaged weights."""
     alone = ProcessGroup(0, 1, device)
     everything = build_training_films(data, stage, masks)
     films = everything.subset(np.flatnonzero(masks[0].known))

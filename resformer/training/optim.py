@@ -27,7 +27,7 @@ MIN_RANK = 16
 
 
 def is_matrix(parameter: Tensor) -> bool:
-    """Whether Muon steps a parameter ``(out, ...)``: at least 16 rows and 16 columns."""
+    """Return whether Muon steps a parameter ``(out, ...)``: at least 16 rows and 16 columns."""
     if parameter.ndim < 2:
         return False
     rows, columns = parameter.shape[0], parameter[0].numel()

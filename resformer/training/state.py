@@ -245,9 +245,10 @@ def check_space(folder: Path, size: int) -> None:
 
 
 def describe_epoch(reached: Progress, config: TrainingConfig) -> str:
-    """Return the figures of the last epoch, and how long the others will take, as one line."""
-    figures = reached.history[-1]
-    minutes = reached.seconds_left(config) / 60
+    """Return the figures of the last epoch, and how long those to come will take, as one line."""
+    figures, epochs_left = reached.history[-1], config.epochs - len(reached.history)
+    seconds = reached.seconds_left(config)
+    left = "less than a minute left" if seconds < 60 else f"{seconds / 60:.0f} min left"
     shown = {
         "loss": figures["train_loss"],
         "validation loss": figures["validation_loss"],
@@ -259,7 +260,7 @@ def describe_epoch(reached: Progress, config: TrainingConfig) -> str:
     return (
         ", ".join(f"{name} {value:.4f}" for name, value in shown.items())
         + f" ({best if reached.best_epoch else 'not yet at the size that is served'})"
-        + f"; {minutes:.0f} min left"
+        + f"; {left if epochs_left else 'the epochs are done'}"
     )
 
 

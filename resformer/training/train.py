@@ -175,7 +175,10 @@ def train(
 
         run_epochs(run, learner, loaders, reached, on_epoch, tensorboard=tensorboard)
 
-        finished = _finish(run, reached, unwanted, trial=trial) if group.is_main else None
+        finished = None
+        if group.is_main:
+            finished = _finish(run, reached, unwanted, trial=trial)
+            finish.warn_of_guessing(finished.metrics["validation"])
         checkpoint = group.from_main(finished)
     if checkpoint is None:
         raise RuntimeError("the main process sent no checkpoint")
