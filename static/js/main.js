@@ -70,7 +70,8 @@ function repeat(options) {
 
 async function takeSample() {
   try {
-    take([await fetchFile(sample, "drawn sample.png")], 0);
+    const drawing = await fetchFile(sample, "drawn sample.png");
+    take([Object.assign(drawing, { isDrawn: true })], 0);
   } catch (error) {
     showError(error instanceof RequestError ? error.message : undefined);
   }

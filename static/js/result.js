@@ -45,7 +45,7 @@ function showAnswer({ answer, state, options }) {
   const { prediction, warnings = [] } = answer;
   element("warning").textContent = warnings.map((warning) => warning.message).join(" ");
   element("warning").hidden = !warnings.length;
-  const said = state === "uncertain" ? showNoVerdict() : showVerdict(prediction);
+  const said = state === "uncertain" ? showNoVerdict() : showVerdict(prediction, !warnings.length);
   const correction = correctionOf(options);
   const corrected = correction && ` The film was ${correction} before it was read.`;
   element("verdict-text").textContent += corrected;
@@ -53,18 +53,19 @@ function showAnswer({ answer, state, options }) {
   announce(`${element("warning").textContent} ${said}${corrected} Not a diagnosis.`);
 }
 
-/** Name the most probable class; what to announce of it. */
-function showVerdict({ predicted_class: key, confidence, track_record: record }) {
+/** Name the most probable class, with its track record where it may have one; what to announce. */
+function showVerdict({ predicted_class: key, confidence, track_record: record }, mayHaveRecord) {
   const name = displayName(key);
   element("verdict-name").textContent = name;
   element("verdict-share").textContent = percent(confidence);
   element("verdict-text").textContent =
     "Of the classes it knows, this one fits best by the model’s own estimate.";
-  element("record-text").textContent = record
+  const counted = record
     ? `Of ${record.called} test films that the model called ${name} without a warning, ` +
       `${record.right} were labelled so.`
     : "How often such an answer is right was not counted for this model.";
-  element("record").hidden = false;
+  element("record-text").textContent = mayHaveRecord ? counted : "";
+  element("record").hidden = !mayHaveRecord;
   setState("done", "high");
   return `Model’s estimate: ${name}, ${percent(confidence)}. ${element("record-text").textContent}`;
 }

@@ -30,7 +30,7 @@ from resformer.predict import Predictor
 from resformer.transforms import resize_pixels
 from tests.dicom_files import jpeg, lookup_table, radiograph, write, write_frame
 from tests.image_files import png, save
-from tests.web.browser import choose, expect_result, image
+from tests.web.browser import choose, expect_result, image, try_sample
 from tests.web.posting import encode, post_file
 from tests.web.serving import serve_checkpoint
 from web import WebConfig, create_app
@@ -362,6 +362,20 @@ def test_the_served_page_computes_here_while_its_switch_is_on(browser: Browser) 
         expect_result(page)
         assert len(posts) == 1
         assert page.locator("#bars").inner_text() == here
+
+
+def test_the_drawn_sample_is_called_a_drawing_without_a_server_too(
+    browser: Browser, site: _Site
+) -> None:
+    with serve_checkpoint(DEFAULT_MODEL) as url, browser.new_context() as context:
+        page = context.new_page()
+        page.goto(url)
+        page.get_by_label("Compute here, send nothing").check()
+        expect(page.locator("#compute-text")).to_have_text(READY)
+        try_sample(page)
+        page.goto(site.url)
+        expect(page.locator("#compute-text")).to_have_text(READY)
+        try_sample(page)
 
 
 def test_a_model_behind_a_key_is_not_handed_to_browsers(tiny_checkpoint: Path) -> None:

@@ -22,6 +22,7 @@ from tests.web.browser import (
     fits_phone,
     image,
     open_page,
+    try_sample,
 )
 from tests.web.checkpoints import write_abstaining_checkpoint, write_gated_checkpoint
 from tests.web.posting import encode
@@ -320,6 +321,11 @@ def test_a_class_is_confirmed_corrected_and_refused(giving_page: Page, folder: P
     choose(page, image(data=b"no image"))
     expect(page.get_by_role("alert")).to_be_visible()
     expect(form).to_be_hidden()
+
+
+def test_a_drawing_is_not_asked_for_training(giving_page: Page) -> None:
+    try_sample(giving_page)
+    expect(giving_page.locator("#feedback")).to_be_hidden()
 
 
 def test_a_refusal_is_said_and_the_next_image_starts_anew(giving_page: Page, folder: Path) -> None:

@@ -14,7 +14,15 @@ from resformer.cli.results_table import MadeBy, ResultsTable
 from resformer.phantom import draw_chest_phantom
 from tests.data_sets import CLASS_NAMES
 from tests.dicom_files import radiograph, write
-from tests.web.browser import boxes, choose, expect_result, fits_phone, image
+from tests.web.browser import (
+    DRAWN,
+    boxes,
+    choose,
+    expect_result,
+    fits_phone,
+    image,
+    try_sample,
+)
 from tests.web.posting import encode
 
 SMALL_FILM = encode(64)
@@ -219,6 +227,34 @@ def test_a_drawn_sample_is_one_click_away(page: Page) -> None:
     page.get_by_role("button", name="Try a drawn sample").press("Enter")
     expect_result(page)
     expect(page.locator("#film .film-name")).to_have_text("drawn sample.png")
+
+
+def test_a_drawn_sample_is_called_a_drawing_wherever_its_estimate_goes(
+    page: Page, tmp_path: Path
+) -> None:
+    def tell_record(route: Route) -> None:
+        answer = route.fetch().json()
+        answer["prediction"]["track_record"] = {"called": 120, "right": 96}
+        route.fulfill(json=answer)
+
+    page.route("**/predict", tell_record)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    try_sample(page)
+    expect(page.get_by_role("status").last).to_contain_text(DRAWN)
+    page.get_by_role("button", name="Copy as text").click()
+    expect(page.locator("#takeaway-text")).to_have_text("Copied.")
+    copied = page.evaluate("navigator.clipboard.readText()")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    printed = page.locator("#print-head").inner_text()
+    for text in (copied, printed):
+        assert f"Warning: {DRAWN}" in text
+        assert "Track record" not in text
+    assert table(page, tmp_path)[0]["warnings"] == "drawn"
+    page.reload()
+    expect(page.locator("#warning")).to_have_text(DRAWN)
+    choose(page, image())  # a file of one's own is none
+    expect(page.locator("#record")).to_contain_text("Of 120 test films")
+    expect(page.locator("#warning")).to_be_hidden()
 
 
 def test_a_film_that_no_browser_shows_is_drawn_by_the_server(page: Page) -> None:
