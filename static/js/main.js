@@ -96,7 +96,7 @@ session.addEventListener("change", ({ detail: film }) => {
     }
   }
   if (film.answer && session.films.length > 1 && !session.in("waiting", "running").length) {
-    announce(`${element("announcer").textContent} All films are read.`);
+    announce(`${element("announcer").textContent} All films are done.`);
   }
 });
 watchStrip(session, queue);

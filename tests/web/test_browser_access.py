@@ -69,7 +69,7 @@ def dicom(page: Page) -> None:
 def many(page: Page) -> None:
     films = [*(image(f"{n}.png", encode(64)) for n in range(2)), image("bad.png", b"no image")]
     page.set_input_files("#file", films)
-    expect(page.locator("#strip-count")).to_have_text("3 of 3 read")
+    expect(page.locator("#strip-count")).to_have_text("3 of 3 done")
     page.keyboard.press("c")
 
 

@@ -36,7 +36,7 @@ def films(count: int, *more: FilePayload) -> list[FilePayload]:
 def read_all(page: Page, files: list[FilePayload]) -> None:
     """Choose files and wait until every one has its answer."""
     page.set_input_files("#file", files)
-    expect(page.locator("#strip-count")).to_have_text(f"{len(files)} of {len(files)} read")
+    expect(page.locator("#strip-count")).to_have_text(f"{len(files)} of {len(files)} done")
 
 
 def table(page: Page, folder: Path) -> list[dict[str, str]]:
@@ -57,6 +57,7 @@ def test_a_list_of_films_is_read_in_batches_and_walked_by_arrows(page: Page) -> 
     rows = page.get_by_role("option")
     expect(rows).to_have_count(21)
     expect(rows.last).to_contain_text("Failed")
+    expect(page.get_by_role("status").last).to_contain_text("All films are done.")
     expect(rows.first).to_contain_text("%")
     name = page.locator("#film .film-name")
     listing = page.get_by_role("listbox", name="Films")
@@ -87,12 +88,12 @@ def test_a_list_of_films_is_read_in_batches_and_walked_by_arrows(page: Page) -> 
 def test_the_queue_is_stopped_and_goes_on(page: Page) -> None:
     page.route("**/predict/batch", lambda route: None)
     page.set_input_files("#file", films(12))
-    expect(page.locator("#strip-count")).to_have_text("1 of 12 read")
+    expect(page.locator("#strip-count")).to_have_text("1 of 12 done")
     page.get_by_role("button", name="Stop", exact=True).press("Enter")
     expect(page.get_by_role("option").last).to_contain_text("Not read")
     page.unroute("**/predict/batch")
     page.get_by_role("button", name="Go on").press("Enter")
-    expect(page.locator("#strip-count")).to_have_text("12 of 12 read")
+    expect(page.locator("#strip-count")).to_have_text("12 of 12 done")
 
 
 def test_a_busy_server_is_asked_again(page: Page) -> None:
@@ -117,7 +118,7 @@ def test_a_visit_elsewhere_and_a_reload_keep_the_answers(page: Page, tmp_path: P
     for path in paths:
         path.write_bytes(SMALL_FILM)
     page.set_input_files("#file", paths)
-    expect(page.locator("#strip-count")).to_have_text("3 of 3 read")
+    expect(page.locator("#strip-count")).to_have_text("3 of 3 done")
     page.get_by_role("option").nth(1).click()
     verdict = page.locator("#verdict-name").inner_text()
     page.get_by_role("navigation", name="Pages").get_by_role("link", name="The model").click()
@@ -148,7 +149,7 @@ def test_a_folder_is_read_without_what_is_no_film(page: Page, tmp_path: Path) ->
     for name in ("notes.txt", ".hidden"):
         (tmp_path / "ward" / name).write_text("no film")
     page.set_input_files("#folder", tmp_path / "ward")
-    expect(page.locator("#strip-count")).to_have_text("2 of 2 read")
+    expect(page.locator("#strip-count")).to_have_text("2 of 2 done")
     expect(page.get_by_role("option").first).to_contain_text("1.2.840.113 ward/a")
     expect(page.locator("#intake-text")).to_contain_text("did not look like films")
 
