@@ -26,13 +26,11 @@ export function watchTakeaway(session, viewer) {
   });
   element("save-picture").addEventListener("click", async () => {
     const film = session.current;
-    if (viewer.main.image.hidden) {
-      say("There is no picture of this film to save.");
-      return;
-    }
     const picture = await drawPicture(viewer.main, shownMap(), describe(film));
     save(picture, `${film.name.replace(/.*\//, "").replace(/\.\w+$/, "")}-resformer.png`);
   });
+  const { root, image } = viewer.main;
+  root.addEventListener("picture", () => (element("save-picture").disabled = image.hidden));
   element("print").addEventListener("click", () => window.print());
   window.addEventListener("beforeprint", () => {
     element("print-head").replaceChildren(
@@ -44,7 +42,6 @@ export function watchTakeaway(session, viewer) {
 /** What there is to take of a film, or nothing. */
 export function offerTakeaway(film) {
   element("takeaway").hidden = !film?.answer;
-  element("save-picture").disabled = !film?.file;
   say("");
 }
 
