@@ -9,9 +9,9 @@ const explanation = element("feedback-text")?.textContent;
 
 let current = null;
 
-/** Let the person confirm or correct the class of a film. */
+/** Let the person confirm or correct the class of a film; a drawing is none to learn from. */
 export function offerFeedback({ file, options, answer: { prediction } }) {
-  if (form && file) {
+  if (form && file && !file.isDrawn) {
     current = { file, options };
     element("feedback-class").value = prediction.predicted_class;
     say(explanation);

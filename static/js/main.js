@@ -26,12 +26,8 @@ const viewer = new Viewer(async (film, side, signal) => {
 });
 
 function take(files, leftOut) {
-  const fitting = files.filter((file) => file.size <= limits.maxBytes);
-  const tooLarge = files.length - fitting.length;
-  const noRoom = fitting.length ? session.add(fitting, nameOf) : 0;
-  const megabytes = Math.floor(limits.maxBytes / 1024 ** 2);
+  const noRoom = files.length ? session.add(files, nameOf) : 0;
   const complaints = [
-    tooLarge && `${several(tooLarge, "file is", "files are")} too large: up to ${megabytes} MB are possible.`,
     noRoom && `Up to ${MOST_FILMS} films are possible at once: ${noRoom} found no room.`,
     leftOut && `${several(leftOut, "file in the folder did not look like a film", "files in the folder did not look like films")}.`,
     !files.length && !leftOut && "That was not an image file.",
@@ -70,7 +66,8 @@ function repeat(options) {
 
 async function takeSample() {
   try {
-    take([await fetchFile(sample, "drawn sample.png")], 0);
+    const drawing = await fetchFile(sample, "drawn sample.png");
+    take([Object.assign(drawing, { isDrawn: true })], 0);
   } catch (error) {
     showError(error instanceof RequestError ? error.message : undefined);
   }
@@ -95,7 +92,7 @@ session.addEventListener("change", ({ detail: film }) => {
     }
   }
   if (film.answer && session.films.length > 1 && !session.in("waiting", "running").length) {
-    announce(`${element("announcer").textContent} All films are read.`);
+    announce(`${element("announcer").textContent} All films are done.`);
   }
 });
 watchStrip(session, queue);

@@ -13,7 +13,7 @@ const NOTES = {
 
 /**
  * A pane of the page; `askPicture(film, side, signal)` gets the picture of a film that the browser
- * cannot show by itself, as a blob.
+ * cannot show by itself, as a blob. Its root dispatches `picture` when one comes or goes.
  */
 export class Pane {
   film = null;
@@ -173,6 +173,7 @@ export class Pane {
       this.image.removeAttribute("src");
     }
     this.image.hidden = !address;
+    this.root.dispatchEvent(new Event("picture"));
   }
 
   #draw() {

@@ -23,11 +23,16 @@ export class Queue {
     this.#limits = limits;
   }
 
-  /** Send what waits, and what was stopped as far as its file is there. */
+  /** Send what waits, and what was stopped as far as its file is there; not what is too large. */
   start() {
     for (const film of this.#session.in("stopped")) {
       if (film.file) {
         this.#session.update(film, { state: "waiting" });
+      }
+    }
+    for (const film of this.#session.in("waiting")) {
+      if (film.file?.size > this.#limits.maxBytes) {
+        this.#session.settle(film, tooLarge(film, this.#limits.maxBytes));
       }
     }
     for (; this.#lanes < LANES && this.#session.in("waiting").length > 0; this.#lanes += 1) {
@@ -110,6 +115,15 @@ export class Queue {
       return films.map(() => [known ? error.answer : failure, !isExpected || error.canRetry]);
     }
   }
+}
+
+/** The answer for a file with too many bytes, with the server's code. */
+function tooLarge({ name, size }, maxBytes) {
+  const megabytes = (bytes, round) => round((10 * bytes) / 1024 ** 2) / 10;
+  const error =
+    `${name} is too large: it has ${megabytes(size, Math.ceil)} MB, and up to ` +
+    `${megabytes(maxBytes, Math.floor)} MB are possible. Scale it down and try again.`;
+  return { success: false, error, code: "upload_too_large" };
 }
 
 function isSpecial(film) {

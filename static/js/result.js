@@ -1,6 +1,6 @@
 /* What the server said of the film that is shown. */
 
-import { correctionOf, displayName, percent, ranked } from "./names.js";
+import { correctionOf, displayName, percent, ranked, warningsOf } from "./names.js";
 import { part } from "./part.js";
 
 const element = (id) => document.getElementById(id);
@@ -42,10 +42,11 @@ function showBusy({ state }) {
 }
 
 function showAnswer({ answer, state, options }) {
-  const { prediction, warnings = [] } = answer;
-  element("warning").textContent = warnings.map((warning) => warning.message).join(" ");
+  const { prediction } = answer;
+  const warnings = warningsOf(answer);
+  element("warning").textContent = warnings.join(" ");
   element("warning").hidden = !warnings.length;
-  const said = state === "uncertain" ? showNoVerdict() : showVerdict(prediction);
+  const said = state === "uncertain" ? showNoVerdict() : showVerdict(prediction, !warnings.length);
   const correction = correctionOf(options);
   const corrected = correction && ` The film was ${correction} before it was read.`;
   element("verdict-text").textContent += corrected;
@@ -53,18 +54,19 @@ function showAnswer({ answer, state, options }) {
   announce(`${element("warning").textContent} ${said}${corrected} Not a diagnosis.`);
 }
 
-/** Name the most probable class; what to announce of it. */
-function showVerdict({ predicted_class: key, confidence, track_record: record }) {
+/** Name the most probable class, with its track record where it may have one; what to announce. */
+function showVerdict({ predicted_class: key, confidence, track_record: record }, mayHaveRecord) {
   const name = displayName(key);
   element("verdict-name").textContent = name;
   element("verdict-share").textContent = percent(confidence);
   element("verdict-text").textContent =
     "Of the classes it knows, this one fits best by the model’s own estimate.";
-  element("record-text").textContent = record
+  const counted = record
     ? `Of ${record.called} test films that the model called ${name} without a warning, ` +
       `${record.right} were labelled so.`
     : "How often such an answer is right was not counted for this model.";
-  element("record").hidden = false;
+  element("record-text").textContent = mayHaveRecord ? counted : "";
+  element("record").hidden = !mayHaveRecord;
   setState("done", "high");
   return `Model’s estimate: ${name}, ${percent(confidence)}. ${element("record-text").textContent}`;
 }
@@ -80,26 +82,30 @@ function showNoVerdict() {
   return "The model names no class.";
 }
 
-/** The image does not look like a chest X-ray; what would cure that, or how to go on. */
-function showRefusal({ answer }) {
+/**
+ * The image does not look like a chest X-ray; what would cure that, or how to go on, as far as the
+ * file is still there.
+ */
+function showRefusal({ answer, file }) {
   const { reason = "", correction = null } = answer;
   element("refusal-reason").textContent = reason;
   element("refusal").toggleAttribute("data-curable", Boolean(correction));
   element("correct").textContent = correction?.rotate
     ? "Turn it upright and read it"
     : "Invert it and read it";
-  element("correct").hidden = !correction;
-  element("choose-another").hidden = Boolean(correction);
+  element("correct").hidden = !correction || !file;
+  element("choose-another").hidden = Boolean(correction && file);
+  element("force").hidden = !file;
   fillBars([]);
   setState("refused");
-  announce(`This image was not analysed. ${reason} You can have it analysed anyway.`);
+  announce(`This image was not analysed. ${reason}${file ? " You can have it analysed anyway." : ""}`);
 }
 
-function showFailure({ answer, canRetry = false }) {
+function showFailure({ answer, file = null, canRetry = false }) {
   announce("");
   fillBars([]);
   element("error-text").textContent = answer.error;
-  element("retry").hidden = !canRetry;
+  element("retry").hidden = !canRetry || !file;
   setState("error");
 }
 

@@ -5,6 +5,11 @@
 
 const KEY = "resformer.session";
 export const MOST_FILMS = 500;
+const DRAWN = {
+  code: "drawn",
+  message:
+    "This is a drawing, not an X-ray: it shows how the page works, and the estimate for it means nothing.",
+};
 
 /** Where a film stands: `waiting`, `running`, `stopped`, or what became of it. */
 function outcome({ success, code, prediction }) {
@@ -97,13 +102,14 @@ export class Session extends EventTarget {
     this.#say("change", film);
   }
 
-  /** Keep what the server said of a film, but not the pictures in it. */
+  /** Keep what was said of a film, but not the pictures in it. */
   settle(film, { image, explanation, ...answer }, canRetry = false) {
     if (image) {
       URL.revokeObjectURL(film.thumbnail);
       film.thumbnail = URL.createObjectURL(pictureOf(image));
     }
-    this.update(film, { answer, canRetry, date: Date.now(), state: outcome(answer) });
+    const known = film.file?.isDrawn && answer.success ? withDrawn(answer) : answer;
+    this.update(film, { answer: known, canRetry, date: Date.now(), state: outcome(known) });
   }
 
   /** Ask for a film again, with options such as `{ force: 1 }`. */
@@ -155,6 +161,15 @@ export class Session extends EventTarget {
   #say(type, detail = null) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
+}
+
+/** The answer for a drawing: with a warning, and as beside any warning without a track record. */
+function withDrawn({ prediction, warnings = [], ...answer }) {
+  return {
+    ...answer,
+    prediction: { ...prediction, track_record: null },
+    warnings: [DRAWN, ...warnings],
+  };
 }
 
 /** What tells one file from another after a reload. */

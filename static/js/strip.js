@@ -146,7 +146,7 @@ function summarise(session) {
   const open = session.in("waiting", "running").length;
   const stopped = session.in("stopped").length;
   element("strip").hidden = length < 2;
-  element("strip-count").textContent = `${length - open - stopped} of ${length} read`;
+  element("strip-count").textContent = `${length - open - stopped} of ${length} done`;
   if (session.only && !session.in(session.only).length) {
     filter(session, "");
   }

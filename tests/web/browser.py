@@ -79,6 +79,20 @@ def expect_result(page: Page) -> None:
     expect(page.locator("#result")).to_have_attribute("aria-busy", "false")
 
 
+DRAWN = (
+    "This is a drawing, not an X-ray: it shows how the page works, and the estimate for it "
+    "means nothing."
+)
+
+
+def try_sample(page: Page) -> None:
+    """Have the drawn sample classified; it must be called a drawing and have no track record."""
+    page.get_by_role("button", name="Try a drawn sample").click()
+    expect_result(page)
+    expect(page.locator("#warning")).to_have_text(DRAWN)
+    expect(page.locator("#record")).to_be_hidden()
+
+
 def answer_for(route: Route, shares: dict[str, float]) -> None:
     best = max(shares, key=shares.__getitem__)
     prediction = {

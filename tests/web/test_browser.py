@@ -112,14 +112,21 @@ def test_an_unusable_file_is_a_clear_error_and_the_next_one_works(page: Page) ->
 
 def test_a_file_that_is_too_large_is_not_even_sent(page: Page) -> None:
     asked: list[str] = []
+    browser.choose(page, browser.image())
+    browser.expect_result(page)
     page.on("request", lambda request: asked.append(request.url))
     page.evaluate("""() => {
       const data = new DataTransfer();
-      data.items.add(new File([new Uint8Array(32 * 1024 ** 2 + 1)], "film.png"));
+      data.items.add(new File([new Uint8Array(36 * 1024 ** 2)], "large film.png"));
       document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true }));
     }""")
-    expect(page.get_by_role("alert")).to_have_text("1 file is too large: up to 32 MB are possible.")
-    assert [url for url in asked if url.endswith("/predict")] == []
+    expect(page.get_by_role("alert")).to_contain_text(
+        "large film.png is too large: it has 36 MB, and up to 32 MB are possible."
+    )
+    expect(page.locator("#verdict-name")).to_be_hidden()  # the answer for the film before
+    expect(page.get_by_role("option").last).to_contain_text("large film.png")
+    expect(page.get_by_role("option").last).to_contain_text("Failed")
+    assert [url for url in asked if "/predict" in url] == []
 
 
 def test_an_unreachable_server_is_a_clear_error_and_can_be_tried_again(page: Page) -> None:

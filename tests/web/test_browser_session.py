@@ -14,7 +14,15 @@ from resformer.cli.results_table import MadeBy, ResultsTable
 from resformer.phantom import draw_chest_phantom
 from tests.data_sets import CLASS_NAMES
 from tests.dicom_files import radiograph, write
-from tests.web.browser import boxes, choose, expect_result, fits_phone, image
+from tests.web.browser import (
+    DRAWN,
+    boxes,
+    choose,
+    expect_result,
+    fits_phone,
+    image,
+    try_sample,
+)
 from tests.web.posting import encode
 
 SMALL_FILM = encode(64)
@@ -28,7 +36,7 @@ def films(count: int, *more: FilePayload) -> list[FilePayload]:
 def read_all(page: Page, files: list[FilePayload]) -> None:
     """Choose files and wait until every one has its answer."""
     page.set_input_files("#file", files)
-    expect(page.locator("#strip-count")).to_have_text(f"{len(files)} of {len(files)} read")
+    expect(page.locator("#strip-count")).to_have_text(f"{len(files)} of {len(files)} done")
 
 
 def table(page: Page, folder: Path) -> list[dict[str, str]]:
@@ -49,6 +57,7 @@ def test_a_list_of_films_is_read_in_batches_and_walked_by_arrows(page: Page) -> 
     rows = page.get_by_role("option")
     expect(rows).to_have_count(21)
     expect(rows.last).to_contain_text("Failed")
+    expect(page.get_by_role("status").last).to_contain_text("All films are done.")
     expect(rows.first).to_contain_text("%")
     name = page.locator("#film .film-name")
     listing = page.get_by_role("listbox", name="Films")
@@ -67,24 +76,46 @@ def test_a_list_of_films_is_read_in_batches_and_walked_by_arrows(page: Page) -> 
     page.get_by_role("button", name="Failed 1").press("Enter")
     expect(rows).to_have_count(1)
     expect(page.get_by_role("alert")).to_contain_text("not an image of a supported format")
-    page.get_by_role("button", name="Save the picture").click()
-    expect(page.locator("#takeaway-text")).to_contain_text("no picture of this film")
+    expect(page.get_by_role("button", name="Save the picture")).to_be_disabled()
     page.get_by_role("button", name="All 21").press("Enter")
     expect(name).to_have_text("broken.png")
     listing.press("Home")
     expect_result(page)
+    expect(page.get_by_role("button", name="Save the picture")).to_be_enabled()
     assert fits_phone(page)
+
+
+def test_three_films_of_the_list_fit_a_phone_side_by_side(page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    read_all(page, films(5))
+    listing, *rows = boxes(page, "#films", *(f"#film-{n}" for n in range(1, 6)))
+    inside = [row for row in rows if row["right"] <= listing["right"]]
+    assert len(inside) == 3
+    assert rows[3]["left"] < listing["right"]  # a part of the next one tells that there are more
+    page.get_by_role("option").nth(2).click()
+    expect(page.locator("#film .film-name")).to_have_text("film 02.png")
+
+
+def test_films_stay_in_the_window_beside_a_long_result(page: Page) -> None:
+    page.set_viewport_size({"width": 1280, "height": 800})
+    read_all(page, films(9))
+    page.get_by_role("button", name="Show why").click()
+    expect(page.locator("#overlay")).to_be_visible()
+    page.locator("#print").evaluate("e => e.scrollIntoView({ block: 'end' })")
+    assert page.evaluate("scrollY") > 100
+    for part in ("#film", "#strip"):
+        expect(page.locator(part)).to_be_in_viewport(ratio=1)
 
 
 def test_the_queue_is_stopped_and_goes_on(page: Page) -> None:
     page.route("**/predict/batch", lambda route: None)
     page.set_input_files("#file", films(12))
-    expect(page.locator("#strip-count")).to_have_text("1 of 12 read")
+    expect(page.locator("#strip-count")).to_have_text("1 of 12 done")
     page.get_by_role("button", name="Stop", exact=True).press("Enter")
     expect(page.get_by_role("option").last).to_contain_text("Not read")
     page.unroute("**/predict/batch")
     page.get_by_role("button", name="Go on").press("Enter")
-    expect(page.locator("#strip-count")).to_have_text("12 of 12 read")
+    expect(page.locator("#strip-count")).to_have_text("12 of 12 done")
 
 
 def test_a_busy_server_is_asked_again(page: Page) -> None:
@@ -109,7 +140,7 @@ def test_a_visit_elsewhere_and_a_reload_keep_the_answers(page: Page, tmp_path: P
     for path in paths:
         path.write_bytes(SMALL_FILM)
     page.set_input_files("#file", paths)
-    expect(page.locator("#strip-count")).to_have_text("3 of 3 read")
+    expect(page.locator("#strip-count")).to_have_text("3 of 3 done")
     page.get_by_role("option").nth(1).click()
     verdict = page.locator("#verdict-name").inner_text()
     page.get_by_role("navigation", name="Pages").get_by_role("link", name="The model").click()
@@ -140,7 +171,7 @@ def test_a_folder_is_read_without_what_is_no_film(page: Page, tmp_path: Path) ->
     for name in ("notes.txt", ".hidden"):
         (tmp_path / "ward" / name).write_text("no film")
     page.set_input_files("#folder", tmp_path / "ward")
-    expect(page.locator("#strip-count")).to_have_text("2 of 2 read")
+    expect(page.locator("#strip-count")).to_have_text("2 of 2 done")
     expect(page.get_by_role("option").first).to_contain_text("1.2.840.113 ward/a")
     expect(page.locator("#intake-text")).to_contain_text("did not look like films")
 
@@ -219,6 +250,34 @@ def test_a_drawn_sample_is_one_click_away(page: Page) -> None:
     page.get_by_role("button", name="Try a drawn sample").press("Enter")
     expect_result(page)
     expect(page.locator("#film .film-name")).to_have_text("drawn sample.png")
+
+
+def test_a_drawn_sample_is_called_a_drawing_wherever_its_estimate_goes(
+    page: Page, tmp_path: Path
+) -> None:
+    def tell_record(route: Route) -> None:
+        answer = route.fetch().json()
+        answer["prediction"]["track_record"] = {"called": 120, "right": 96}
+        route.fulfill(json=answer)
+
+    page.route("**/predict", tell_record)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    try_sample(page)
+    expect(page.get_by_role("status").last).to_contain_text(DRAWN)
+    page.get_by_role("button", name="Copy as text").click()
+    expect(page.locator("#takeaway-text")).to_have_text("Copied.")
+    copied = page.evaluate("navigator.clipboard.readText()")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    printed = page.locator("#print-head").inner_text()
+    for text in (copied, printed):
+        assert f"Warning: {DRAWN}" in text
+        assert "Track record" not in text
+    assert table(page, tmp_path)[0]["warnings"] == "drawn"
+    page.reload()
+    expect(page.locator("#warning")).to_have_text(DRAWN)
+    choose(page, image())  # a file of one's own is none
+    expect(page.locator("#record")).to_contain_text("Of 120 test films")
+    expect(page.locator("#warning")).to_be_hidden()
 
 
 def test_a_film_that_no_browser_shows_is_drawn_by_the_server(page: Page) -> None:
