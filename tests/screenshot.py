@@ -1,4 +1,4 @@
-"""Captures the page for a drawn film: ``python -m tests.screenshot FOLDER``.
+"""Captures the page for its own drawn sample: ``python -m tests.screenshot FOLDER``.
 
 ``screenshot.png`` is the result, ``explanation.png`` the same with the evidence laid over the film.
 Where the gate refuses the drawing, it is analysed as a person would go on, and the warning shows.
@@ -14,10 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 from PIL import Image
-from playwright.sync_api import FilePayload, Page
+from playwright.sync_api import Page
 
-from resformer.phantom import draw_chest_phantom
-from tests.data_sets import encode
 from tests.web.browser import open_chromium
 from tests.web.serving import run_app
 from web.config import DEFAULT_MODEL, PROJECT_ROOT
@@ -27,12 +25,8 @@ Theme = Literal["light", "dark"]
 _logger = logging.getLogger(__name__)
 
 
-def capture(
-    url: str, folder: Path, *, width: int, height: int, theme: Theme, seed: int
-) -> list[Path]:
-    """Open the page, classify a drawn film, save what a person sees and return the files."""
-    data = encode(draw_chest_phantom(768, seed))
-    film = FilePayload(name="film.png", mimeType="image/png", buffer=data)
+def capture(url: str, folder: Path, *, width: int, height: int, theme: Theme) -> list[Path]:
+    """Open the page, try the sample, save what a person sees and return the files."""
     with open_chromium() as browser:
         page = browser.new_page(
             viewport={"width": width, "height": height},
@@ -40,7 +34,7 @@ def capture(
             reduced_motion="reduce",
         )
         page.goto(url)
-        page.set_input_files("#file", film)
+        page.click("#sample")
         page.wait_for_selector("#result:is([data-state=done], [data-state=refused])")
         if page.locator("#refusal").is_visible():
             _logger.warning("the gate refused the drawing: it is analysed anyway")
@@ -73,7 +67,6 @@ def main() -> None:
     parser.add_argument("--theme", choices=("light", "dark"), default="light")
     parser.add_argument("--width", type=int, default=1200, help="of the window, in pixels")
     parser.add_argument("--height", type=int, default=830, help="of the window, in pixels")
-    parser.add_argument("--seed", type=int, default=0, help="anatomy of the drawn film")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     with (
@@ -86,7 +79,6 @@ def main() -> None:
             width=options.width,
             height=options.height,
             theme=options.theme,
-            seed=options.seed,
         )
     for file in files:
         _logger.info("wrote %s, %d kB", file, file.stat().st_size // 1000)
