@@ -31,7 +31,7 @@ export class Queue {
       }
     }
     for (const film of this.#session.in("waiting")) {
-      if (film.file.size > this.#limits.maxBytes) {
+      if (film.file?.size > this.#limits.maxBytes) {
         this.#session.settle(film, tooLarge(film, this.#limits.maxBytes));
       }
     }

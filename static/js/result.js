@@ -81,26 +81,30 @@ function showNoVerdict() {
   return "The model names no class.";
 }
 
-/** The image does not look like a chest X-ray; what would cure that, or how to go on. */
-function showRefusal({ answer }) {
+/**
+ * The image does not look like a chest X-ray; what would cure that, or how to go on, as far as the
+ * file is still there.
+ */
+function showRefusal({ answer, file }) {
   const { reason = "", correction = null } = answer;
   element("refusal-reason").textContent = reason;
   element("refusal").toggleAttribute("data-curable", Boolean(correction));
   element("correct").textContent = correction?.rotate
     ? "Turn it upright and read it"
     : "Invert it and read it";
-  element("correct").hidden = !correction;
-  element("choose-another").hidden = Boolean(correction);
+  element("correct").hidden = !correction || !file;
+  element("choose-another").hidden = Boolean(correction && file);
+  element("force").hidden = !file;
   fillBars([]);
   setState("refused");
-  announce(`This image was not analysed. ${reason} You can have it analysed anyway.`);
+  announce(`This image was not analysed. ${reason}${file ? " You can have it analysed anyway." : ""}`);
 }
 
-function showFailure({ answer, canRetry = false }) {
+function showFailure({ answer, file = null, canRetry = false }) {
   announce("");
   fillBars([]);
   element("error-text").textContent = answer.error;
-  element("retry").hidden = !canRetry;
+  element("retry").hidden = !canRetry || !file;
   setState("error");
 }
 

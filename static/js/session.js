@@ -108,7 +108,7 @@ export class Session extends EventTarget {
       URL.revokeObjectURL(film.thumbnail);
       film.thumbnail = URL.createObjectURL(pictureOf(image));
     }
-    const known = film.file.isDrawn && answer.success ? withDrawn(answer) : answer;
+    const known = film.file?.isDrawn && answer.success ? withDrawn(answer) : answer;
     this.update(film, { answer: known, canRetry, date: Date.now(), state: outcome(known) });
   }
 

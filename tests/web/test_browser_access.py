@@ -198,6 +198,15 @@ def test_what_can_be_cured_is_one_click_away(page: Page) -> None:
     assert (row["invert"], row["rotate"]) == ("1", "0")
 
 
+def test_a_reload_takes_the_film_and_what_needs_it_from_a_refusal(page: Page) -> None:
+    curable(page)
+    page.reload()
+    expect(page.locator("#refusal")).to_contain_text(str(REFUSAL["reason"]))
+    for name in ("Invert it and read it", "Analyse it anyway"):
+        expect(page.get_by_role("button", name=name)).to_be_hidden()
+    expect(page.get_by_role("button", name="Choose another")).to_be_visible()
+
+
 def test_the_track_record_stands_below_a_verdict(page: Page) -> None:
     prediction = {
         "predicted_class": "COVID",
