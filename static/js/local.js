@@ -4,6 +4,8 @@ import { RequestError } from "./api.js";
 
 const PROBLEM = "The model cannot run in this browser. Reload the page and try again.";
 
+const hasServer = Boolean(document.getElementById("compute-here")); // which one could ask instead
+
 let worker = null;
 let lastId = 0;
 const waiting = new Map(); // what to call with the worker's reply, by the id of the message
@@ -29,7 +31,7 @@ function ask(message) {
   const id = lastId;
   return new Promise((resolve, reject) => {
     waiting.set(id, { resolve, reject });
-    worker.postMessage({ id, ...message });
+    worker.postMessage({ id, hasServer, ...message });
   });
 }
 

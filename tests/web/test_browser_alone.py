@@ -29,7 +29,7 @@ from resformer.phantom import draw_chest_phantom
 from resformer.predict import Predictor
 from resformer.transforms import resize_pixels
 from tests.dicom_files import jpeg, lookup_table, radiograph, write, write_frame
-from tests.image_files import png, save
+from tests.image_files import png, png_header, save
 from tests.web.browser import choose, expect_result, image, try_sample
 from tests.web.posting import encode, post_file
 from tests.web.serving import serve_checkpoint
@@ -258,6 +258,9 @@ def _turned() -> bytes:
         pytest.param(save(Image.new("L", (200, 200), 90), "PNG"), {}, id="blank"),
         pytest.param(save(Image.new("L", (300, 90)), "PNG"), {}, id="too long"),
         pytest.param(encode(20), {}, id="too small"),
+        pytest.param(b"", {}, id="empty"),
+        pytest.param(png_header(100_000, 100_000), {}, id="too large"),
+        pytest.param(png_header(100_000, 100_000, depth=16), {}, id="too large, 16 bits"),
         pytest.param(_upright()[:3000], {}, id="damaged"),
         pytest.param(
             write(radiograph(_draw(), Modality=None, SOPClassUID="1.2.3")), {}, id="no radiograph"
@@ -288,13 +291,30 @@ def _rounded(value: Any) -> Any:
     return pytest.approx(value, abs=1e-3) if isinstance(value, float) else value
 
 
-def test_what_only_the_server_can_read_is_said(alone: Page) -> None:
-    tiff = save(Image.fromarray(_draw()), "TIFF")
+def _tiff() -> bytes:
+    return save(Image.fromarray(_draw()), "TIFF")
+
+
+def test_what_no_browser_reads_is_said_and_what_to_do_instead(alone: Page) -> None:
     packed = write(radiograph(_draw().astype(np.uint16) * 16, bits_stored=12), uid.JPEG2000Lossless)
-    answers = _ask(alone, [(tiff, {}), (packed, {})])
-    assert [answer["code"] for answer in answers] == ["unsupported_format", "unsupported_dicom"]
-    assert "server reads TIFF" in answers[0]["error"]
-    assert "Use the server for this file" in answers[1]["error"]
+    answers = _ask(alone, [(_tiff(), {}), (packed, {}), (b"no image at all", {})])
+    assert [(answer["code"], answer["error"]) for answer in answers] == [
+        (
+            "unsupported_format",
+            "The browser cannot read TIFF. Convert the file to PNG, or use the app: its server "
+            "reads it.",
+        ),
+        (
+            "unsupported_dicom",
+            "This DICOM file cannot be used: the browser cannot unpack its compression. Export it "
+            "uncompressed, or use the app: its server reads it.",
+        ),
+        (
+            "unsupported_format",
+            "This is not an image of a format that the browser reads: PNG, JPEG, BMP, GIF, WebP "
+            "or DICOM.",
+        ),
+    ]
 
 
 def test_no_byte_of_a_film_leaves_the_browser_and_the_page_works_offline(
@@ -357,6 +377,12 @@ def test_the_served_page_computes_here_while_its_switch_is_on(browser: Browser) 
         expect(goes).to_be_hidden()
         expect(page.locator("#compute-text")).to_have_text(READY)
         choose(page, image())
+        expect_result(page)
+        choose(page, image("film.tif", _tiff()))
+        expect(page.get_by_role("alert")).to_contain_text(
+            "Convert the file to PNG, or untick “Compute here, send nothing”: the server reads it."
+        )
+        page.get_by_role("option").first.click()
         expect_result(page)
         assert posts == []
         here = page.locator("#bars").inner_text()

@@ -6,7 +6,7 @@
 import { walkJpeg } from "./container.js";
 import { render } from "./dicom_greyscale.js";
 import { BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, readFile, refuse } from "./dicom_header.js";
-import { checkSize, ImageError } from "./errors.js";
+import { checkSize, ImageError, ServerOnlyError } from "./errors.js";
 import { readPicture } from "./picture.js";
 
 const NATIVE = new Set(["", IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN]);
@@ -99,9 +99,10 @@ async function readStoredValues(file, layout, limits) {
     const words = await readJpeg(joinFragments(file.pixelData), layout, limits);
     return toPlaces(words, 8, layout);
   }
-  throw refuse(
-    "the browser cannot unpack its compression. Use the server for this file, or export it " +
+  throw new ServerOnlyError(
+    "This DICOM file cannot be used: the browser cannot unpack its compression. Export it " +
       "uncompressed",
+    "unsupported_dicom",
   );
 }
 

@@ -10,6 +10,9 @@ export class ImageError extends Error {
   }
 }
 
+/** A file that the server reads and no browser; its text says, without a full stop, what else to do. */
+export class ServerOnlyError extends ImageError {}
+
 /** Refuse a size before memory is spent on its pixels. */
 export function checkSize(width, height, { maxPixels, minSide = MIN_SIDE }) {
   if (width * height > maxPixels) {

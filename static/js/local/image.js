@@ -2,21 +2,25 @@
 
 import { recogniseFormat, stripContainer } from "./container.js";
 import { decodeDicom } from "./dicom.js";
-import { ImageError } from "./errors.js";
+import { checkSize, ImageError, ServerOnlyError } from "./errors.js";
 import { readPicture } from "./picture.js";
-import { decodeDeepPng, isDeepPng } from "./png.js";
+import { decodeDeepPng, isDeepPng, readPngHeader } from "./png.js";
 
 /** Decode a file; `limits` holds `maxPixels`. */
 export async function decodeImage(bytes, limits) {
   if (!bytes.length) {
-    throw new ImageError("The file is empty.", "unreadable_image");
+    throw new ImageError("The file is empty. Choose another one.", "empty_file");
   }
   const format = recogniseFormat(bytes);
-  if (!format || format === "TIFF") {
+  if (!format) {
     throw new ImageError(
-      "The browser reads PNG, JPEG, BMP, GIF, WebP and DICOM, and this file is none of them. " +
-        "The server reads TIFF too.",
+      "This is not an image of a format that the browser reads: PNG, JPEG, BMP, GIF, WebP or DICOM.",
       "unsupported_format",
+    );
+  }
+  if (format === "TIFF") {
+    throw new ServerOnlyError(
+      "The browser cannot read TIFF. Convert the file to PNG", "unsupported_format",
     );
   }
   if (format === "DICOM") {
@@ -37,10 +41,14 @@ export async function decodeImage(bytes, limits) {
 }
 
 async function decodeRaster(bytes, format, limits) {
+  if (format === "PNG") {
+    const { width, height } = readPngHeader(bytes);
+    checkSize(width, height, limits); // beyond bounds of its own a browser merely fails
+  }
   const { parts, orientation } = stripContainer(bytes, format);
   const film =
     format === "PNG" && isDeepPng(bytes)
-      ? await decodeDeepPng(bytes, limits)
+      ? await decodeDeepPng(bytes)
       : await readPicture(parts, format, limits);
   return turn(film, orientation);
 }

@@ -2,37 +2,46 @@
 
 import { readPngChunks } from "./container.js";
 import { scaleToUint8 } from "./depth.js";
-import { checkSize, ImageError } from "./errors.js";
+import { ImageError, ServerOnlyError } from "./errors.js";
 
 const CHANNELS = { 0: 1, 2: 3, 4: 2, 6: 4 };
 const ALPHA = 4;
+
+/** What the header of a PNG announces: `{ width, height, colourType, isInterlaced }`. */
+export function readPngHeader(bytes) {
+  const header = readPngChunks(bytes)[0].body;
+  const sizes = new DataView(header.buffer, header.byteOffset);
+  return {
+    width: sizes.getUint32(0),
+    height: sizes.getUint32(4),
+    colourType: header[9],
+    isInterlaced: header[12] > 0,
+  };
+}
 
 /** Whether a PNG has 16 bits a channel. */
 export function isDeepPng(bytes) {
   return bytes[24] === 16;
 }
 
-/** Decode such a file to grey of 8 bits, `{ pixels, width, height }`. */
-export async function decodeDeepPng(bytes, limits) {
-  const chunks = readPngChunks(bytes);
-  const header = chunks[0].body;
-  const sizes = new DataView(header.buffer, header.byteOffset);
-  const [width, height] = [sizes.getUint32(0), sizes.getUint32(4)];
-  checkSize(width, height, limits);
-  const channels = CHANNELS[header[9]];
-  if (!channels || header[12]) {
-    throw new ImageError(
-      "The browser cannot read an interlaced PNG of 16 bits. Use the server for this file.",
+/** Decode such a file, of a size that was checked, to grey of 8 bits, `{ pixels, width, height }`. */
+export async function decodeDeepPng(bytes) {
+  const { width, height, colourType, isInterlaced } = readPngHeader(bytes);
+  const channels = CHANNELS[colourType];
+  if (!channels || isInterlaced) {
+    throw new ServerOnlyError(
+      "The browser cannot read an interlaced PNG of 16 bits. Save it without interlacing",
       "unreadable_image",
     );
   }
+  const chunks = readPngChunks(bytes);
   const data = chunks.filter(({ kind }) => kind === "IDAT").map(({ body }) => body);
   const stride = 2 * channels * width;
   const lines = await inflate(new Blob(data), "deflate", height * (stride + 1));
   const words = joinBytes(undoFilters(lines, stride, height, 2 * channels));
   const pixels = scaleToUint8(luma(words, channels));
   const hidden = chunks.find(({ kind }) => kind === "tRNS")?.body;
-  if (header[9] & ALPHA) {
+  if (colourType & ALPHA) {
     pixels.forEach((level, i) => {
       pixels[i] = onBlack(level, Math.floor((words[(i + 1) * channels - 1] + 128) / 257));
     });
