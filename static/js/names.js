@@ -1,4 +1,6 @@
-/* How classes and shares are written for people, and what goes with all that leaves the page. */
+/* How answers are written for people, and what goes with all that leaves the page. */
+
+import { describeOrientation } from "./orientation.js";
 
 export const DISCLAIMER = "Research tool, not a medical device. Not a diagnosis.";
 
@@ -21,6 +23,18 @@ export function percent(share) {
 export function correctionOf({ invert, rotate }) {
   const done = [invert && "inverted", rotate && `turned clockwise by ${rotate}°`];
   return done.filter(Boolean).join(" and ");
+}
+
+/**
+ * The warnings of an answer, beside a verdict that says itself where it is uncertain. How a film
+ * lies, where that is known, takes the place of the general doubt.
+ */
+export function warningsOf({ gate, warnings = [] }) {
+  return warnings.map(({ code, message }) =>
+    code === "not_a_chest_xray" && gate?.orientation
+      ? message.replace(/^[^.]*\./, describeOrientation(gate.orientation))
+      : message.replace(/^Uncertain: (.)/, (_, first) => first.toUpperCase()),
+  );
 }
 
 /** Classes and their shares, best first. */

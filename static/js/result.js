@@ -1,6 +1,6 @@
 /* What the server said of the film that is shown. */
 
-import { correctionOf, displayName, percent, ranked } from "./names.js";
+import { correctionOf, displayName, percent, ranked, warningsOf } from "./names.js";
 import { part } from "./part.js";
 
 const element = (id) => document.getElementById(id);
@@ -42,8 +42,9 @@ function showBusy({ state }) {
 }
 
 function showAnswer({ answer, state, options }) {
-  const { prediction, warnings = [] } = answer;
-  element("warning").textContent = warnings.map((warning) => warning.message).join(" ");
+  const { prediction } = answer;
+  const warnings = warningsOf(answer);
+  element("warning").textContent = warnings.join(" ");
   element("warning").hidden = !warnings.length;
   const said = state === "uncertain" ? showNoVerdict() : showVerdict(prediction, !warnings.length);
   const correction = correctionOf(options);

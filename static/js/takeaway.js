@@ -1,7 +1,7 @@
 /* Take the results along: a table, a text, a picture, a page on paper. */
 
 import { shownMap } from "./explanation.js";
-import { DISCLAIMER, correctionOf, displayName, percent, ranked } from "./names.js";
+import { DISCLAIMER, correctionOf, displayName, percent, ranked, warningsOf } from "./names.js";
 import { part } from "./part.js";
 import { drawPicture } from "./picture.js";
 import { announce } from "./result.js";
@@ -50,7 +50,7 @@ function describe({ name, answer, date, options = {} }) {
   if (!answer?.prediction) {
     return [name ?? "", answer?.error ?? "", DISCLAIMER].filter(Boolean);
   }
-  const { prediction, warnings, model } = answer;
+  const { prediction, model } = answer;
   const { predicted_class: key, confidence, abstained, track_record: record } = prediction;
   const correction = correctionOf(options);
   const verdict = abstained ? "Uncertain" : `${displayName(key)}, ${percent(confidence)}`;
@@ -62,7 +62,7 @@ function describe({ name, answer, date, options = {} }) {
     ...(record && !abstained
       ? [`Track record: of ${record.called} test films called so, ${record.right} were labelled so`]
       : []),
-    ...(warnings ?? []).map((warning) => `Warning: ${warning.message}`),
+    ...warningsOf(answer).map((warning) => `Warning: ${warning}`),
     ...(model ? [`Model: ${model.name} ${model.version}, SHA-256 ${model.sha256}`] : []),
     `Date: ${new Date(date).toLocaleString()}`,
     DISCLAIMER,

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, Request, Route, expect
 
 from resformer.phantom import draw_chest_phantom
+from tests import data_sets
 from tests.dicom_files import radiograph, write
 from tests.web.browser import (
     answer_for,
@@ -24,7 +26,11 @@ from tests.web.browser import (
     open_page,
     try_sample,
 )
-from tests.web.checkpoints import write_abstaining_checkpoint, write_gated_checkpoint
+from tests.web.checkpoints import (
+    write_abstaining_checkpoint,
+    write_gated_checkpoint,
+    write_upright_checkpoint,
+)
 from tests.web.posting import encode
 from tests.web.serving import serve_in_thread
 from tests.web.test_gate_and_abstention import WARNING
@@ -222,6 +228,21 @@ def test_a_refusal_is_told_and_the_person_may_go_on(refusing_page: Page) -> None
     expect(page.locator("#warning")).to_be_hidden()
 
 
+def test_who_insists_is_told_how_the_film_lies(
+    serve: Callable[..., str], browser: Browser, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    film = draw_chest_phantom(120)[12:108]
+    path = write_upright_checkpoint(tiny_checkpoint, tmp_path / "model.pth", film)
+    with open_page(browser, serve(WebConfig(path, "cpu"))) as page:
+        choose(page, image(data=data_sets.encode(np.rot90(film))))
+        page.get_by_role("button", name="Analyse it anyway").click()
+        expect_result(page)
+        warning = "It looks like a chest X-ray that is sideways. The estimate may mean nothing."
+        expect(page.locator("#warning")).to_have_text(warning)
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        expect(page.locator("#print-head")).to_contain_text(f"Warning: {warning}")
+
+
 def test_a_refused_dicom_shows_its_picture_and_how_it_was_made(refusing_page: Page) -> None:
     page = refusing_page
     film = radiograph(draw_chest_phantom(200), ViewPosition="PA", PixelSpacing=[1, 1])
@@ -255,9 +276,11 @@ def test_uncertain_names_no_class_and_no_share_stands_out(abstaining_page: Page)
     expect_result(page)
     expect(page.locator("#verdict-name")).to_have_text("Uncertain")
     expect(page.locator("#verdict-share")).to_have_text("")
-    expect(page.locator("#warning")).to_have_text(WARNING["message"])
+    why = "The classes are close, and none stands out. Read this as undecided."
+    assert WARNING["message"].casefold() == f"Uncertain: {why}".casefold()
+    expect(page.locator("#warning")).to_have_text(why)
     announced = page.get_by_role("status").last
-    expect(announced).to_contain_text(WARNING["message"])
+    expect(announced).to_contain_text(why)
     expect(announced).to_contain_text("The model names no class. Not a diagnosis.")
     expect(announced).not_to_contain_text("estimate")
     for theme in ("light", "dark"):

@@ -1,7 +1,8 @@
 /* The answer of POST /predict, made in the browser: same keys, same values, same words. */
 
+import { describeOrientation } from "../orientation.js";
 import { rint } from "./depth.js";
-import { correct, describeOrientation, findObjection, findOrientation } from "./gate.js";
+import { correct, findObjection, findOrientation } from "./gate.js";
 import { decodeImage } from "./image.js";
 import { resize } from "./resize.js";
 

@@ -59,9 +59,3 @@ export async function findOrientation(model, input, done) {
     correction: { invert: done.invert !== invert, rotate: (done.rotate + rotate) % 360 },
   };
 }
-
-/** An orientation's name in a sentence. */
-export function describeOrientation(name) {
-  const words = name.replace("inverted_", "inverted and ").replace("_", " ");
-  return `It looks like a chest X-ray that is ${words}.`;
-}
