@@ -85,6 +85,28 @@ def test_a_list_of_films_is_read_in_batches_and_walked_by_arrows(page: Page) -> 
     assert fits_phone(page)
 
 
+def test_three_films_of_the_list_fit_a_phone_side_by_side(page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    read_all(page, films(5))
+    listing, *rows = boxes(page, "#films", *(f"#film-{n}" for n in range(1, 6)))
+    inside = [row for row in rows if row["right"] <= listing["right"]]
+    assert len(inside) == 3
+    assert rows[3]["left"] < listing["right"]  # a part of the next one tells that there are more
+    page.get_by_role("option").nth(2).click()
+    expect(page.locator("#film .film-name")).to_have_text("film 02.png")
+
+
+def test_films_stay_in_the_window_beside_a_long_result(page: Page) -> None:
+    page.set_viewport_size({"width": 1280, "height": 800})
+    read_all(page, films(9))
+    page.get_by_role("button", name="Show why").click()
+    expect(page.locator("#overlay")).to_be_visible()
+    page.locator("#print").evaluate("e => e.scrollIntoView({ block: 'end' })")
+    assert page.evaluate("scrollY") > 100
+    for part in ("#film", "#strip"):
+        expect(page.locator(part)).to_be_in_viewport(ratio=1)
+
+
 def test_the_queue_is_stopped_and_goes_on(page: Page) -> None:
     page.route("**/predict/batch", lambda route: None)
     page.set_input_files("#file", films(12))
