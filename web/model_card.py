@@ -6,12 +6,19 @@ For the page that shows it, the curves of the training become coordinates of an 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from resformer.evaluation.card import INTENDED_USE, LIMITATIONS, explain_terms
 from resformer.evaluation.lineage import MACRO_F1, list_stages
-from resformer.evaluation.tables import FEWEST_FILMS, list_findings, list_questions
+from resformer.evaluation.tables import (
+    FEWEST_FILMS,
+    HEADLINES,
+    list_findings,
+    list_questions,
+    show_name,
+)
 from web.config import WebConfig
 from web.service import ModelService
 
@@ -68,6 +75,8 @@ def view_card(card: dict[str, Any]) -> dict[str, Any]:
     """Return what the model page shows of a card."""
     report = card["metrics"].get("test") or card["metrics"].get("validation")
     kept = {"external": None, "about": None, **card["metrics"].get("report", {})}
+    if kept.get("goals"):
+        kept["goals"] = [_show_goal(goal, kept, card["classes"]) for goal in kept["goals"]]
     return {
         "card": card,
         "report": report,
@@ -109,6 +118,21 @@ def _group_by_size(external: Mapping[str, Any]) -> dict[str, list[tuple[str, str
     return {
         "large": [row for row in found if row[2]["count"] >= FEWEST_FILMS],
         "small": [row for row in found if row[2]["count"] < FEWEST_FILMS],
+    }
+
+
+def _show_goal(
+    goal: Mapping[str, Any], kept: Mapping[str, Any], class_names: Sequence[str]
+) -> dict[str, Any]:
+    """Return a goal with its gauge in people's words, and whether that is an area (an AUC)."""
+    sets = (kept["external"] or {}).get("sets", {})
+    names = sorted({*class_names, *sets}, key=len, reverse=True)
+    pattern = rf"(?<!\w)(?:{'|'.join(map(re.escape, names))})(?!\w)"
+    gauge = goal["gauge"]
+    return {
+        **goal,
+        "gauge": re.sub(pattern, lambda found: show_name(found[0]), gauge),
+        "is_area": " against " in gauge or gauge == HEADLINES["macro_auc"],
     }
 
 

@@ -33,6 +33,11 @@ def percent(share: float | None) -> str:
     return "\N{EN DASH}" if share is None else f"{100 * share:.1f}%"
 
 
+def figure(value: float | None, is_area: bool) -> str:
+    """Return an area (an AUC) with three decimals, or a share as a percentage."""
+    return f"{value:.3f}" if is_area and value is not None else percent(value)
+
+
 def without_links(text: str) -> str:
     """Return Markdown without its links: what stands in brackets for one goes, other words stay."""
     return re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", re.sub(r" \(\[[^]]*\]\([^)]*\)\)", "", text))
@@ -43,6 +48,7 @@ def create_blueprint(config: WebConfig, served: ServedModel) -> Blueprint:
     blueprint = Blueprint("pages", __name__)
     blueprint.add_app_template_filter(show_name, "display_name")
     blueprint.add_app_template_filter(percent)
+    blueprint.add_app_template_filter(figure)
     blueprint.add_app_template_filter(without_links)
 
     @blueprint.app_context_processor

@@ -128,12 +128,16 @@ def measured(told: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     area |= {"negatives": 1, "by_positive": None, "by_negative": share}
     goal: dict[str, Any] = {
-        "gauge": "accuracy",
         "bound": 0.5,
         "at_least": True,
         "measured": share,
         "tried": "",
+        "missed_by": 0.25,
     }
+    gauges = (
+        "far_clinic: tuberculosis called Lung_Opacity",
+        "clinic: Viral Pneumonia against Normal",
+    )
     read: dict[str, Any] = {
         "label": "COVID",
         "reading": "Negative",
@@ -149,7 +153,7 @@ def measured(told: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "within_sources": {"areas": [area]},
         "traces": {"model": {"classes": {"Normal": {"auc": share}}}},
         "readings": {"contradicted": [{**read, "others": share}]},
-        "goals": [{**goal, "missed_by": 0.25}],
+        "goals": [{**goal, "gauge": gauge} for gauge in gauges],
         "about": {"statements": {"selection": "Seen twice ([when](a.md)), by [us](b.md)."}},
     }
     path = tmp_path_factory.mktemp("measured") / "model.pth"
@@ -265,7 +269,7 @@ def test_the_page_shows_other_hospitals_and_controls(measured: Path) -> None:
     assert "Films from other hospitals" in text
     auc = client.get("/model").get_json()["metrics"]["report"]["external"]
     value = auc["covid_against_no_finding"]["auc"]["value"]
-    assert f"AUC: COVID against no finding, by P(COVID) {100 * value:.1f}%" in text
+    assert f"AUC: COVID against no finding, by P(COVID) {value:.3f}" in text
     black = next(row for row in rows if row[:3] == ["lungs", "blacked", "out"])
     # Of the four films that of Normal alone is still found, and there is none of Lung Opacity.
     assert (black[3], black[-6:-2]) == ("25.0%", ["0.0%", dash, "100.0%", "0.0%"])
@@ -275,10 +279,17 @@ def test_the_page_shows_other_hospitals_and_controls(measured: Path) -> None:
 def test_the_page_shows_sources_readings_and_goals(measured: Path) -> None:
     text = words(checkpoints.client_of(measured).get("/about").get_data(as_text=True))
     assert "COVID clinic 2 25.0% 10.0% to 50.0%" in text
-    assert "clinic all others against Normal 3 and 1" in text
-    assert "from the features of Normal films (0.5: no hospital is left in them) 25.0%" in text
+    assert "clinic all others against Normal 3 and 1 \N{EN DASH} 0.250 0.100 to 0.500" in text
+    assert "First table: what the model calls the test films of each source. Second: how" in text
+    assert "of Normal films (0.5: they do not give the hospital away) 0.250 0.100" in text
     assert "COVID Negative 2 25.0%" in text
-    assert "accuracy 25.0% 10.0% to 50.0% at least 50.0% missed by 25.0%" in text
+    assert (
+        "far clinic: tuberculosis called Lung opacity 25.0% 10.0% to 50.0% at least 50.0% "
+        "missed by 25.0 percentage points"
+    ) in text
+    assert (
+        "clinic: Viral pneumonia against Normal 0.250 0.100 to 0.500 at least 0.500 missed by 0.250"
+    ) in text
     assert "Seen twice, by us." in text
 
 
@@ -324,6 +335,9 @@ def test_the_shipped_model_has_a_page() -> None:
     text = words(client.get("/about").get_data(as_text=True))
     accuracy = card["metrics"]["test"]["accuracy"]
     assert f"Accuracy {100 * accuracy['value']:.1f}% {100 * accuracy['low']:.1f}% to" in text
+    assert f"Macro AUC {card['metrics']['test']['macro_auc']['value']:.3f} 0." in text
+    for name in ("Lung_Opacity", "Viral Pneumonia", "clinic_normal"):
+        assert name not in text
 
 
 def test_earlier_trainings_are_told_from_the_first_on(told: Path, tmp_path: Path) -> None:
