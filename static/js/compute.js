@@ -4,8 +4,8 @@ import { computesHere } from "./classify.js";
 import { prepare } from "./local.js";
 
 const KEY = "compute-here";
-const LIMITS = "“Show why”, and what a DICOM file tells of itself, need a server.";
-const NOT_KEPT = "The browser could not keep the page for use without a connection.";
+const LIMITS = "“Show why” and the details of a DICOM file need a server.";
+const NOT_KEPT = "The browser could not store the page for use without a connection.";
 const compute = document.getElementById("compute-here"); // absent on a site without a server
 const text = document.getElementById("compute-text");
 
@@ -28,7 +28,7 @@ async function start() {
 /** Keep the exported site in the browser; resolves, once all of it is there, to a sentence for people. */
 async function keepSite() {
   if (!("serviceWorker" in navigator)) {
-    return "To work without a connection, this page has to come by https.";
+    return "To work without a connection, this page must come over https.";
   }
   await navigator.serviceWorker.register("sw.js");
   await navigator.serviceWorker.ready;

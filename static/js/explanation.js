@@ -84,7 +84,7 @@ function layOver({ image, lungs = [] }, name) {
   overlay.alt = `Map of the evidence for ${name}`;
   overlay.hidden = false;
   say(
-    `The brighter, the more this spot supports ${name}. It shows what the network ` +
+    `The brighter a spot, the more it supports ${name}. The map shows what the network ` +
       "went by, not where a disease is." +
       (lungs.length ? " The dashed lines are the lungs that it found." : ""),
   );

@@ -36,12 +36,12 @@ function ask(wasRefused) {
   const form = part("form");
   const input = part("input", { type: "password", required: true, pattern: "[ -~]+" });
   input.autocomplete = "off";
-  input.title = "Letters, digits and signs of ASCII";
+  input.title = "Letters, digits and signs of ASCII only";
   const label = part("label", {}, "Key", input);
   const cancel = part("button", { type: "button", className: "button-quiet" }, "Cancel");
-  const reason = wasRefused ? "The server does not take this key. " : "This server asks for a key. ";
+  const reason = wasRefused ? "The server does not accept this key. " : "This server asks for a key. ";
   form.append(
-    part("p", { role: "status" }, `${reason}Its operator has it. The page forgets it when it is closed.`),
+    part("p", { role: "status" }, `${reason}Ask its operator for it. The page forgets the key when it is closed.`),
     label,
     part("p", { className: "key-buttons" }, part("button", { className: "button" }, "Continue"), cancel),
   );

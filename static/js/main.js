@@ -28,8 +28,8 @@ const viewer = new Viewer(async (film, side, signal) => {
 function take(files, leftOut) {
   const noRoom = files.length ? session.add(files, nameOf) : 0;
   const complaints = [
-    noRoom && `Up to ${MOST_FILMS} films are possible at once: ${noRoom} found no room.`,
-    leftOut && `${several(leftOut, "file in the folder did not look like a film", "files in the folder did not look like films")}.`,
+    noRoom && `Up to ${MOST_FILMS} films are possible at once: ${several(noRoom, "film was", "films were")} left out.`,
+    leftOut && `Left out, as they did not look like films: ${leftOut} of the files in the folder.`,
     !files.length && !leftOut && "That was not an image file.",
   ].filter(Boolean);
   element("intake-text").textContent = complaints.join(" ");

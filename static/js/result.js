@@ -64,7 +64,7 @@ function showVerdict({ predicted_class: key, confidence, track_record: record },
   const counted = record
     ? `Of ${record.called} test films that the model called ${name} without a warning, ` +
       `${record.right} were labelled so.`
-    : "How often such an answer is right was not counted for this model.";
+    : "Nobody has counted how often such an answer of this model is right.";
   element("record-text").textContent = mayHaveRecord ? counted : "";
   element("record").hidden = !mayHaveRecord;
   setState("done", "high");

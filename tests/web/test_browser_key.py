@@ -38,7 +38,7 @@ def test_the_page_asks_for_the_key_and_remembers_it_until_it_is_closed(page: Pag
     expect(page.get_by_label("Key", exact=True)).to_be_focused()
     page.keyboard.type("wrong")
     page.keyboard.press("Enter")
-    expect(dialog).to_contain_text("The server does not take this key.")
+    expect(dialog).to_contain_text("The server does not accept this key.")
     page.keyboard.type(KEY)
     page.keyboard.press("Enter")
     expect_result(page)

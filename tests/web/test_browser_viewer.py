@@ -138,7 +138,7 @@ def test_the_list_of_keys_opens_closes_and_switches_them_off(film: Page) -> None
     dialog = film.get_by_role("dialog", name="Keys")
     expect(dialog).to_be_visible()
     film.keyboard.press("i")  # not while the list is open
-    dialog.get_by_label("Use single keys").uncheck()
+    dialog.get_by_label("Use single-key shortcuts").uncheck()
     film.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
     film.keyboard.press("i")

@@ -58,6 +58,10 @@ def test_page_says_what_people_must_know(page: str) -> None:
         "What it cannot do",
         "estimate</h2>",
         "up to 1&nbsp;MB",
+        "and it does not always notice when it is given one.",
+        "File names and results stay in this tab, even after a reload, until you close it or press "
+        "Clear. The films themselves are lost on reload.",
+        "next / previous film (also \N{RIGHTWARDS ARROW} \N{LEFTWARDS ARROW})",
     ):
         assert sentence in re.sub(r"\s+", " ", page)
 
