@@ -255,7 +255,7 @@ def test_a_class_may_be_in_one_data_set_alone(root: Path, uploads: Path) -> None
     assert [counts["Lung_Opacity", s] for s in ("train", "validation", "test")] == [3, 1, 1]
     assert sum(counts["Normal", split] for split in ("train", "validation", "test")) == 12
     write_data_set(uploads, {"Rare": 1}, first_seed=990)
-    with pytest.raises(DatasetError, match="the class 'Rare' has 1 images in 1 groups"):
+    with pytest.raises(DatasetError, match="the class 'Rare' has only 1 independent group of"):
         build(root, uploads)
 
 

@@ -150,6 +150,21 @@ def test_a_training_that_learns_nothing_says_so(
         assert re.search(r"(no|not clearly) better than always naming \w+, on \d+", caplog.text)
 
 
+def test_labels_may_name_films_without_their_folders(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One of these films is left out for its reading, and others are not trained on."""
+    films = tmp_path / "films"
+    write_masked_films(films, masked=4, darker=0.15)
+    rows = [
+        f"COVID-{n}.png,0.2 0.3 0.4 0.6,{'Negative' if n < 4 else 'Typical'}" for n in range(12)
+    ]
+    (films / "labels.csv").write_text("\n".join(["file,boxes,reading", *rows]))
+    assert start(films, tmp_path / "run", *QUICK) == 0, caplog.text
+    assert "whose reading contradicts their class" in caplog.text
+    assert load_checkpoint(tmp_path / "run" / "model.pth").model_config.infection_head
+
+
 def test_without_masks_another_network_draws_the_lungs(
     image_folder: Path,
     tiny_config: ResFormerConfig,

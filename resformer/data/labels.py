@@ -26,7 +26,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from resformer.data.find import TABLES, DataRoot, DatasetError, data_sets, prefix_of, summarise
 
@@ -94,8 +94,15 @@ def folder_names(root: DataRoot) -> dict[str, str]:
     return names
 
 
-def read_labels(root: DataRoot, paths: Iterable[str]) -> dict[str, FilmLabel]:
+def read_labels(
+    root: DataRoot, paths: Iterable[str], *, all_films: bool = True
+) -> dict[str, FilmLabel]:
     """Read what the tables of all data sets say of some films.
+
+    Args:
+        root: the data sets.
+        paths: of the films.
+        all_films: whether these are all films, so that a bare name of none of them is a mistake.
 
     Returns:
         what is known, by path; films that no table names are absent.
@@ -112,21 +119,21 @@ def read_labels(root: DataRoot, paths: Iterable[str]) -> dict[str, FilmLabel]:
         known: dict[str, FilmLabel] = {}
         for table in (folder / name for name in TABLES):
             if table.is_file():
-                for path, label in _read_table(table, films[prefix]).items():
+                for path, label in _read_table(table, films[prefix], all_films).items():
                     known[path] = _merge(known.get(path), label)
         labels |= {prefix + path: known[path] for path in films[prefix] if path in known}
     return labels
 
 
 def read_boxes(root: DataRoot, paths: Iterable[str]) -> dict[str, tuple[Box, ...]]:
-    """Return the boxes around opacities by path, but for films that were read as negative.
+    """Return the boxes around opacities of some films by path, but for those read as negative.
 
     Raises:
         DatasetError: as ``read_labels``.
     """
     return {
         path: label.boxes
-        for path, label in read_labels(root, paths).items()
+        for path, label in read_labels(root, paths, all_films=False).items()
         if label.boxes and not label.reading.lower().startswith("negative")
     }
 
@@ -152,7 +159,7 @@ def _merge(former: FilmLabel | None, label: FilmLabel) -> FilmLabel:
     )
 
 
-def _read_table(table: Path, films: Iterable[str]) -> dict[str, FilmLabel]:
+def _read_table(table: Path, films: Iterable[str], all_films: bool) -> dict[str, FilmLabel]:
     names = _unique_names(films)
     found: dict[str, FilmLabel] = {}
     missing: list[str] = []
@@ -161,7 +168,8 @@ def _read_table(table: Path, films: Iterable[str]) -> dict[str, FilmLabel]:
         if path.startswith("../"):  # of another data set, which may not be at hand
             continue
         if not path:
-            missing.append(line["file"])
+            if all_films or PureWindowsPath(line["file"]).name != line["file"]:
+                missing.append(line["file"])
             continue
         place = f"{table}, row {number}"
         label = FilmLabel(
