@@ -137,11 +137,13 @@ class OnnxRuntimeBackend:
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device = _CPU) -> None:
         if checkpoint.graph is None:
-            raise ValueError("the checkpoint holds no graph (python -m resformer export adds one)")
+            raise ValueError(
+                "the checkpoint holds no graph (python -m resformer export --overwrite adds one)"
+            )
         if checkpoint.graph.source != checkpoint.graph_source:
             raise ValueError(
                 "the graph was not exported from what the checkpoint holds now "
-                "(python -m resformer export makes it anew)"
+                "(python -m resformer export --overwrite makes it anew)"
             )
         graph, threads = checkpoint.graph.content, torch.get_num_threads()
         self._alone = open_session(graph, threads, device, spin_microseconds=SPIN_MICROSECONDS)
@@ -223,7 +225,7 @@ def choose_backend(checkpoint: Checkpoint, device: torch.device, name: str = "au
     if difference:
         raise CheckpointError(
             f"the graph in the checkpoint does not compute what its weights do ({difference}): do "
-            "not trust the file, or run python -m resformer export"
+            "not trust the file, or run python -m resformer export --overwrite"
         )
     return graph
 

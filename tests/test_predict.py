@@ -232,7 +232,7 @@ def test_a_graph_of_another_checkpoint_is_not_used(
         other = replace(exported, **changes)
         caplog.clear()
         assert choose_backend(other, CPU).name == "torch"
-        assert "python -m resformer export makes it anew" in caplog.text
+        assert "python -m resformer export --overwrite makes it anew" in caplog.text
         with pytest.raises(ValueError, match="not exported from what the checkpoint holds now"):
             choose_backend(other, CPU, "onnxruntime")
 
@@ -312,7 +312,12 @@ def test_what_cannot_run_says_why(exported: Checkpoint) -> None:
     assert choose_backend(broken, CPU).name == "torch"
     for checkpoint, device, name, message in (
         (broken, "cpu", "onnxruntime", "refuses the graph"),
-        (replace(exported, graph=None), "cpu", "onnxruntime", "python -m resformer export"),
+        (
+            replace(exported, graph=None),
+            "cpu",
+            "onnxruntime",
+            "python -m resformer export --overwrite",
+        ),
         (exported, "meta", "onnxruntime", "cannot run on meta"),
         (exported, "cpu", "tensorrt", "unknown backend 'tensorrt'"),
     ):

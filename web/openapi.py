@@ -25,8 +25,12 @@ _REFERENCE = "#/components/schemas/{model}"
 _TEXT = {"schema": {"type": "string"}}
 _INPUTS = (schemas.PredictForm, schemas.PredictJson, schemas.BatchForm)
 _OUTPUTS = (
-    *(schemas.Answer, schemas.BatchAnswer, schemas.Error, schemas.Refusal),
-    *(schemas.ModelCard, schemas.Status),
+    schemas.Answer,
+    schemas.BatchAnswer,
+    schemas.Error,
+    schemas.Refusal,
+    schemas.ModelCard,
+    schemas.Status,
 )
 _REFUSALS = (400, 401, 408, 413, 415, 429, 431, 500, 503)
 # What any address may answer with, and no operation that is documented does.

@@ -177,7 +177,7 @@ def serve(app: Flask, config: WebConfig) -> None:
 
 
 def _has_terminal() -> bool:
-    """Whether the process belongs to a terminal that is still open."""
+    """Return whether the process belongs to a terminal that is still open."""
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY))
     except OSError:
@@ -324,7 +324,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
                 self.socket.shutdown(socket.SHUT_WR)
 
     def is_idle(self) -> bool:
-        """Whether nothing that has begun is unfinished here."""
+        """Return whether nothing that has begun is unfinished here."""
         return not (self.requests or self.request or self.total_outbufs_len)
 
     def _current_transfer(self) -> object:

@@ -52,7 +52,9 @@ def write_site(model_path: Path, folder: Path) -> list[str]:
     service = ModelService(model_path, "cpu")
     service.load()
     if service.graph is None:
-        raise ValueError(f"{model_path} has no graph that fits: run python -m resformer export")
+        raise ValueError(
+            f"{model_path} has no graph that fits: run python -m resformer export --overwrite"
+        )
     app = create_app(WebConfig(model_path, "cpu"), service)
     static = PAGES / "static"
     contents = {
