@@ -66,10 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> common.Summary:
     films = draw_films(options.films, options.size, network.num_classes, config)
     if options.rates:
         torch.set_num_threads(1)
-        with join_processes(CPU) as group:
-            rates = measure(films, network, config, options.epochs, group)
-            if group.is_main:
-                options.rates.write_text(json.dumps(rates), encoding="utf-8")
+        group = join_processes(CPU)
+        rates = measure(films, network, config, options.epochs, group)
+        if group.is_main:
+            options.rates.write_text(json.dumps(rates), encoding="utf-8")
         return ()
     machine = common.describe_machine(options.threads)
     torch.set_num_threads(options.threads)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -247,27 +247,27 @@ def train(
     from resformer.training.train import train as run_training
 
     config = choose_recipe(recipe, **changes)
-    with _open_run(run_dir, data, config, resume) as (group, folder, goes_on):
-        checkpoint = run_training(
-            data.root,
-            data.manifest,
-            config,
-            folder,
-            initial=initial,
-            lung_model=None if lung_model is None else Path(lung_model),
-            outliers=None if outliers is None else Path(outliers),
-            resume=goes_on,
-            trial=trial,
-            tensorboard=tensorboard,
-            progress=progress,
-            on_epoch=on_epoch,
-        )
-        if group.is_main:
-            if not trial:
-                checkpoint = add_graph_if_possible(checkpoint)
-            save_checkpoint(checkpoint, folder / MODEL_NAME)
-            logger.info("wrote %s", folder / MODEL_NAME)
-        return group.from_main(checkpoint)
+    group, folder, goes_on = _open_run(run_dir, data, config, resume)
+    checkpoint = run_training(
+        data.root,
+        data.manifest,
+        config,
+        folder,
+        initial=initial,
+        lung_model=None if lung_model is None else Path(lung_model),
+        outliers=None if outliers is None else Path(outliers),
+        resume=goes_on,
+        trial=trial,
+        tensorboard=tensorboard,
+        progress=progress,
+        on_epoch=on_epoch,
+    )
+    if group.is_main:
+        if not trial:
+            checkpoint = add_graph_if_possible(checkpoint)
+        save_checkpoint(checkpoint, folder / MODEL_NAME)
+        logger.info("wrote %s", folder / MODEL_NAME)
+    return group.from_main(checkpoint)
 
 
 def train_baseline(
@@ -297,16 +297,16 @@ def train_baseline(
     from resformer.training.baselines import train_baseline as run_baseline
 
     config = choose_recipe(recipe, network=network, **changes)
-    with _open_run(run_dir, data, config, resume) as (_, folder, goes_on):
-        return run_baseline(
-            data.root,
-            data.manifest,
-            config,
-            folder,
-            resume=goes_on,
-            progress=progress,
-            on_epoch=on_epoch,
-        )
+    _, folder, goes_on = _open_run(run_dir, data, config, resume)
+    return run_baseline(
+        data.root,
+        data.manifest,
+        config,
+        folder,
+        resume=goes_on,
+        progress=progress,
+        on_epoch=on_epoch,
+    )
 
 
 def choose_recipe(recipe: str | TrainingConfig, **changes: Any) -> TrainingConfig:
@@ -339,28 +339,26 @@ def estimate_seconds(data: Dataset, recipe: str | TrainingConfig, **changes: Any
     return timing.estimate_seconds(data.manifest, choose_recipe(recipe, **changes))
 
 
-@contextmanager
 def _open_run(
     run_dir: FilePath, data: Dataset, config: TrainingConfig, resume: bool | Literal["auto"]
-) -> Iterator[tuple[ProcessGroup, Path, bool]]:
+) -> tuple[ProcessGroup, Path, bool]:
     """Join the processes that train, and make the folder with its split but where one goes on.
 
-    Yields:
+    Returns:
         this process's place among the others; the folder; whether its training goes on.
     """
     from resformer.devices import choose_device
     from resformer.training.distributed import join_processes
     from resformer.training.state import STATE_NAME
 
-    folder = Path(run_dir)
-    with join_processes(choose_device(config.device)) as group:
-        # One process decides and writes for all: another might look when a file is half written.
-        begun = group.from_main((folder / STATE_NAME).is_file())
-        if group.is_main and not (begun and (folder / MANIFEST_NAME).is_file()):
-            folder.mkdir(parents=True, exist_ok=True)
-            write_manifest(data.manifest, folder / MANIFEST_NAME)
-        group.from_main(None)
-        yield group, folder, begun if resume == "auto" else resume
+    folder, group = Path(run_dir), join_processes(choose_device(config.device))
+    # One process decides and writes for all: another might look when a file is half written.
+    begun = group.from_main((folder / STATE_NAME).is_file())
+    if group.is_main and not (begun and (folder / MANIFEST_NAME).is_file()):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_manifest(data.manifest, folder / MANIFEST_NAME)
+    group.from_main(None)
+    return group, folder, begun if resume == "auto" else resume
 
 
 def classify(

@@ -85,11 +85,13 @@ def test_the_python_api_trains_with_two_processes_and_writes_once(
 ) -> None:
     run, other, script = tmp_path / "run", tmp_path / "other", tmp_path / "train_together.py"
     script.write_text(
-        "import logging\nimport resformer\n\n"
+        "import logging, os, time\nimport resformer\n\n"
         'logging.basicConfig(level="INFO")\n'
         f"data = resformer.open_dataset({str(image_folder)!r})\n"
         f"resformer.train(data, recipe='bare', run_dir={str(run)!r}, start_size=0, epochs=1, "
         "batch_size=8, input_size=64, workers=0, device='cpu', progress=False)\n"
+        # One is late for the second training, as happens.
+        "time.sleep(float(os.environ['RANK']))\n"
         f"resformer.train_baseline(data, 'mobilenet_v3_small', run_dir={str(other)!r}, "
         "recipe='bare', start_size=0, epochs=1, batch_size=8, input_size=64, workers=0, "
         "device='cpu', resume='auto', progress=False)\n"
@@ -106,22 +108,22 @@ def main(images: Path, notes: Path) -> None:
     """Train one epoch together, and write the films that this process saw and its weights' hash."""
     network = ResFormerConfig(channels=(8, 8, 8, 8), num_heads=(1, 1, 1, 1), fusion_dim=8)
     data = TrainingData(images, split_by_number(images), notes, InputSpec(size=64))
-    with join_processes(torch.device("cpu")) as group:
-        if group.is_main:
-            data.training_films()
-        group.from_main(None)
-        loader = build_loader(build_training_films(data, TINY_TRAINING), TINY_TRAINING, group)
-        loss = build_loss(network, TINY_TRAINING)
-        learner = build_learner(loss, len(loader), network, TINY_TRAINING, group)
-        begin_epoch(0, loader, TINY_TRAINING, group)
-        train_one_epoch(learner, loader, group, label="epoch", progress=False)
-        weights = torch.cat([p.detach().flatten() for p in learner.average.module.parameters()])
-        note = {
-            "seen": [index for _, index in loader.sampler],
-            "batches": len(loader),
-            "weights": hashlib.sha256(weights.numpy().tobytes()).hexdigest(),
-        }
-        (notes / f"rank-{group.rank}.json").write_text(json.dumps(note))
+    group = join_processes(torch.device("cpu"))
+    if group.is_main:
+        data.training_films()
+    group.from_main(None)
+    loader = build_loader(build_training_films(data, TINY_TRAINING), TINY_TRAINING, group)
+    loss = build_loss(network, TINY_TRAINING)
+    learner = build_learner(loss, len(loader), network, TINY_TRAINING, group)
+    begin_epoch(0, loader, TINY_TRAINING, group)
+    train_one_epoch(learner, loader, group, label="epoch", progress=False)
+    weights = torch.cat([p.detach().flatten() for p in learner.average.module.parameters()])
+    note = {
+        "seen": [index for _, index in loader.sampler],
+        "batches": len(loader),
+        "weights": hashlib.sha256(weights.numpy().tobytes()).hexdigest(),
+    }
+    (notes / f"rank-{group.rank}.json").write_text(json.dumps(note))
 
 
 if __name__ == "__main__":

@@ -160,8 +160,8 @@ def _run(options: argparse.Namespace) -> int:
 
     config = read_config(options)
     out = options.out or options.run_dir / MODEL_NAME
+    group = join_processes(choose_device(config.device))
     with (
-        join_processes(choose_device(config.device)) as group,
         open_datasets(options.data) as root,
         lock_run_folder(options.run_dir, is_main=group.is_main),
     ):

@@ -80,10 +80,8 @@ def train_baseline(
     if config.network == OURS:
         raise ValueError(f"{OURS} is not a baseline: train it with train")
     check_tensorboard(tensorboard)
-    with (
-        join_processes(choose_device(config.device)) as group,
-        lock_run_folder(folder, is_main=group.is_main),
-    ):
+    group = join_processes(choose_device(config.device))
+    with lock_run_folder(folder, is_main=group.is_main):
         check_run_folder(folder, resume=resume)
         data = prepare(root, manifest, config, folder, group, progress=progress)
         network = ResFormerConfig(num_classes=len(manifest.class_names))

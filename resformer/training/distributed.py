@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -56,27 +55,22 @@ class ProcessGroup:
         return shared[0]
 
 
-@contextmanager
-def join_processes(device: torch.device) -> Iterator[ProcessGroup]:
-    """Join the processes that ``torchrun`` started, if it did, and leave them at the end.
+def join_processes(device: torch.device) -> ProcessGroup:
+    """Join the processes that ``torchrun`` started, if it did, once or again.
 
-    Inside another ``join_processes`` the processes are joined already, and stay so.
+    They stay joined until they end: where several trainings follow each other, a second joining
+    may find in the store what the first one left there, and wait for ever.
 
     Args:
         device: what the user chose; ``cuda`` becomes one GPU a process.
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:
-        yield ProcessGroup(0, 1, device)
-        return
+        return ProcessGroup(0, 1, device)
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    joined_before = dist.is_initialized()
-    if not joined_before:
+    if not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield ProcessGroup(dist.get_rank(), dist.get_world_size(), device)
-    finally:
-        if not joined_before:
-            dist.destroy_process_group()
+        atexit.register(dist.destroy_process_group)
+    return ProcessGroup(dist.get_rank(), dist.get_world_size(), device)

@@ -148,10 +148,8 @@ def train(
         _check_initial(initial, model_config, manifest)
         model_config = initial.model_config
         config = take_heads(config, model_config)
-    with (
-        join_processes(choose_device(config.device)) as group,
-        lock_run_folder(folder, is_main=group.is_main),
-    ):
+    group = join_processes(choose_device(config.device))
+    with lock_run_folder(folder, is_main=group.is_main):
         check_run_folder(folder, resume=resume)
         data = prepare(root, manifest, config, folder, group, progress=progress)
         drawn_by = initial or _find_lung_model(lung_model, config, data)
