@@ -24,8 +24,7 @@ _TASKS = {
         "A folder of hundreds",
         "Four requests at a time, so that one is on its way while others are in work. A film that "
         "is refused (4xx) spoils no other; where the server is busy or limits its clients (503, "
-        "429), the program tries again after the number of seconds that `Retry-After` "
-        "names.",
+        "429), the program tries again after the number of seconds that `Retry-After` names.",
     ),
 }
 _LANGUAGES = {"py": "Python", "mjs": "JavaScript", "sh": "curl"}
