@@ -118,8 +118,8 @@ def check_compressed_films() -> Iterator[Check]:
     try:
         import numpy as np
 
+        from resformer.image_errors import DecoderUnavailableError
         from resformer.images import ImageError, decode_image
-        from resformer.images.errors import DecoderUnavailableError
     except (ImportError, OSError) as error:
         remedy = "mend the packages above first"
         yield Check("DICOM", f"not tried: {error}", expected, remedy)

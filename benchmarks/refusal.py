@@ -28,9 +28,11 @@ from resformer.data.duplicates import fingerprint, group_duplicates
 from resformer.data.manifest import read_manifest
 from resformer.data.unpack import open_datasets
 from resformer.evaluation.tables import render_table
-from resformer.gate.alterations import ALTERATIONS
-from resformer.gate.drawings import DRAWINGS
-from resformer.gate.fit import (
+from resformer.gate import Gate, find_objection
+from resformer.orientation import CORRECTIONS, Correction, Orientation
+from resformer.predict import Predictor
+from resformer.training.data import TrainingData
+from resformer.training.gate import (
     Blocks,
     Describer,
     GateConfig,
@@ -40,10 +42,8 @@ from resformer.gate.fit import (
     fit_gate,
     read_outliers,
 )
-from resformer.gate.gate import Gate, find_objection
-from resformer.orientation import CORRECTIONS, Correction, Orientation
-from resformer.predict import Predictor
-from resformer.training.data import TrainingData
+from resformer.training.gate_alterations import ALTERATIONS
+from resformer.training.gate_drawings import DRAWINGS
 
 Pixels = NDArray[np.uint8]
 # By table and row, how many pictures were refused, and of how many.

@@ -21,8 +21,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from resformer.gate.gate import LEAST_SCALE, principal_directions
-from resformer.validation import reading, require_finite
+from resformer.checks import reading, require_finite
+from resformer.gate import LEAST_SCALE, principal_directions
 
 # Why a film is abstained on: the classes are close, or the film is unlike those of the training.
 Reason = Literal["undecided", "unfamiliar"]

@@ -113,7 +113,7 @@ class PyTorchBackend:
 
     @torch.inference_mode()
     def describe(self, pixels: NDArray[np.uint8]) -> list[Tensor]:
-        """Return what a gate looks at of such films, as :func:`resformer.gate.gate.describe`."""
+        """Return what a gate looks at of such films, as :func:`resformer.gate.describe`."""
         blocks = self._network.describe(torch.tensor(pixels, device=self._device))
         return [block.cpu() for block in blocks]
 

@@ -28,11 +28,11 @@ from torch import Tensor
 
 from resformer import __version__
 from resformer.abstention import Abstention, AbstentionError
-from resformer.gate.gate import Gate, GateError
+from resformer.checks import require_between
+from resformer.gate import Gate, GateError
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.track_record import read_track_records
 from resformer.transforms import InputSpec
-from resformer.validation import require_between
 
 FORMAT = "resformer-checkpoint-2"
 _FORMER_FORMATS = ("resformer-checkpoint-1",)

@@ -17,7 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from resformer.checkpoint import Checkpoint
 from resformer.devices import place_model
-from resformer.gate.gate import describe
+from resformer.gate import describe
 from resformer.layers import ConvNormAct
 from resformer.transforms import InputSpec
 
@@ -74,7 +74,7 @@ class InferenceNetwork(nn.Module):
         return found
 
     def describe(self, films: Tensor) -> list[Tensor]:
-        """Return what a gate looks at, as :func:`resformer.gate.gate.describe` does."""
+        """Return what a gate looks at, as :func:`resformer.gate.describe` does."""
         return describe(*self._run(films))
 
     def _run(self, films: Tensor) -> tuple[Tensor, list[Tensor]]:

@@ -19,7 +19,7 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor, nn
 
-from resformer import validation
+from resformer import checks
 from resformer.layers import EMPT, IMTM, MCCRM, ConvNormAct, LungHead, average_inside, enlarge
 from resformer.transforms import DOWNSAMPLING, MIN_SIDE
 
@@ -88,14 +88,14 @@ class ResFormerConfig:
             if stages and (not isinstance(value, tuple) or len(value) != NUM_STAGES):
                 raise ValueError(f"{name} needs {NUM_STAGES} values, one a stage, got {value}")
             for size in value if stages else (value,):
-                validation.require_whole(name, size, most)
+                checks.require_whole(name, size, most)
         if self.num_classes < 2:
             raise ValueError(f"num_classes must be 2 or more, got {self.num_classes}")
-        validation.require_positive(mlp_ratio=self.mlp_ratio)
-        validation.require_between("mlp_ratio", self.mlp_ratio, 0, _MOST_MLP_RATIO)
+        checks.require_positive(mlp_ratio=self.mlp_ratio)
+        checks.require_between("mlp_ratio", self.mlp_ratio, 0, _MOST_MLP_RATIO)
         for embed_dim, num_heads in zip(self.channels, self.num_heads, strict=True):
-            validation.require_divisible(embed_dim, num_heads)
-        validation.require_divisible(self.fusion_dim, self.fusion_heads)
+            checks.require_divisible(embed_dim, num_heads)
+        checks.require_divisible(self.fusion_dim, self.fusion_heads)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
         for name in ("lung_head", "infection_head"):

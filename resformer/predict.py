@@ -24,9 +24,9 @@ from resformer.backends import NetworkOutputs, choose_backend, probe_films
 from resformer.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from resformer.devices import choose_device, place_model
 from resformer.explanation import enlarge_evidence, evidence_map
-from resformer.gate.gate import UNLIKE_FILMS, GateResult, find_objection
+from resformer.gate import UNLIKE_FILMS, GateResult, find_objection
+from resformer.grey_levels import scale_to_uint8
 from resformer.images import decode_image
-from resformer.images.depth import scale_to_uint8
 from resformer.model import IdentityMappingResFormer
 from resformer.orientation import AS_IT_IS, CORRECTIONS, Correction, Orientation
 from resformer.track_record import TrackRecord, read_track_records

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from resformer.validation import require_between, require_whole
+from resformer.checks import require_between, require_whole
 
 # The network's deepest stage runs at 1/32 of the image's side.
 DOWNSAMPLING = 32

@@ -18,10 +18,10 @@ from resformer.checkpoint import load_checkpoint, save_checkpoint
 from resformer.data.manifest import write_manifest
 from resformer.evaluation.predictions import Predictions
 from resformer.explanation import evidence_map
-from resformer.gate.drawings import DRAWINGS
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.phantom import draw_chest_phantom
 from resformer.predict import Predictor
+from resformer.training.gate_drawings import DRAWINGS
 from tests.data_sets import CLASS_NAMES
 from tests.training_setup import split_by_number
 from tests.web.checkpoints import write_gated_checkpoint, write_upright_checkpoint

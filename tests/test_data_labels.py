@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from resformer.data.find import DatasetError
-from resformer.data.labels import FilmLabel, contradicts, read_boxes, read_labels, source_by_rule
+from resformer.data.labels import FilmLabel, read_boxes, read_labels, source_by_rule
 from resformer.data.manifest import Manifest, build_manifest, read_manifest, write_manifest
 from resformer.data.masks import BOXED, INFECTION_FOLDER, OUTLINED, UNKNOWN, cache_masks
+from resformer.data.readings import contradicts, read_as
 from resformer.data.unpack import open_dataset, open_datasets
-from tests.data_sets import encode, write_data_set
+from tests.data_sets import CLASS_NAMES, encode, write_data_set
 
 
 @pytest.fixture
@@ -51,24 +52,33 @@ def test_names_tell_the_source_where_they_are_known(
 
 
 @pytest.mark.parametrize(
-    ("class_name", "reading", "expected"),
+    ("reading", "as_read", "contradicted"),
     [
-        ("COVID", "Negative", True),
-        ("COVID", "Negative for Pneumonia", True),
-        ("COVID", "indeterminate", True),
-        ("COVID", "Atypical", True),
-        ("COVID", "Typical", False),
-        ("COVID", "", False),
-        ("Lung_Opacity", "no opacity, not normal", True),
-        ("Lung_Opacity", "opacity", False),
-        ("Lung_Opacity", "Atypical", False),
-        ("Normal", "Negative", False),
+        ("Negative", "Normal", {"COVID", "Lung_Opacity", "Viral Pneumonia"}),
+        ("Negative for Pneumonia", "Normal", {"COVID", "Lung_Opacity", "Viral Pneumonia"}),
+        ("normal", "Normal", {"COVID", "Lung_Opacity", "Viral Pneumonia"}),
+        ("Typical", "COVID", {"Lung_Opacity", "Normal", "Viral Pneumonia"}),
+        ("ATYPICAL", "Lung_Opacity", {"COVID", "Normal", "Viral Pneumonia"}),
+        ("indeterminate", None, {"COVID"}),
+        ("opacity", "Lung_Opacity", {"Normal"}),
+        ("no opacity, not normal", None, {"Lung_Opacity"}),
+        ("viral  pneumonia", "Viral Pneumonia", {"COVID", "Lung_Opacity", "Normal"}),
+        ("", None, set()),
+        ("cardiomegaly", None, set()),
     ],
 )
-def test_some_readings_contradict_some_classes(
-    class_name: str, reading: str, expected: bool
+def test_a_reading_supports_a_class_and_contradicts_others(
+    reading: str, as_read: str | None, contradicted: set[str]
 ) -> None:
-    assert contradicts(class_name, reading) is expected
+    assert read_as(reading, CLASS_NAMES, "Normal") == as_read
+    found = {n for n in CLASS_NAMES if contradicts(n, reading, CLASS_NAMES)}
+    assert found == contradicted
+
+
+def test_a_reading_contradicts_a_class_where_the_healthy_one_is_missing() -> None:
+    assert contradicts("COVID", "negative", ("COVID", "Viral Pneumonia"))
+    assert not contradicts("Covid", "negative", ("Covid", "Healthy"))
+    assert contradicts("Covid", "negative", ("Covid", "Healthy"), "Healthy")
 
 
 def test_a_row_knows_its_source_and_its_reading(root: Path, tmp_path: Path) -> None:

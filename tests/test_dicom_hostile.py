@@ -31,8 +31,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from resformer.image_errors import DecoderUnavailableError
 from resformer.images import ImageError, decode_image
-from resformer.images.errors import DecoderUnavailableError
 from tests.dicom_files import (
     NATIVE_SYNTAXES,
     first_frame,

@@ -106,7 +106,7 @@ def test_packages_that_do_not_load_are_named(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "resformer.predict", None)
     assert "PyTorch does not load" in check_device().found
     assert "--force-reinstall" in check_device().remedy
-    monkeypatch.setitem(sys.modules, "resformer.images.errors", None)
+    monkeypatch.setitem(sys.modules, "resformer.image_errors", None)
     (check,) = check_compressed_films()
     assert check.remedy == "mend the packages above first"
     assert check_model(Path("any.pth")).remedy == "mend the packages above first"

@@ -19,7 +19,7 @@ from resformer.data.manifest import write_manifest
 from resformer.evaluation.external import ExternalFilm, evaluate_external, read_labels
 from resformer.evaluation.predictions import Predictions
 from resformer.evaluation.tables import render_areas
-from resformer.gate.gate import GateResult
+from resformer.gate import GateResult
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.phantom import draw_chest_phantom
 from resformer.predict import Prediction

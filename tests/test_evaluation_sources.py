@@ -12,11 +12,9 @@ from resformer.data.manifest import Manifest, ManifestRow
 from resformer.evaluation.predictions import Predictions
 from resformer.evaluation.sources import (
     compare_readings,
-    contradicts_label,
     count_by_source,
     describe_composition,
     evaluate_within_sources,
-    read_as,
     trace_sources,
 )
 from resformer.evaluation.tables import render_readings, render_traces, render_within_sources
@@ -118,27 +116,6 @@ def test_own_classes_and_films_of_no_known_source_have_areas_where_they_mean_som
     unknown = evaluate_within_sources([row("A"), row("B")], given, ("A", "B"), bootstrap=0)
     assert unknown["areas"] == []
     assert list(unknown["calibration"]) == ["unknown"]
-
-
-@pytest.mark.parametrize(
-    ("reading", "as_read", "contradicted"),
-    [
-        ("Negative", "Normal", {"COVID", "Lung_Opacity", "Viral Pneumonia"}),
-        ("normal", "Normal", {"COVID", "Lung_Opacity", "Viral Pneumonia"}),
-        ("Typical", "COVID", {"Lung_Opacity", "Normal", "Viral Pneumonia"}),
-        ("Indeterminate", None, {"COVID"}),
-        ("opacity", "Lung_Opacity", {"Normal"}),
-        ("no opacity, not normal", None, {"Lung_Opacity"}),
-        ("viral  pneumonia", "Viral Pneumonia", {"COVID", "Lung_Opacity", "Normal"}),
-        ("cardiomegaly", None, set()),
-    ],
-)
-def test_a_reading_supports_a_class_and_contradicts_others(
-    reading: str, as_read: str | None, contradicted: set[str]
-) -> None:
-    assert read_as(reading, CLASS_NAMES, "Normal") == as_read
-    found = {n for n in CLASS_NAMES if contradicts_label(n, reading, CLASS_NAMES, "Normal")}
-    assert found == contradicted
 
 
 def test_readings_are_held_against_labels() -> None:

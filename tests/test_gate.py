@@ -22,9 +22,10 @@ from resformer.checkpoint import (
 )
 from resformer.cli import main
 from resformer.data.manifest import write_manifest
-from resformer.gate.alterations import ALTERATIONS, FilmVariation
-from resformer.gate.drawings import DRAWINGS
-from resformer.gate.fit import (
+from resformer.gate import Gate, GateError, Subspace, describe, find_objection
+from resformer.phantom import draw_chest_phantom
+from resformer.predict import Predictor
+from resformer.training.gate import (
     Describer,
     GateConfig,
     GateSamples,
@@ -33,9 +34,8 @@ from resformer.gate.fit import (
     fit_gate,
     read_outliers,
 )
-from resformer.gate.gate import Gate, GateError, Subspace, describe, find_objection
-from resformer.phantom import draw_chest_phantom
-from resformer.predict import Predictor
+from resformer.training.gate_alterations import ALTERATIONS, FilmVariation
+from resformer.training.gate_drawings import DRAWINGS
 from tests.test_checkpoint import save_spoilt
 from tests.training_setup import split_by_number
 

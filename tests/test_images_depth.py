@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from resformer import images
+from resformer.grey_levels import scale_to_uint8
 from resformer.images import ImageError
-from resformer.images.depth import scale_to_uint8
 from resformer.transforms import InputSpec, to_input
 from tests.dicom_files import lookup_table, radiograph, write
 from tests.image_files import png, png_chunk, tiff

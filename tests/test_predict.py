@@ -23,11 +23,11 @@ from resformer.checkpoint import Checkpoint, CheckpointError, load_checkpoint, s
 from resformer.cli import main
 from resformer.devices import choose_device
 from resformer.export import add_graph
-from resformer.gate.alterations import ALTERATIONS
 from resformer.inference import StretchAndNormalise, fold_batch_norm
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.phantom import draw_chest_phantom
 from resformer.predict import Prediction, Predictor
+from resformer.training.gate_alterations import ALTERATIONS
 from resformer.transforms import InputSpec, normalise_pixels, resize_pixels, to_input
 from tests.data_sets import CLASS_NAMES, encode
 from web.config import DEFAULT_MODEL

@@ -17,8 +17,8 @@ from werkzeug.exceptions import (
     RequestEntityTooLarge,
 )
 
+from resformer.image_errors import DecoderUnavailableError
 from resformer.images import ImageError
-from resformer.images.errors import DecoderUnavailableError
 from web.config import WebConfig
 
 API_VERSION = "1"

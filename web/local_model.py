@@ -27,7 +27,7 @@ def is_offered(config: WebConfig, service: ModelService) -> bool:
 def describe_model(config: WebConfig, service: ModelService) -> dict[str, Any]:
     """Return all that an answer holds besides the graph's outputs."""
     from resformer.abstention import Reason
-    from resformer.gate.gate import UNLIKE_FILMS
+    from resformer.gate import UNLIKE_FILMS
     from resformer.predict import UNCERTAIN, Prediction, list_warnings
     from resformer.track_record import read_track_records
 

@@ -34,7 +34,7 @@ from web.service import ModelService
 if TYPE_CHECKING:
     from resformer import predict as network
     from resformer.dicom.description import DicomDescription
-    from resformer.gate.gate import GateResult
+    from resformer.gate import GateResult
     from resformer.orientation import Correction, Orientation
 
 

@@ -52,10 +52,10 @@ def _fit_gate(options: argparse.Namespace) -> int:
     from resformer.data.unpack import open_datasets
     from resformer.devices import choose_device
     from resformer.export import add_graph_if_possible
-    from resformer.gate.fit import GateConfig, find_outliers
     from resformer.track_record import KEY
     from resformer.training.data import TrainingData
     from resformer.training.finish import add_abstention, add_gate, add_track_record
+    from resformer.training.gate import GateConfig, find_outliers
 
     out = options.out or options.model
     check_out(out, overwrite=options.overwrite)

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from resformer.data.find import HEAD, has_image_name, is_hidden
+from resformer.image_errors import DecoderUnavailableError
 from resformer.images import ImageError, decode_image, recognise_format
-from resformer.images.errors import DecoderUnavailableError
 from resformer.orientation import AS_IT_IS, Correction, Orientation
 from resformer.predict import NOT_A_FILM, Prediction, Predictor, PreparedFilm, prepare_film
 

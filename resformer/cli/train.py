@@ -278,7 +278,7 @@ def _describe_films(root: DataRoot, manifest: Manifest) -> str:
     from resformer.data.split import SPLITS
 
     rows = manifest.rows
-    labels = read_labels(root, [row.path for row in rows], all_films=False)
+    labels = read_labels(root, [row.path for row in rows])
     counts: Counter[tuple[str, str]] = Counter()
     patients: Counter[tuple[str, str]] = Counter()
     for row in rows:

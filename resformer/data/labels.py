@@ -29,6 +29,7 @@ from itertools import zip_longest
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from resformer.data.find import TABLES, DataRoot, DatasetError, data_sets, prefix_of, summarise
+from resformer.data.readings import finds_nothing
 
 Box = tuple[float, float, float, float]
 
@@ -39,15 +40,6 @@ _RADIOGRAPHY_DATABASE = {
     "Viral Pneumonia": "kermany",
 }
 _CHESTXRAY14 = re.compile(r"(NIH-)?\d{8}_\d{3}\.\w+")
-
-# What a reading begins with that contradicts the class. The label COVID is a laboratory test of
-# the patient: the readers of SIIM-FISABIO-RSNA (Lakhani et al., J. Digital Imaging 36 (2023) 365)
-# found a quarter of such films without pneumonia, and others without the pattern of COVID. The
-# readers of RSNA saw no opacity on a fifth of the films that the database calls Lung_Opacity.
-_CONTRADICTIONS = {
-    "COVID": ("negative", "indeterminate", "atypical"),
-    "Lung_Opacity": ("no opacity", "negative", "normal"),
-}
 
 
 @dataclass(frozen=True)
@@ -65,15 +57,6 @@ class FilmLabel:
     source: str = ""
     reading: str = ""
     boxes: tuple[Box, ...] = ()
-
-
-def contradicts(class_name: str, reading: str) -> bool:
-    """Return whether a reading contradicts the class: such a film is not to be learnt from.
-
-    COVID contradicts Negative, Indeterminate and Atypical; Lung_Opacity contradicts "no opacity",
-    Negative and Normal. Small and capital letters are alike, and what follows does not matter.
-    """
-    return reading.lower().startswith(_CONTRADICTIONS.get(class_name, ()))
 
 
 def source_by_rule(path: str, class_name: str, folder: str) -> str:
@@ -95,7 +78,7 @@ def folder_names(root: DataRoot) -> dict[str, str]:
 
 
 def read_labels(
-    root: DataRoot, paths: Iterable[str], *, all_films: bool = True
+    root: DataRoot, paths: Iterable[str], *, all_films: bool = False
 ) -> dict[str, FilmLabel]:
     """Read what the tables of all data sets say of some films.
 
@@ -126,15 +109,15 @@ def read_labels(
 
 
 def read_boxes(root: DataRoot, paths: Iterable[str]) -> dict[str, tuple[Box, ...]]:
-    """Return the boxes around opacities of some films by path, but for those read as negative.
+    """Return the boxes around opacities by path, but for films on which readers found nothing.
 
     Raises:
         DatasetError: as ``read_labels``.
     """
     return {
         path: label.boxes
-        for path, label in read_labels(root, paths, all_films=False).items()
-        if label.boxes and not label.reading.lower().startswith("negative")
+        for path, label in read_labels(root, paths).items()
+        if label.boxes and not finds_nothing(label.reading)
     }
 
 

@@ -35,11 +35,11 @@ from resformer.data.find import (
 )
 from resformer.data.labels import (
     FilmLabel,
-    contradicts,
     folder_names,
     read_labels,
     source_by_rule,
 )
+from resformer.data.readings import contradicts
 from resformer.data.split import SPLITS, assign_splits
 
 logger = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ def build_manifest(
             cannot be split, see ``assign_splits``.
     """
     index = find_images(root)
-    labels = read_labels(root, [path for path, _ in index.items])
+    labels = read_labels(root, [path for path, _ in index.items], all_films=True)
     films, unreadable = scan_films(index, workers=workers, progress=progress)
     duplicates = group_duplicates(
         [film.fingerprint for film in films],
@@ -151,7 +151,8 @@ def build_manifest(
     groups = join_groups(duplicates, patients).tolist()
     classes = [film.class_name for film in films]
     contradicted = [
-        contradicts(name, label.reading) for name, label in zip(classes, known, strict=True)
+        contradicts(name, label.reading, index.class_names)
+        for name, label in zip(classes, known, strict=True)
     ]
     splits = assign_splits(
         classes,
@@ -169,7 +170,7 @@ def build_manifest(
     )
     return Manifest(
         index.class_names,
-        _leave_out_contradicted(rows),
+        _leave_out_contradicted(rows, index.class_names),
         tuple((film.path, film.reason) for film in unreadable),
     )
 
@@ -195,7 +196,9 @@ def _earlier_splits(
     ]
 
 
-def _leave_out_contradicted(rows: Sequence[ManifestRow]) -> tuple[ManifestRow, ...]:
+def _leave_out_contradicted(
+    rows: Sequence[ManifestRow], class_names: Sequence[str]
+) -> tuple[ManifestRow, ...]:
     """Leave out of train and validation what radiologists read as something else.
 
     Raises:
@@ -204,7 +207,7 @@ def _leave_out_contradicted(rows: Sequence[ManifestRow]) -> tuple[ManifestRow, .
     left_out = Counter(
         (row.class_name, row.reading)
         for row in rows
-        if row.split != "test" and contradicts(row.class_name, row.reading)
+        if row.split != "test" and contradicts(row.class_name, row.reading, class_names)
     )
     if not left_out:
         return tuple(rows)
@@ -216,7 +219,7 @@ def _leave_out_contradicted(rows: Sequence[ManifestRow]) -> tuple[ManifestRow, .
     kept = tuple(
         row for row in rows if row.split == "test" or (row.class_name, row.reading) not in left_out
     )
-    for name in sorted({row.class_name for row in rows}):
+    for name in class_names:
         for split in SPLITS:
             if not any(row.class_name == name and row.split == split for row in kept):
                 raise DatasetError(

@@ -26,8 +26,8 @@ from pydicom import uid
 
 from resformer.dicom.codec_worker import NO_MEMORY, READY
 from resformer.dicom.read import DicomFile, PixelLayout, join_fragments, refuse
-from resformer.images.depth import look_up
-from resformer.images.errors import DecoderUnavailableError, ImageError
+from resformer.grey_levels import look_up
+from resformer.image_errors import DecoderUnavailableError, ImageError
 
 _NATIVE = frozenset(
     {

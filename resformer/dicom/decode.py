@@ -12,7 +12,7 @@ from resformer.dicom.codecs import read_stored_values
 from resformer.dicom.description import DicomDescription, describe
 from resformer.dicom.greyscale import Window, read_greyscale, render
 from resformer.dicom.read import read_file, read_layout, refuse
-from resformer.images.errors import DecoderUnavailableError, ImageError
+from resformer.image_errors import DecoderUnavailableError, ImageError
 
 _LONGEST_INFLATED_HEADER = 16 << 20
 

@@ -24,7 +24,7 @@ from pydicom.uid import (
 )
 
 from resformer.dicom.read import Header, PixelLayout, refuse
-from resformer.images.depth import grey_levels, histogram, look_up, percentiles, smallest_depth
+from resformer.grey_levels import grey_levels, histogram, look_up, percentiles, smallest_depth
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from resformer.dicom.recognition import (
     guess_encoding,
     has_preamble,
 )
-from resformer.images.errors import ImageError, check_size
+from resformer.image_errors import ImageError, check_size
 
 _KEYWORDS = (
     "SOPClassUID",

@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 
 from resformer.data.find import DatasetError
 from resformer.data.labels import read_csv
+from resformer.data.readings import HEALTHY_CLASS
 from resformer.evaluation.metrics import estimate_auc, estimate_share
 from resformer.evaluation.predictions import Predictions, predict_films
-from resformer.evaluation.sources import HEALTHY_CLASS, find_healthy_class
+from resformer.evaluation.sources import find_healthy_class
 from resformer.images import decode_image
 from resformer.predict import Predictor
 

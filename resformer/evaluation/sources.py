@@ -24,8 +24,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from resformer.data.dataset import class_indices
-from resformer.data.labels import contradicts
 from resformer.data.manifest import Manifest, ManifestRow
+from resformer.data.readings import HEALTHY_CLASS, contradicts, read_as
 from resformer.data.split import SPLITS
 from resformer.evaluation.metrics import (
     bootstrap_weights,
@@ -36,8 +36,6 @@ from resformer.evaluation.metrics import (
     roc_auc,
 )
 from resformer.evaluation.predictions import Predictions
-
-HEALTHY_CLASS = "Normal"
 
 # What the source of a film is called of which nothing is known; it is no hospital.
 UNKNOWN = "unknown"
@@ -245,30 +243,6 @@ def _compare(
     }
 
 
-def read_as(reading: str, class_names: Sequence[str], healthy_class: str) -> str | None:
-    """Return the class that a reading supports; None where it supports none, or is not known.
-
-    Known are names of classes, and the words of SIIM-FISABIO-RSNA (Lakhani et al., J. Digital
-    Imaging 36 (2023) 365) and of RSNA's challenge (Shih et al., Radiology: AI 1 (2019) e180041).
-    """
-    text = " ".join(reading.lower().replace("_", " ").split())
-    names = {name.lower().replace("_", " "): name for name in class_names}
-    if text.startswith(("negative", "normal", "no finding")):
-        text = healthy_class.lower()
-    known = {"typical": "covid", "atypical": "lung opacity", "opacity": "lung opacity"}
-    return names.get(known.get(text, text))
-
-
-def contradicts_label(
-    label: str, reading: str, class_names: Sequence[str], healthy_class: str
-) -> bool:
-    """Return whether a reading contradicts a label: it supports another class, or none of it."""
-    supported = read_as(reading, class_names, healthy_class)
-    if reading.lower() == "opacity":  # which the films of every ill class may show
-        return label == healthy_class
-    return contradicts(label, reading) or supported not in (None, label)
-
-
 def compare_readings(
     rows: Sequence[ManifestRow],
     predictions: Predictions,
@@ -299,11 +273,13 @@ def compare_readings(
         rows[k].reading
         for k in read
         if read_as(rows[k].reading, class_names, healthy_class) is None
-        and not any(contradicts(name, rows[k].reading) for name in class_names)
+        and not any(
+            contradicts(name, rows[k].reading, class_names, healthy_class) for name in class_names
+        )
     )
     contradicted = []
     for label, reading in sorted({(rows[k].class_name, rows[k].reading) for k in read}):
-        if not contradicts_label(label, reading, class_names, healthy_class):
+        if not contradicts(label, reading, class_names, healthy_class):
             continue
         as_read = read_as(reading, class_names, healthy_class)
         chosen = np.array([k for k in read if (labels[k], rows[k].reading) == (label, reading)])

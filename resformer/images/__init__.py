@@ -6,6 +6,7 @@ Everything that reads an image in this project (training, evaluation, command li
 
 from __future__ import annotations
 
+from resformer.image_errors import ImageError
 from resformer.images.decode import (
     DICOM_SUFFIXES,
     IMAGE_SUFFIXES,
@@ -14,7 +15,6 @@ from resformer.images.decode import (
     decode_image,
     recognise_format,
 )
-from resformer.images.errors import ImageError
 from resformer.images.preview import MAX_PREVIEW_SIDE, encode_preview, preview_size
 
 __all__ = [

@@ -18,7 +18,7 @@ import struct
 import zlib
 from collections.abc import Callable
 
-from resformer.images.errors import ImageError, check_size
+from resformer.image_errors import ImageError, check_size
 
 # Segments, chunks, blocks, strips: sound files have a few thousand at most.
 _MAX_PARTS = 65_536

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from resformer.validation import require_positive
+from resformer.checks import require_positive
 
 
 class ConvNormAct(nn.Module):

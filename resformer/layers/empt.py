@@ -12,8 +12,8 @@ from __future__ import annotations
 from einops import rearrange
 from torch import Tensor, nn
 
+from resformer.checks import require_divisible, require_positive
 from resformer.layers.attention import map_channels, map_rows
-from resformer.validation import require_divisible, require_positive
 
 
 class SpatialReductionAttention(nn.Module):

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from resformer.checks import require_divisible, require_positive
 from resformer.layers.attention import attend, map_rows
-from resformer.validation import require_divisible, require_positive
 
 
 class IMTM(nn.Module):

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from resformer.checks import require_positive
 from resformer.layers.conv import ConvNormAct, enlarge
-from resformer.validation import require_positive
 
 # Weight of a position outside the lungs, so that a picture without lungs is pooled as a whole.
 OUTSIDE_WEIGHT = 1e-3

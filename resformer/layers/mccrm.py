@@ -11,9 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from resformer.checks import require_positive
 from resformer.layers.conv import ConvNormAct, DWConv3x3
 from resformer.layers.simam import SimAM
-from resformer.validation import require_positive
 
 
 class MCCRM(nn.Module):

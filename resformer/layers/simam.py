@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from resformer.validation import require_positive
+from resformer.checks import require_positive
 
 
 class SimAM(nn.Module):

@@ -25,13 +25,13 @@ from resformer.devices import place_model
 from resformer.evaluation.metrics import evaluate_predictions
 from resformer.evaluation.predictions import predict_films
 from resformer.evaluation.tables import format_estimate
-from resformer.gate.fit import Describer, GateConfig, collect_samples, fit_gate, read_outliers
 from resformer.inference import fold_batch_norm
 from resformer.predict import Predictor
 from resformer.track_record import KEY as TRACK_RECORD
 from resformer.track_record import count_track_records
 from resformer.training.calibration import fit_calibration
 from resformer.training.data import TrainingData
+from resformer.training.gate import Describer, GateConfig, collect_samples, fit_gate, read_outliers
 from resformer.transforms import InputSpec, resize_pixels, to_input
 
 logger = logging.getLogger(__name__)

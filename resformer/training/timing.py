@@ -14,13 +14,13 @@ from resformer.data.manifest import Manifest
 from resformer.data.masks import OUTLINED, RegionMasks
 from resformer.data.surroundings import BackgroundReplacement, StyleExchange
 from resformer.devices import choose_device
-from resformer.gate.fit import GateConfig
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.phantom import draw_chest_phantom
 from resformer.training.baselines import build_baseline
 from resformer.training.config import OURS, TrainingConfig
 from resformer.training.data import build_augmentation, build_loader
 from resformer.training.distributed import ProcessGroup
+from resformer.training.gate import GateConfig
 from resformer.training.learner import begin_epoch, build_learner, build_loss, train_one_epoch
 from resformer.transforms import InputSpec
 

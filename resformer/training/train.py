@@ -35,7 +35,6 @@ from resformer.data.split import SPLITS
 from resformer.devices import choose_device, place_model
 from resformer.evaluation.lineage import MACRO_F1, WITHIN_SOURCES
 from resformer.evaluation.sources import compare_within_sources
-from resformer.gate.fit import GateConfig, find_outliers
 from resformer.inference import fold_batch_norm
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.training import finish, lung_stage
@@ -50,6 +49,7 @@ from resformer.training.data import (
     take_heads,
 )
 from resformer.training.distributed import ProcessGroup, join_processes
+from resformer.training.gate import GateConfig, find_outliers
 from resformer.training.learner import (
     Learner,
     begin_epoch,

@@ -14,7 +14,7 @@ from resformer.abstention import Abstention, Reason
 from resformer.backends import PyTorchBackend
 from resformer.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from resformer.evaluation.metrics import evaluate_predictions
-from resformer.gate.gate import FEATURE_GRID, INPUT_GRID, Gate, Subspace
+from resformer.gate import FEATURE_GRID, INPUT_GRID, Gate, Subspace
 from resformer.model import IdentityMappingResFormer
 from resformer.orientation import CORRECTIONS, Correction
 from resformer.transforms import resize_pixels

@@ -1,4 +1,4 @@
-/* Grey values of more than 8 bits to 8 bits, as `resformer.images.depth` does; see there. */
+/* Grey values of more than 8 bits to 8 bits, as `resformer.grey_levels` does; see there. */
 
 const DEPTHS = [8, 10, 12, 14, 16];
 const PERCENTILES = [0.01, 0.99];

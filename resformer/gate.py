@@ -8,7 +8,7 @@ because distances alone do not tell a knee from an unusual chest.
 
 From top to bottom: what is said of a picture, what its pixels alone say against it, what the
 network makes of it (:func:`describe`), how films vary in that (:class:`Subspace`), and the
-:class:`Gate` that decides. It is fitted by :mod:`resformer.gate.fit`.
+:class:`Gate` that decides. It is fitted by :mod:`resformer.training.gate`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from resformer.checks import reading, require_finite
 from resformer.images import MIN_SIDE
-from resformer.validation import reading, require_finite
 
 # The narrowest and the widest films of the public data are within 0.5 and 1.7.
 MAX_ASPECT = 2.5

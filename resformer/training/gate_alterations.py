@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from resformer.data.augment import seed_transforms
-from resformer.gate.drawings import Field, Pixels, coloured_noise
+from resformer.training.gate_drawings import Field, Pixels, coloured_noise
 
 
 class FilmVariation:

@@ -24,10 +24,10 @@ from tqdm import tqdm
 
 from resformer.backends import PyTorchBackend
 from resformer.data.find import is_hidden, is_image
-from resformer.gate.alterations import ALTERATIONS, FilmVariation
-from resformer.gate.drawings import DRAWINGS, Pixels
-from resformer.gate.gate import LEAST_SCALE, Gate, Subspace, principal_directions
+from resformer.gate import LEAST_SCALE, Gate, Subspace, principal_directions
 from resformer.images import ImageError, decode_image
+from resformer.training.gate_alterations import ALTERATIONS, FilmVariation
+from resformer.training.gate_drawings import DRAWINGS, Pixels
 from resformer.transforms import resize_pixels
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class GateConfig:
 
 @dataclass(frozen=True)
 class GateSamples:
-    """Descriptions of pictures, as :func:`resformer.gate.gate.describe` gives them.
+    """Descriptions of pictures, as :func:`resformer.gate.describe` gives them.
 
     Of training films as they are and varied, of validation films, which set the threshold, and by
     kind of what shall be refused.
