@@ -6,7 +6,6 @@ a training needs is imported by it, for it can be left uninstalled (the extra ``
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from resformer.checkpoint import Checkpoint, save_checkpoint
+from resformer.checkpoint import Checkpoint
 from resformer.data.duplicates import DUPLICATE_CORRELATION
 from resformer.data.find import ClassSummary, DataRoot, ImageIndex, summarise_classes
 from resformer.data.manifest import (
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
     from resformer.training.distributed import ProcessGroup
     from resformer.training.train import OnEpoch
 
-logger = logging.getLogger(__name__)
 
 FilePath = str | os.PathLike[str]
 
@@ -219,8 +217,8 @@ def train(
         data: as :func:`open_dataset` gives it.
         recipe: ``recommended``, ``quick`` (minutes, to see that all works), ``bare`` (no extras,
             to compare with), or a configuration of your own.
-        run_dir: folder of this training, for its state, its split (``manifest.csv``) and the
-            finished checkpoint (``model.pth``).
+        run_dir: folder of this training, for its state, its split (``manifest.csv``), its report
+            and plots, and the finished checkpoint (``model.pth``).
         initial: whose weights are trained further.
         lung_model: checkpoint that draws the lungs where no film has a mask; by default the
             shipped one.
@@ -243,7 +241,7 @@ def train(
         FileExistsError: if the folder holds a training and ``resume`` is not given.
         ValueError: if there is no such recipe or option, or the data does not fit it.
     """
-    from resformer.export import add_graph_if_possible
+    from resformer.training.finish import write_results
     from resformer.training.train import train as run_training
 
     config = choose_recipe(recipe, **changes)
@@ -263,10 +261,7 @@ def train(
         on_epoch=on_epoch,
     )
     if group.is_main:
-        if not trial:
-            checkpoint = add_graph_if_possible(checkpoint)
-        save_checkpoint(checkpoint, folder / MODEL_NAME)
-        logger.info("wrote %s", folder / MODEL_NAME)
+        checkpoint = write_results(checkpoint, folder, folder / MODEL_NAME, trial=trial)
     return group.from_main(checkpoint)
 
 
@@ -295,10 +290,11 @@ def train_baseline(
         ValueError: if there is no such recipe, option or network.
     """
     from resformer.training.baselines import train_baseline as run_baseline
+    from resformer.training.baselines import write_baseline
 
     config = choose_recipe(recipe, network=network, **changes)
-    _, folder, goes_on = _open_run(run_dir, data, config, resume)
-    return run_baseline(
+    group, folder, goes_on = _open_run(run_dir, data, config, resume)
+    found = run_baseline(
         data.root,
         data.manifest,
         config,
@@ -307,6 +303,9 @@ def train_baseline(
         progress=progress,
         on_epoch=on_epoch,
     )
+    if group.is_main:
+        write_baseline(found, folder)
+    return found
 
 
 def choose_recipe(recipe: str | TrainingConfig, **changes: Any) -> TrainingConfig:

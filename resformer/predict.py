@@ -71,9 +71,9 @@ NOT_A_FILM: Final = "not_a_chest_xray"
 UNCERTAIN: Final = "uncertain"
 WarningCode = Literal["not_a_chest_xray", "uncertain"]
 _UNCERTAIN: dict[Reason, str] = {
-    "undecided": "Uncertain: the classes are close, and none stands out. Read this as undecided.",
-    "unfamiliar": "Uncertain: the model has not seen enough films like this one. "
-    "Do not rely on its probabilities.",
+    "undecided": "The classes are close, and none stands out. Read this as undecided.",
+    "unfamiliar": "The model has not seen enough films like this one. Do not rely on its "
+    "probabilities.",
 }
 
 _PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
@@ -167,11 +167,19 @@ class Prediction:
         return enlarge_evidence(evidence, asked.film.size)
 
 
-def list_warnings(prediction: Prediction) -> dict[WarningCode, str]:
-    """Return what to know before relying on a prediction: sentences for people, by code."""
+def list_warnings(
+    prediction: Prediction, orientation: Orientation | None = None
+) -> dict[WarningCode, str]:
+    """Return what to know before relying on a prediction: sentences for people, by code.
+
+    Args:
+        prediction: of one film.
+        orientation: how the film lies, where the gate refuses it for that.
+    """
     warnings: dict[WarningCode, str] = {}
     if prediction.gate and not prediction.gate.accepted:
-        warnings[NOT_A_FILM] = f"{prediction.gate.reason} The estimate may mean nothing."
+        reason = orientation.sentence if orientation else prediction.gate.reason
+        warnings[NOT_A_FILM] = f"{reason} The estimate may mean nothing."
     if prediction.reason:
         warnings[UNCERTAIN] = _UNCERTAIN[prediction.reason]
     return warnings

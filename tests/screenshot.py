@@ -16,9 +16,10 @@ from typing import Literal
 from PIL import Image
 from playwright.sync_api import Page
 
+from resformer import find_shipped_model
 from tests.web.browser import open_chromium
 from tests.web.serving import run_app
-from web.config import DEFAULT_MODEL, PROJECT_ROOT
+from web.config import PROJECT_ROOT
 
 Theme = Literal["light", "dark"]
 
@@ -63,7 +64,9 @@ def main() -> None:
     parser.add_argument(
         "folder", type=Path, nargs="?", default=PROJECT_ROOT / "docs", help="where to write them"
     )
-    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL, help="checkpoint to serve")
+    parser.add_argument(
+        "--model", type=Path, default=find_shipped_model(), help="checkpoint to serve"
+    )
     parser.add_argument("--theme", choices=("light", "dark"), default="light")
     parser.add_argument("--width", type=int, default=1200, help="of the window, in pixels")
     parser.add_argument("--height", type=int, default=830, help="of the window, in pixels")

@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 
 import resformer
+from resformer import find_shipped_model
 from resformer.data.manifest import read_manifest
 from resformer.phantom import draw_chest_phantom
 from tests.data_sets import encode
-from web.config import DEFAULT_MODEL
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,7 +28,7 @@ def test_the_page_of_documentation_is_true(
     image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    shutil.copy(DEFAULT_MODEL, "best_model.pth")
+    shutil.copy(find_shipped_model(), "best_model.pth")
     shutil.copytree(image_folder, "data")
     Image.fromarray(draw_chest_phantom(200, seed=3)).save("film.png")
     page = str(ROOT / "docs" / "api.md")
@@ -60,7 +60,7 @@ def test_what_only_training_or_serving_needs_may_be_missing(tmp_path: Path) -> N
         "import resformer; model = resformer.load(sys.argv[1]);"
         "model.predict(sys.argv[2]).explain()"
     )
-    arguments = [sys.executable, "-c", code, str(DEFAULT_MODEL), str(tmp_path / "film.png")]
+    arguments = [sys.executable, "-c", code, str(find_shipped_model()), str(tmp_path / "film.png")]
     subprocess.run(arguments, cwd=ROOT, check=True, timeout=300)
 
 

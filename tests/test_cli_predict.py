@@ -224,6 +224,11 @@ def test_a_film_on_its_side_is_told_how_to_turn_it_and_then_read(
     gate = json.loads(capsys.readouterr().out)["gate"]
     assert gate["orientation"] == "inverted_sideways"
     assert gate["correction"] == {"invert": True, "rotate": 90}
+    assert predict(model, film, "--json", "--force") == 0
+    (warning,) = json.loads(capsys.readouterr().out)["warnings"]
+    assert warning["message"].startswith(
+        "It looks like a chest X-ray that is inverted and sideways"
+    )
     assert predict(model, film, "--json", "--invert", "--rotate", "90") == 0
     answer = json.loads(capsys.readouterr().out)
     assert (answer["gate"]["orientation"], answer["gate"]["correction"]) == (None, None)

@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+from resformer import find_shipped_model
 from resformer.abstention import Abstention
 from resformer.backends import NetworkOutputs, choose_backend
 from resformer.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
@@ -30,7 +31,6 @@ from resformer.predict import Prediction, Predictor
 from resformer.training.gate_alterations import ALTERATIONS
 from resformer.transforms import InputSpec, normalise_pixels, resize_pixels, to_input
 from tests.data_sets import CLASS_NAMES, encode
-from web.config import DEFAULT_MODEL
 
 CPU = torch.device("cpu")
 PIXELS = np.stack([draw_chest_phantom(64, seed=seed) for seed in range(3)])
@@ -157,7 +157,7 @@ def test_a_device_that_is_not_here_is_refused() -> None:
 
 def test_the_shipped_graph_is_the_shipped_network_on_a_thousand_films() -> None:
     """In all its outputs, on drawn films as they are and altered in every way that is refused."""
-    shipped = load_checkpoint(DEFAULT_MODEL)
+    shipped = load_checkpoint(find_shipped_model())
     size, rng = shipped.input_spec.size, np.random.default_rng(0)
     backends = [choose_backend(shipped, CPU, name) for name in ("torch", "onnxruntime")]
     count = 0

@@ -17,7 +17,6 @@ _PACKAGE = Path(__file__).resolve().parent
 PROJECT_ROOT = _PACKAGE.parent
 # In a wheel pages and model lie inside the packages (setup.py), in a checkout beside them.
 PAGES = _PACKAGE if (_PACKAGE / "templates").is_dir() else PROJECT_ROOT
-DEFAULT_MODEL = find_shipped_model()
 UPLOADS = PROJECT_ROOT / "uploads"
 _DAY = 24 * 60 * 60.0
 # A path without what a browser or a log could read as something else.
@@ -42,7 +41,7 @@ class WebConfig:
         StartError: if a value is impossible, naming it and what is possible.
     """
 
-    model_path: Annotated[Path, "checkpoint to serve"] = DEFAULT_MODEL
+    model_path: Annotated[Path, "checkpoint to serve"] = field(default_factory=find_shipped_model)
     device: Annotated[str, "where the network runs: auto, cpu, cuda, cuda:1 or mps"] = "auto"
     backend: Annotated[str, "what runs the network: auto, torch or onnxruntime"] = "auto"
     host: Annotated[str, "address to serve on; 0.0.0.0 opens it to the network"] = "127.0.0.1"
@@ -177,9 +176,9 @@ def unknown_variables() -> list[str]:
 
 def describe_settings() -> str:
     """List every environment variable with its meaning and default, one a line."""
-    lines = []
+    lines, defaults = [], WebConfig()
     for name, variable, _, meaning in _settings():
-        default = getattr(WebConfig, name)
+        default = getattr(defaults, name)
         shown = {None: "none", "": "none", False: "0"}.get(default, default)
         lines.append(f"  {variable:<30}{meaning} (default: {shown})")
     return "\n".join(lines)

@@ -141,14 +141,15 @@ class ApiError(Exception):
         return json.dumps(self.body)
 
 
-def upload_too_large(max_bytes: int) -> ApiError:
-    """Return the refusal of a request with too many bytes."""
-    limit = max_bytes / 1024**2
+def file_too_large(max_bytes: int) -> ApiError:
+    """Return the refusal of a file of too many bytes."""
     return ApiError(
-        "upload_too_large",
-        f"The upload is too large: a file may have up to {limit:.3g} MB, a whole request "
-        f"{4 * limit / 3:.3g} MB.",
+        "upload_too_large", f"The file is too large: it may have up to {_megabytes(max_bytes)}."
     )
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1024**2:.3g} MB"
 
 
 def as_api_error(error: Exception) -> ApiError:
@@ -176,7 +177,9 @@ def register(app: Flask, config: WebConfig) -> None:
 
     @app.errorhandler(RequestEntityTooLarge)
     def answer_large_body(_: Exception) -> Response:
-        return _answer(upload_too_large(config.max_bytes))
+        bounds = map(_megabytes, (config.max_request_bytes, config.max_bytes))
+        message = "The request is too large: it may have up to {}, a file up to {}."
+        return _answer(ApiError("upload_too_large", message.format(*bounds)))
 
     @app.errorhandler(ClientDisconnected)
     def answer_broken_upload(_: Exception) -> Response:

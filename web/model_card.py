@@ -14,7 +14,6 @@ from resformer.evaluation.card import INTENDED_USE, LIMITATIONS, explain_terms
 from resformer.evaluation.lineage import MACRO_F1, list_stages
 from resformer.evaluation.tables import (
     FEWEST_FILMS,
-    HEADLINES,
     list_findings,
     list_questions,
     show_name,
@@ -124,16 +123,11 @@ def _group_by_size(external: Mapping[str, Any]) -> dict[str, list[tuple[str, str
 def _show_goal(
     goal: Mapping[str, Any], kept: Mapping[str, Any], class_names: Sequence[str]
 ) -> dict[str, Any]:
-    """Return a goal with its gauge in people's words, and whether that is an area (an AUC)."""
+    """Return a goal with its gauge in people's words."""
     sets = (kept["external"] or {}).get("sets", {})
     names = sorted({*class_names, *sets}, key=len, reverse=True)
     pattern = rf"(?<!\w)(?:{'|'.join(map(re.escape, names))})(?!\w)"
-    gauge = goal["gauge"]
-    return {
-        **goal,
-        "gauge": re.sub(pattern, lambda found: show_name(found[0]), gauge),
-        "is_area": " against " in gauge or gauge == HEADLINES["macro_auc"],
-    }
+    return {**goal, "gauge": re.sub(pattern, lambda found: show_name(found[0]), goal["gauge"])}
 
 
 def _shade(matrix: list[list[int]]) -> list[list[tuple[int, float | None, int]]]:

@@ -132,7 +132,7 @@ def create_blueprint(
             ),
             model=Model(**service.identity),
             gate=_describe(prediction.gate, orientation) if prediction.gate else None,
-            warnings=_warnings(prediction),
+            warnings=_warnings(prediction, orientation),
             dicom=_describe_dicom(kept.dicom),
             **{name: value for name, value in optional.items() if value is not None},
         ).model_dump(by_alias=True, exclude_unset=True)
@@ -232,13 +232,15 @@ def refuse_picture(
     return ApiError("not_a_chest_xray", f"This image was not {what}. {reason}", details=details)
 
 
-def _warnings(prediction: network.Prediction) -> list[AnswerWarning]:
+def _warnings(
+    prediction: network.Prediction, orientation: Orientation | None
+) -> list[AnswerWarning]:
     # With the module comes PyTorch, which a forking server does without until the model is loaded.
     from resformer.predict import list_warnings
 
     return [
         AnswerWarning(code=code, message=message)
-        for code, message in list_warnings(prediction).items()
+        for code, message in list_warnings(prediction, orientation).items()
     ]
 
 

@@ -21,7 +21,7 @@ from werkzeug.datastructures import FileStorage, MultiDict
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from resformer.images import MAX_PREVIEW_SIDE
-from web.errors import ApiError, upload_too_large
+from web.errors import ApiError, file_too_large
 
 Choices = TypeVar("Choices", bound=BaseModel)
 
@@ -199,7 +199,7 @@ def _read_json(body: bytes, max_bytes: int) -> tuple[bytes, dict[str, Any]]:
             encoded = encoded.replace(escape, meant).replace(escape.lower(), meant)
     encoded = encoded.translate(_URL_SAFE, b" \t\r\n").rstrip(b"=")
     if len(encoded) > 4 * (max_bytes // 3 + 1):
-        raise upload_too_large(max_bytes)
+        raise file_too_large(max_bytes)
     try:
         return base64.b64decode(encoded + b"=" * (-len(encoded) % 4), validate=True), fields
     except ValueError:
@@ -210,7 +210,7 @@ def _checked(data: bytes, max_bytes: int) -> bytes:
     if not data:
         raise ApiError("empty_file")
     if len(data) > max_bytes:
-        raise upload_too_large(max_bytes)
+        raise file_too_large(max_bytes)
     return data
 
 

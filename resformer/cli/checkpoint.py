@@ -115,19 +115,19 @@ def _export(options: argparse.Namespace) -> int:
 
     checkpoint, out = load_checkpoint(options.model), options.out or options.model
     is_for_others = bool(options.onnx or options.site)
-    has_graph = (is_for_others or not options.out) and _has_graph(checkpoint, strict=is_for_others)
-    if has_graph and not (options.out or is_for_others):
-        logger.info("%s holds a valid graph: left as it is", options.model)
-        return 0
-    # The page is written from a checkpoint's file; for --onnx alone none need hold the graph.
-    is_saved = options.out or not (has_graph or (options.onnx and not options.site))
-    for file in filter(None, (out if is_saved else None, options.onnx)):
-        check_out(file, overwrite=options.overwrite)
-    if not has_graph:
+    if options.onnx:
+        check_out(options.onnx, overwrite=options.overwrite)
+    if options.out or not _has_graph(checkpoint, strict=is_for_others):
+        # The page is made of a checkpoint's file; a graph of its own needs none.
+        is_saved = options.out or options.site or not options.onnx
+        if is_saved:
+            check_out(out, overwrite=options.overwrite)
         checkpoint = add_graph(checkpoint)
-    if is_saved:
-        save_checkpoint(checkpoint, out)
-        logger.info("wrote %s", out)
+        if is_saved:
+            save_checkpoint(checkpoint, out)
+            logger.info("wrote %s", out)
+    elif not is_for_others:
+        logger.info("%s holds a valid graph: left as it is", options.model)
     if options.onnx and checkpoint.graph:
         content = checkpoint.graph.content
         options.onnx.write_bytes(content)

@@ -12,7 +12,7 @@ from resformer import find_shipped_model
 Commands: TypeAlias = "argparse._SubParsersAction[Any]"
 
 _SHARED: dict[str, dict[str, Any]] = {
-    "model": {"type": Path, "default": find_shipped_model(), "help": "checkpoint"},
+    "model": {"type": Path, "help": "checkpoint"},
     "data": {
         "type": Path,
         "required": True,
@@ -60,6 +60,8 @@ def add_shared(parser: argparse._ActionsContainer, *names: str, **defaults: str)
     """Add options of these names, and others with the defaults that they have in this command."""
     for name in (*names, *defaults):
         how = dict(_SHARED[name])
+        if name == "model":
+            how["default"] = find_shipped_model()
         if name in defaults:
             how["default"] = defaults[name]
         if "default" in how:

@@ -131,7 +131,7 @@ def _describe(answer: Answer) -> dict[str, Any]:
         },
         "warnings": [
             {"code": code, "message": message}
-            for code, message in (list_warnings(shown) if shown else {}).items()
+            for code, message in (list_warnings(shown, answer.orientation) if shown else {}).items()
         ],
         "code": answer.error_code or None,
         "error": answer.error or None,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
     from resformer.training.distributed import ProcessGroup
 
 logger = logging.getLogger(__name__)
-
-BASELINE_NAME = "baseline.json"
 
 
 def add_parser(commands: Commands) -> None:
@@ -186,9 +183,7 @@ def _train(
     out: Path,
     group: ProcessGroup,
 ) -> None:
-    from resformer.checkpoint import save_checkpoint
-    from resformer.evaluation.report import write_training_report
-    from resformer.export import add_graph_if_possible
+    from resformer.training.finish import write_results
     from resformer.training.state import read_initial
     from resformer.training.train import train
 
@@ -204,14 +199,8 @@ def _train(
         trial=options.trial,
         tensorboard=options.tensorboard,
     )
-    if not group.is_main:
-        return
-    save_checkpoint(checkpoint, out)
-    write_training_report(checkpoint.metrics, checkpoint.training["history"], options.run_dir)
-    if not options.trial:
-        save_checkpoint(add_graph_if_possible(checkpoint), out)
-    _summarise(checkpoint.metrics)
-    logger.info("wrote %s", out)
+    if group.is_main:
+        write_results(checkpoint, options.run_dir, out, trial=options.trial)
 
 
 def _train_baseline(
@@ -221,8 +210,7 @@ def _train_baseline(
     options: argparse.Namespace,
     group: ProcessGroup,
 ) -> None:
-    from resformer.evaluation.report import write_json, write_training_report
-    from resformer.training.baselines import train_baseline
+    from resformer.training.baselines import train_baseline, write_baseline
 
     if options.initial or options.lung_model or options.outliers:
         raise ValueError(
@@ -242,12 +230,8 @@ def _train_baseline(
         trial=options.trial,
         tensorboard=options.tensorboard,
     )
-    if not group.is_main:
-        return
-    write_training_report(found["metrics"], found["history"], options.run_dir)
-    path = write_json(found, options.run_dir / BASELINE_NAME)
-    _summarise(found["metrics"])
-    logger.info("wrote %s; there is nothing to serve", path)
+    if group.is_main:
+        write_baseline(found, options.run_dir)
 
 
 def _find_split(root: DataRoot, config: TrainingConfig, options: argparse.Namespace) -> Manifest:
@@ -305,20 +289,3 @@ def _describe_films(root: DataRoot, manifest: Manifest) -> str:
     named = f"{len(patients)} named, on {patients.total()} of {len(rows)} films"
     lines.append(f"patients: {named if patients else 'none named'}")
     return "\n".join(["films of each class:", *lines])
-
-
-def _summarise(metrics: Mapping[str, Any]) -> None:
-    """Log the headline figures of each split, which differ from those of the epochs."""
-    from resformer.evaluation.report import split_reports
-
-    for split, report in split_reports(metrics).items():
-        for name in ("accuracy", "macro_f1"):
-            figure = report[name]
-            logger.info(
-                "%s %s after calibration: %.4f (95%% interval %.4f to %.4f)",
-                split,
-                name,
-                figure["value"],
-                figure["low"],
-                figure["high"],
-            )

@@ -31,7 +31,6 @@ LIMITATIONS = (
 )
 
 # Controls of the README; the card has all.
-README_CONTROLS = ("whole film", "lungs only", "lungs blacked out", "surroundings exchanged")
 # What the card says where the report's ``about`` does not know better.
 STATEMENTS = {
     "data_sources": "The section Data lists them by source; nothing else is known of them.",
@@ -109,13 +108,6 @@ def render_figures(report: Report) -> str:
             tables.render_sets(report["external"], model["class_names"], FEWEST_FILMS),
             tables.render_areas(report["external"]),
         ]
-    parts += [
-        "On the same test films, changed on purpose; the card has more such controls. A network "
-        "that reads the lungs is sure of no class when\nthey are blacked out, and keeps a disease "
-        "when nothing else is left (*confidence*: mean probability of the class that it names;\n"
-        "*withheld*: share of films refused or called uncertain):",
-        tables.render_controls([c for c in report["controls"] if c["name"] in README_CONTROLS]),
-    ]
     return "\n\n".join(part for part in parts if part)
 
 

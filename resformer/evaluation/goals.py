@@ -53,25 +53,30 @@ class Goal:
         found = _BOUND.fullmatch(text)
         if found is None:
             raise ValueError(f"goal {gauge!r}: write a bound such as '>= 0.9; what was tried'")
-        if not any(pattern.fullmatch(gauge) for pattern in _GAUGES):
+        if _find_gauge(gauge) is None:
             raise ValueError(f"goal {gauge!r} is no gauge: see resformer/evaluation/goals.py")
         return cls(gauge, float(found[2]), found[1] == ">=", " ".join((found[3] or "").split()))
 
     def measure(self, report: Report) -> Estimate | None:
         """Return the figure with its interval, as far as there is one; None if not measured."""
-        for pattern, find in _GAUGES.items():
-            if found := pattern.fullmatch(self.gauge):
-                return find(report, found.groupdict())
-        return None
+        found = _find_gauge(self.gauge)
+        return found and found[0](report, found[1])
+
+    @property
+    def is_area(self) -> bool:
+        """Whether the figure is an area under the ROC curve, and no share."""
+        found = _find_gauge(self.gauge)
+        of_areas = found is not None and found[0] in (_within_source, _elsewhere)
+        return of_areas or self.gauge == HEADLINES["macro_auc"]
 
 
 def compare_with_goals(report: Report, goals: Mapping[str, str]) -> list[dict[str, Any]]:
     """Hold goals against a report; plain data, in the order of the goals.
 
     Returns:
-        ``gauge``, ``bound``, ``at_least`` and ``tried`` (see :class:`Goal`); ``measured``, an
-        estimate, None if the report has no such figure; ``missed_by``, 0 where the goal is met,
-        None where nothing is measured.
+        ``gauge``, ``bound``, ``at_least``, ``tried`` and ``is_area`` (see :class:`Goal`);
+        ``measured``, an estimate, None if the report has no such figure; ``missed_by``, 0 where
+        the goal is met, None where nothing is measured.
 
     Raises:
         ValueError: if one is no goal.
@@ -85,6 +90,7 @@ def compare_with_goals(report: Report, goals: Mapping[str, str]) -> list[dict[st
         rows.append(
             {
                 **asdict(goal),
+                "is_area": goal.is_area,
                 "measured": measured,
                 "missed_by": None
                 if value is None
@@ -95,6 +101,7 @@ def compare_with_goals(report: Report, goals: Mapping[str, str]) -> list[dict[st
 
 
 Names = Mapping[str, str]
+Find = Callable[[Report, Names], Estimate | None]
 
 
 def _headline(report: Report, names: Names) -> Estimate | None:
@@ -141,7 +148,7 @@ def _elsewhere(report: Report, names: Names) -> Estimate | None:
 
 
 _QUESTIONS = "|".join(re.escape(question.partition(",")[0]) for question in AREAS.values())
-_GAUGES: dict[re.Pattern[str], Callable[[Report, Names], Estimate | None]] = {
+_GAUGES: dict[re.Pattern[str], Find] = {
     re.compile(f"(?P<figure>{'|'.join(map(re.escape, HEADLINES.values()))})"): _headline,
     re.compile("recall of (?P<name>.+)"): _recall,
     re.compile("(?P<source>[^:]+): expected calibration error"): _calibration,
@@ -149,3 +156,11 @@ _GAUGES: dict[re.Pattern[str], Callable[[Report, Names], Estimate | None]] = {
     re.compile("(?P<source>[^:]+): (?P<positive>.+) against (?P<negative>.+)"): _within_source,
     re.compile(f"(?P<question>{_QUESTIONS})"): _elsewhere,
 }
+
+
+def _find_gauge(gauge: str) -> tuple[Find, Names] | None:
+    """Return what measures a gauge, and the names in it; None if it is no gauge."""
+    for pattern, find in _GAUGES.items():
+        if found := pattern.fullmatch(gauge):
+            return find, found.groupdict()
+    return None

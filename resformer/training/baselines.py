@@ -8,6 +8,7 @@ start from random weights, as ours does, have no lung head, and are reported on 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,12 @@ from resformer.data.find import DataRoot
 from resformer.data.manifest import Manifest
 from resformer.devices import choose_device, place_model
 from resformer.evaluation.metrics import evaluate_predictions
+from resformer.evaluation.report import write_json, write_training_report
 from resformer.model import ResFormerConfig
 from resformer.training.calibration import fit_calibration
 from resformer.training.config import OURS, TrainingConfig
 from resformer.training.distributed import join_processes
-from resformer.training.finish import compute_logits, warn_of_guessing
+from resformer.training.finish import compute_logits, log_summary, warn_of_guessing
 from resformer.training.state import (
     STATE_NAME,
     Progress,
@@ -35,6 +37,8 @@ from resformer.training.state import (
 from resformer.training.train import OnEpoch, Run, build_learning, prepare, run_epochs
 
 logger = logging.getLogger(__name__)
+
+BASELINE_NAME = "baseline.json"
 
 
 class GreyClassifier(nn.Module):
@@ -130,3 +134,11 @@ def _finish(run: Run, reached: Progress, *, trial: bool) -> dict[str, Any]:
         "history": reached.history,
         "parameters": sum(weight.numel() for weight in model.parameters()),
     }
+
+
+def write_baseline(found: Mapping[str, Any], folder: Path) -> None:
+    """Write what :func:`train_baseline` gave, with its report and plots, into the run's folder."""
+    write_training_report(found["metrics"], found["history"], folder)
+    path = write_json(found, folder / BASELINE_NAME)
+    log_summary(found["metrics"])
+    logger.info("wrote %s; there is nothing to serve", path)

@@ -1,4 +1,4 @@
-"""What a trained network is given at the end: calibration, figures, a gate and an abstention.
+"""What a trained network is given at the end: calibration, figures, a gate, an abstention, files.
 
 Gate and abstention can be fitted again later, by ``python -m resformer fit-gate``; so is the track
 record then, which counts what they let through.
@@ -20,11 +20,13 @@ from tqdm import tqdm
 
 from resformer.abstention import AbstentionConfig, FilmFeatures, fit_abstention
 from resformer.backends import PyTorchBackend
-from resformer.checkpoint import Checkpoint
+from resformer.checkpoint import Checkpoint, save_checkpoint
 from resformer.devices import place_model
 from resformer.evaluation.metrics import evaluate_predictions
 from resformer.evaluation.predictions import predict_films
+from resformer.evaluation.report import split_reports, write_training_report
 from resformer.evaluation.tables import format_estimate
+from resformer.export import add_graph_if_possible
 from resformer.inference import fold_batch_norm
 from resformer.predict import Predictor
 from resformer.track_record import KEY as TRACK_RECORD
@@ -195,3 +197,34 @@ def add_track_record(
         films.labels, found.predicted, found.shown, checkpoint.class_names
     )
     return replace(checkpoint, metrics={**checkpoint.metrics, TRACK_RECORD: counted})
+
+
+def write_results(checkpoint: Checkpoint, folder: Path, out: Path, *, trial: bool) -> Checkpoint:
+    """Write a finished checkpoint to ``out``, and its report and plots into the run's folder.
+
+    Returns:
+        the checkpoint as it was written: with an ONNX graph, but for a trial.
+    """
+    save_checkpoint(checkpoint, out)  # first of all, whatever becomes of the rest
+    write_training_report(checkpoint.metrics, checkpoint.training["history"], folder)
+    if not trial:
+        checkpoint = add_graph_if_possible(checkpoint)
+        save_checkpoint(checkpoint, out)
+    log_summary(checkpoint.metrics)
+    logger.info("wrote %s", out)
+    return checkpoint
+
+
+def log_summary(metrics: Mapping[str, Any]) -> None:
+    """Log the headline figures of each split, which differ from those of the epochs."""
+    for split, report in split_reports(metrics).items():
+        for name in ("accuracy", "macro_f1"):
+            figure = report[name]
+            logger.info(
+                "%s %s after calibration: %.4f (95%% interval %.4f to %.4f)",
+                split,
+                name,
+                figure["value"],
+                figure["low"],
+                figure["high"],
+            )

@@ -1,7 +1,5 @@
 /* How answers are written for people, and what goes with all that leaves the page. */
 
-import { describeOrientation } from "./orientation.js";
-
 export const DISCLAIMER = "Research tool, not a medical device. Not a diagnosis.";
 
 const names = JSON.parse(document.getElementById("workbench").dataset.names);
@@ -25,16 +23,9 @@ export function correctionOf({ invert, rotate }) {
   return done.filter(Boolean).join(" and ");
 }
 
-/**
- * The warnings of an answer, beside a verdict that says itself where it is uncertain. How a film
- * lies, where that is known, takes the place of the general doubt.
- */
-export function warningsOf({ gate, warnings = [] }) {
-  return warnings.map(({ code, message }) =>
-    code === "not_a_chest_xray" && gate?.orientation
-      ? message.replace(/^[^.]*\./, describeOrientation(gate.orientation))
-      : message.replace(/^Uncertain: (.)/, (_, first) => first.toUpperCase()),
-  );
+/** The warnings of an answer, in words. */
+export function warningsOf({ warnings = [] }) {
+  return warnings.map(({ message }) => message);
 }
 
 /** Classes and their shares, best first. */

@@ -51,7 +51,7 @@ def busy(page: Page) -> None:
 def uncertain(page: Page) -> None:
     prediction = {"predicted_class": "COVID", "confidence": 0.4, "abstained": True}
     prediction |= {"reason": "undecided", "all_probabilities": {"COVID": 0.4, "Normal": 0.6}}
-    warnings = [{"code": "uncertain", "message": "Uncertain: the classes are close."}]
+    warnings = [{"code": "uncertain", "message": "The classes are close."}]
     answer = {"success": True, "prediction": prediction, "warnings": warnings}
     page.route("**/predict", lambda route: route.fulfill(json=answer))
     choose(page, image())

@@ -23,6 +23,7 @@ from playwright.sync_api import Browser, Page, expect
 from pydicom import uid
 from pydicom.sequence import Sequence
 
+from resformer import find_shipped_model
 from resformer.cli import main
 from resformer.images import decode_image
 from resformer.phantom import draw_chest_phantom
@@ -34,7 +35,6 @@ from tests.web.browser import choose, expect_result, image, try_sample
 from tests.web.posting import encode, post_file
 from tests.web.serving import serve_checkpoint
 from web import WebConfig, create_app
-from web.config import DEFAULT_MODEL
 
 READY = re.compile("Films are read in this browser and sent nowhere")
 # `[address, [[film in base64, options]]]` to an answer, or the refusal, for each film.
@@ -93,7 +93,7 @@ class _Site:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site of the shipped model, as a user exports it."""
     folder = tmp_path_factory.mktemp("site")
-    assert main(["export", "--model", str(DEFAULT_MODEL), "--site", str(folder)]) == 0
+    assert main(["export", "--model", str(find_shipped_model()), "--site", str(folder)]) == 0
     return folder
 
 
@@ -121,7 +121,7 @@ def alone(browser: Browser, site: _Site) -> Iterator[Page]:
 @pytest.fixture(scope="module")
 def client() -> FlaskClient:
     """The server with the same model."""
-    return create_app(WebConfig(DEFAULT_MODEL, "cpu")).test_client()
+    return create_app(WebConfig(find_shipped_model(), "cpu")).test_client()
 
 
 def _text(data: bytes) -> str:
@@ -171,7 +171,7 @@ def _films() -> list[bytes]:
 
 def test_two_hundred_films_get_the_answers_of_the_server(alone: Page) -> None:
     films = _films()
-    predictor = Predictor.from_file(DEFAULT_MODEL, "cpu")
+    predictor = Predictor.from_file(find_shipped_model(), "cpu")
     side = predictor.checkpoint.input_spec.size
     seen = _inputs(alone, films, side)
     expected = [resize_pixels(decode_image(film), side).astype(np.int16) for film in films]
@@ -354,7 +354,7 @@ def test_a_site_replaces_an_earlier_one_and_nothing_else(
     tmp_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    command = ["export", "--model", str(DEFAULT_MODEL), "--site"]
+    command = ["export", "--model", str(find_shipped_model()), "--site"]
     assert main([*command, str(tmp_path)]) == 1
     assert "choose another folder" in caplog.text
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
@@ -364,7 +364,7 @@ def test_a_site_replaces_an_earlier_one_and_nothing_else(
 
 
 def test_the_served_page_computes_here_while_its_switch_is_on(browser: Browser) -> None:
-    with serve_checkpoint(DEFAULT_MODEL) as url, browser.new_context() as context:
+    with serve_checkpoint(find_shipped_model()) as url, browser.new_context() as context:
         posts: list[str] = []
         context.on("request", lambda r: posts.append(r.url) if r.method == "POST" else None)
         page = context.new_page()
@@ -400,7 +400,7 @@ def test_the_served_page_computes_here_while_its_switch_is_on(browser: Browser) 
 def test_the_drawn_sample_is_called_a_drawing_without_a_server_too(
     browser: Browser, site: _Site
 ) -> None:
-    with serve_checkpoint(DEFAULT_MODEL) as url, browser.new_context() as context:
+    with serve_checkpoint(find_shipped_model()) as url, browser.new_context() as context:
         page = context.new_page()
         page.goto(url)
         page.get_by_label("Compute here, send nothing").check()
@@ -412,7 +412,7 @@ def test_the_drawn_sample_is_called_a_drawing_without_a_server_too(
 
 
 def test_a_model_behind_a_key_is_not_handed_to_browsers(tiny_checkpoint: Path) -> None:
-    config = WebConfig(DEFAULT_MODEL, "cpu", api_key="secret")
+    config = WebConfig(find_shipped_model(), "cpu", api_key="secret")
     guarded = create_app(config).test_client()
     without_graph = create_app(WebConfig(tiny_checkpoint, "cpu")).test_client()
     for client in (guarded, without_graph):

@@ -31,7 +31,7 @@ FILM = encode(96)
 REASON = "It does not look like an upright frontal chest X-ray."
 WARNING = {
     "code": "uncertain",
-    "message": "Uncertain: the classes are close, and none stands out. Read this as undecided.",
+    "message": "The classes are close, and none stands out. Read this as undecided.",
 }
 
 

@@ -87,6 +87,8 @@ def test_a_forced_answer_tells_it_too(client: FlaskClient) -> None:
     answer = post_file(client, encode(Correction(rotate=180).apply(FILM)), force="1").get_json()
     assert (answer["success"], answer["gate"]["orientation"]) == (True, "upside_down")
     assert answer["gate"]["correction"] == {"invert": False, "rotate": 180}
+    told = "It looks like a chest X-ray that is upside down. The estimate may mean nothing."
+    assert [warning["message"] for warning in answer["warnings"]] == [told]
 
 
 def test_each_film_of_a_batch_has_its_own(client: FlaskClient) -> None:

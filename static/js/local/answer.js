@@ -1,8 +1,7 @@
 /* The answer of POST /predict, made in the browser: same keys, same values, same words. */
 
-import { describeOrientation } from "../orientation.js";
 import { rint } from "./depth.js";
-import { correct, findObjection, findOrientation } from "./gate.js";
+import { UPRIGHT, correct, findObjection, findOrientation } from "./gate.js";
 import { decodeImage } from "./image.js";
 import { resize } from "./resize.js";
 
@@ -26,8 +25,7 @@ export async function answerFor(model, bytes, options) {
     ? { image: await encodePreview(film, sideOf(options, facts)) }
     : {};
   if (gate && !gate.accepted && !Number(options.force ?? 0)) {
-    const { accepted: _, reason: unlike, ...details } = gate;
-    const reason = gate.orientation ? describeOrientation(gate.orientation) : unlike;
+    const { accepted: _, reason, ...details } = gate;
     throw new Refusal({
       success: false,
       error: `This image was not classified. ${reason}`,
@@ -86,11 +84,11 @@ async function judge(model, outputs, film, input, done) {
   const objection = findObjection(film);
   const score = objection ? 0 : outputs.gate_score[0];
   const accepted = score >= thresholds.gate;
-  const { orientation, correction } =
+  const { how, orientation, correction } =
     objection || accepted
-      ? { orientation: null, correction: null }
+      ? UPRIGHT
       : await findOrientation(model, input, done);
-  const reason = objection || (accepted ? "" : messages.unlike_films);
+  const reason = objection || how || (accepted ? "" : messages.unlike_films);
   return { reason, accepted, score, threshold: thresholds.gate, orientation, correction };
 }
 

@@ -42,20 +42,22 @@ export function correct(film, { invert, rotate }) {
   return invert ? { ...turned, pixels: turned.pixels.map((level) => 255 - level) } : turned;
 }
 
-/**
- * How a refused film lies, `{ orientation, correction }`, both null where no other orientation
- * is accepted.
- */
+/** Of a film that lies as it should, or in no way that is accepted. */
+export const UPRIGHT = { how: "", orientation: null, correction: null };
+
+/** How a refused film lies: `{ how, orientation, correction }`, the first a sentence. */
 export async function findOrientation(model, input, done) {
   const found = await model.run(CORRECTIONS.map((correction) => correct(input, correction)));
   const scores = found.map(({ gate_score: score }) => score[0]);
   const best = scores.indexOf(Math.max(...scores));
   if (!(scores[best] >= model.facts.thresholds.gate)) {
-    return { orientation: null, correction: null };
+    return UPRIGHT;
   }
   const { invert, rotate } = CORRECTIONS[best];
+  const parts = [invert ? "inverted" : "", NAMES[rotate]].filter(Boolean);
   return {
-    orientation: [invert ? "inverted" : "", NAMES[rotate]].filter(Boolean).join("_"),
+    how: `It looks like a chest X-ray that is ${parts.join(" and ").replace("_", " ")}.`,
+    orientation: parts.join("_"),
     correction: { invert: done.invert !== invert, rotate: (done.rotate + rotate) % 360 },
   };
 }
