@@ -52,7 +52,7 @@ def test_kaggle_layout_leaves_the_masks_alone(
         ("COVID/images/b.png", "COVID"),
         ("Viral Pneumonia/images/a.jpg", "Viral Pneumonia"),
     )
-    no_image = "files that are no image"
+    no_image = "neither an image nor DICOM"
     assert index.left_out == (
         ("COVID.metadata.xlsx", no_image),
         ("COVID/images/Thumbs.db", no_image),
@@ -62,8 +62,8 @@ def test_kaggle_layout_leaves_the_masks_alone(
         ("stray.png", "images outside the class folders"),
     )
     listed = "COVID.metadata.xlsx; COVID/images/Thumbs.db; notes.txt"
-    assert f"left out of {tmp_path}: 3 {no_image}: {listed}" in caplog.text
-    assert "1 images outside the class folders: stray.png" in caplog.text
+    assert f"left out of {tmp_path}: 3 ({no_image}): {listed}" in caplog.text
+    assert "1 (images outside the class folders): stray.png" in caplog.text
 
 
 def test_films_are_known_by_name_or_by_content_at_any_depth(tmp_path: Path) -> None:
@@ -106,9 +106,9 @@ def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
     found = [path for path, name in index.items if name == "a"]
     assert found == ["a/0.png", "a/linked/1.png", "a/linked/2.png"]
     assert ("c/1.png", "c") in index.items
-    twice = [path for path, reason in index.left_out if "read already" in reason]
+    twice = [path for path, reason in index.left_out if "looked at already" in reason]
     assert twice == ["a/loop", "a/same", "a/whole"]
-    assert [p for p, reason in index.left_out if reason == "files that are no image"] == [
+    assert [path for path, reason in index.left_out if "broken links" in reason] == [
         "a/gone.png",
         "a/self",
     ]
@@ -120,12 +120,13 @@ def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
 def test_system_folders_are_no_classes(
     tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     _touch(tmp_path, "a/1.png", "b/1.png", f"{name}/a/1.png", ".git/1.png", f"a/{name}/1.png")
     index = find.find_images(tmp_path)
     assert index.class_names == ("a", "b")
     assert len(index.items) == 2
-    assert "2 folders of the system: " in caplog.text
-    assert [path for path, _ in index.left_out] == sorted([name, f"a/{name}"])
+    assert "3 (hidden, or of the system): " in caplog.text
+    assert {path for path, _ in index.left_out} == {".git", name, f"a/{name}"}
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from resformer.data.find import HEAD, has_image_name, is_hidden
+from resformer.data.find import walk_films
 from resformer.image_errors import DecoderUnavailableError
-from resformer.images import ImageError, decode_image, recognise_format
+from resformer.images import ImageError, decode_image
 from resformer.orientation import AS_IT_IS, Correction, Orientation
 from resformer.predict import NOT_A_FILM, Prediction, Predictor, PreparedFilm, prepare_film
 
@@ -30,8 +30,6 @@ BATCH_SIZE = 16
 _BATCHES_AHEAD = 3
 MAX_BYTES = 1 << 30
 """Of a file; no film is larger."""
-# The UID of the Media Storage Directory, which lists a disc's films and is none.
-_DICOM_DIRECTORY = b"1.2.840.10008.1.3.10"
 
 
 @dataclass
@@ -62,69 +60,6 @@ def find_films(folder: Path) -> FolderContents:
     contents = FolderContents()
     contents.films = sorted(walk_films(folder, contents.leave_out))
     return contents
-
-
-def walk_films(folder: Path, leave_out: Callable[[Path, str], None]) -> Iterator[Path]:
-    """Walk over the films below a folder, at any depth, whatever they are named.
-
-    A file is a film by its suffix, or else by its content: scanners name DICOM files by UIDs, or by
-    numbers alone. Links to folders are followed, and each folder is looked at once.
-
-    Args:
-        folder: to begin with.
-        leave_out: told every other file and folder, and why it is not looked at.
-
-    Yields:
-        films, in an order that depends on the names alone; no more than a folder's are in memory.
-    """
-    waiting, linked, seen = [folder], list[Path](), set[str]()
-    while waiting or linked:
-        # links come last, so that a film has the path that it has without them
-        current = waiting.pop() if waiting else linked.pop(0)
-        if (place := os.path.realpath(current)) in seen:
-            leave_out(current, "links to folders that are looked at already")
-            continue
-        seen.add(place)
-        try:
-            entries = sorted(os.scandir(current), key=lambda entry: entry.name)
-        except OSError:
-            leave_out(current, "folders that cannot be opened")
-            continue
-        folders: list[Path] = []
-        for entry in entries:
-            path = current / entry.name
-            if is_hidden(entry.name):
-                leave_out(path, "hidden, or of the system")
-            elif _is_folder(entry):
-                (linked if entry.is_symlink() else folders).append(path)
-            elif reason := _objection(path):
-                leave_out(path, reason)
-            else:
-                yield path
-        waiting += reversed(folders)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself, for instance
-        return False
-
-
-def _objection(path: Path) -> str:
-    """Return why a file is no film; empty if it is one, or is named like one."""
-    if not os.path.isfile(path):  # False where ``Path.is_file`` raises
-        return "broken links and other things that are no files"
-    if has_image_name(path.name):
-        return ""
-    try:
-        with path.open("rb") as file:
-            head = file.read(HEAD)
-    except OSError:
-        return ""  # whoever reads the answers learns that there is a file that nobody could open
-    if _DICOM_DIRECTORY in head[:512]:
-        return "tables of contents (DICOMDIR)"
-    return "" if recognise_format(head) else "neither an image nor DICOM"
 
 
 class Failure(NamedTuple):

@@ -17,8 +17,8 @@ from typing import IO
 
 import fsspec
 
-from resformer.cli.predict_files import MAX_BYTES, walk_films
-from resformer.data.find import FILM_SUFFIXES, HEAD, is_hidden
+from resformer.cli.predict_files import MAX_BYTES
+from resformer.data.find import FILM_SUFFIXES, HEAD, HIDDEN, NO_IMAGE, is_hidden, walk_films
 from resformer.images import recognise_format
 
 _URL = "://"
@@ -126,8 +126,8 @@ def _names_at(
         for name in sorted(files):
             suffix = PurePosixPath(name).suffix.lower()
             if is_hidden(name):
-                left_out["hidden, or of the system"] += 1
+                left_out[HIDDEN] += 1
             elif suffix in FILM_SUFFIXES or not suffix or suffix[1:].isdigit():
                 yield f"{folder}/{name}".removeprefix(root).lstrip("/")
             else:
-                left_out["neither an image nor DICOM, by the name"] += 1
+                left_out[f"{NO_IMAGE}, by the name"] += 1

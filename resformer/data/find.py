@@ -17,7 +17,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +49,10 @@ FILM_SUFFIXES = IMAGE_SUFFIXES | DICOM_SUFFIXES
 # Enough for the preamble of a DICOM file, and for the elements that tell one without it.
 HEAD = 8192
 _NAMED = 5
+# Why files are left out that one expects to be.
+NO_IMAGE, HIDDEN = "neither an image nor DICOM", "hidden, or of the system"
+# The UID of the Media Storage Directory, which lists a disc's films and is none.
+_DICOM_DIRECTORY = b"1.2.840.10008.1.3.10"
 
 
 class DatasetError(ValueError):
@@ -180,15 +184,7 @@ def is_image(path: Path) -> bool:
     The name of an image is enough: where the file is damaged, it is better named as unreadable
     than passed over.
     """
-    if is_hidden(path.name) or not path.is_file():
-        return False
-    if has_image_name(path.name):
-        return True
-    try:
-        with path.open("rb") as file:
-            return recognise_format(file.read(HEAD)) is not None
-    except OSError:
-        return False
+    return not is_hidden(path.name) and not _objection(path)
 
 
 def name_without_suffix(path: str) -> str:
@@ -241,9 +237,6 @@ def _holds_images(folder: Path) -> bool:
     return any(is_image(path) for place in places if place.is_dir() for path in place.iterdir())
 
 
-_NO_IMAGE = "files that are no image"
-
-
 class _Listing:
     """What one data set holds: the images of each class, and what is left out."""
 
@@ -254,50 +247,102 @@ class _Listing:
             folder.name: self._list_class(folder.name) for folder in _class_folders(root)
         }
         for path in root.iterdir():
-            if path.name.lower() in _SYSTEM_FOLDERS:
-                self.left_out.append((path.name, "folders of the system"))
+            if is_hidden(path.name):
+                self.left_out.append((path.name, HIDDEN))
             elif path.name == IMAGES_FOLDER and path.is_dir():
                 self.left_out.append((path.name, "folders of images without a class"))
             elif _is_mask_folder(path.name) and path.is_dir():
                 self.left_out.append((path.name, "folders of masks outside the class folders"))
             elif is_image(path):
                 self.left_out.append((path.name, "images outside the class folders"))
-            elif not (path.is_dir() or is_hidden(path.name) or path.name in TABLES):
-                self.left_out.append((path.name, _NO_IMAGE))
+            elif not (path.is_dir() or path.name in TABLES):
+                self.left_out.append((path.name, NO_IMAGE))
 
     def _list_class(self, class_folder: str) -> list[str]:
         """Return the images at any depth below a class folder, but for masks."""
-        images: list[str] = []
-        waiting, seen = [class_folder], {os.path.realpath(self.root)}
-        while waiting:
-            folder = waiting.pop()
-            # A link may lead back to a folder above it, or two links to one folder.
-            real = os.path.realpath(self.root / folder)
-            if real in seen:
-                self.left_out.append((folder, "links to folders that are read already"))
-                continue
-            seen.add(real)
-            try:
-                with os.scandir(self.root / folder) as entries:
-                    # The last is read first: of two links to one folder always the same.
-                    listed = sorted(entries, key=lambda entry: entry.name, reverse=True)
-            except OSError:
-                self.left_out.append((folder, "folders that may not be read"))
-                continue
-            for entry in listed:
-                path = f"{folder}/{entry.name}"
-                if is_hidden(entry.name):
-                    if entry.name.lower() in _SYSTEM_FOLDERS:
-                        self.left_out.append((path, "folders of the system"))
-                # os.path follows links and takes one that leads nowhere for no folder.
-                elif os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
-                    if not _is_mask_folder(entry.name):
-                        waiting.append(path)
-                elif is_image(Path(entry.path)):
-                    images.append(path)
-                else:
-                    self.left_out.append((path, _NO_IMAGE))
-        return images
+
+        def leave_out(path: Path, reason: str) -> None:
+            self.left_out.append((self._name(path), reason))
+
+        folder = self.root / class_folder
+        films = walk_films(folder, leave_out, is_passed_by=_is_mask_folder, known=[self.root])
+        return [self._name(path) for path in films]
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
+
+def walk_films(
+    folder: Path,
+    leave_out: Callable[[Path, str], None],
+    *,
+    is_passed_by: Callable[[str], bool] = lambda _: False,
+    known: Iterable[Path] = (),
+) -> Iterator[Path]:
+    """Walk over the films below a folder, at any depth, whatever they are named.
+
+    A file is a film by its suffix, or else by its content: scanners name DICOM files by UIDs, or by
+    numbers alone. Links to folders are followed, and each folder is looked at once.
+
+    Args:
+        folder: to begin with.
+        leave_out: told every other file and folder, and why it is not looked at.
+        is_passed_by: tells by its name that a folder is passed by without a word.
+        known: folders that count as looked at already.
+
+    Yields:
+        films, in an order that depends on the names alone; no more than a folder's are in memory.
+    """
+    waiting, linked, seen = [folder], list[Path](), set(map(os.path.realpath, known))
+    while waiting or linked:
+        # links come last, so that a film has the path that it has without them
+        current = waiting.pop() if waiting else linked.pop(0)
+        if (place := os.path.realpath(current)) in seen:
+            leave_out(current, "links to folders that are looked at already")
+            continue
+        seen.add(place)
+        try:
+            entries = sorted(os.scandir(current), key=lambda entry: entry.name)
+        except OSError:
+            leave_out(current, "folders that cannot be opened")
+            continue
+        folders: list[Path] = []
+        for entry in entries:
+            path = current / entry.name
+            if is_hidden(entry.name):
+                leave_out(path, HIDDEN)
+            elif _is_folder(entry):
+                if is_passed_by(entry.name):
+                    continue
+                (linked if entry.is_symlink() else folders).append(path)
+            elif reason := _objection(path):
+                leave_out(path, reason)
+            else:
+                yield path
+        waiting += reversed(folders)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, for instance
+        return False
+
+
+def _objection(path: Path) -> str:
+    """Return why a file is no film; empty if it is one, or is named like one."""
+    if not os.path.isfile(path):  # False where ``Path.is_file`` raises
+        return "broken links and other things that are no files"
+    if has_image_name(path.name):
+        return ""
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+    except OSError:
+        return ""  # whoever reads the answers learns that there is a file that nobody could open
+    if _DICOM_DIRECTORY in head[:512]:
+        return "tables of contents (DICOMDIR)"
+    return "" if recognise_format(head) else NO_IMAGE
 
 
 def _log_left_out(root: DataRoot, left_out: Sequence[tuple[str, str]]) -> None:
@@ -305,8 +350,8 @@ def _log_left_out(root: DataRoot, left_out: Sequence[tuple[str, str]]) -> None:
     for path, reason in sorted(left_out):
         by_reason.setdefault(reason, []).append(path)
     for reason, paths in by_reason.items():
-        level = logging.INFO if reason == _NO_IMAGE else logging.WARNING
-        logger.log(level, "left out of %s: %d %s: %s", root, len(paths), reason, summarise(paths))
+        level = logging.INFO if reason in (NO_IMAGE, HIDDEN) else logging.WARNING
+        logger.log(level, "left out of %s: %d (%s): %s", root, len(paths), reason, summarise(paths))
 
 
 @dataclass(frozen=True)

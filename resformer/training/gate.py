@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from resformer.backends import PyTorchBackend
-from resformer.data.find import is_hidden, is_image
+from resformer.data.find import walk_films
 from resformer.gate import LEAST_SCALE, Gate, Subspace, principal_directions
 from resformer.images import ImageError, decode_image
 from resformer.training.gate_alterations import ALTERATIONS, FilmVariation
@@ -93,10 +93,9 @@ def find_outliers(folder: Path) -> dict[str, list[Path]]:
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}: check the path of the outliers")
     kinds: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(walk_films(folder, lambda *_: None)):
         parts = path.relative_to(folder).parts
-        if is_image(path) and not any(is_hidden(part) for part in parts):
-            kinds.setdefault(parts[0] if len(parts) > 1 else _UNSORTED, []).append(path)
+        kinds.setdefault(parts[0] if len(parts) > 1 else _UNSORTED, []).append(path)
     if not kinds:
         raise ValueError(f"{folder} holds no image: name a folder of outliers")
     return kinds
