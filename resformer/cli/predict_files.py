@@ -53,7 +53,7 @@ def find_films(folder: Path) -> FolderContents:
     """Find the films below a folder, as :func:`walk_films` does.
 
     Raises:
-        ValueError: There is no such folder.
+        ValueError: if there is no such folder.
     """
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}: check the path")
@@ -163,7 +163,7 @@ def decode_film(
     """Return a film ready for a network with this input, or why its file cannot be read.
 
     Raises:
-        DecoderUnavailableError: A decoder is missing here; the film may be sound.
+        DecoderUnavailableError: if a decoder is missing here; the film may be sound.
     """
     try:
         return prepare_film(decode_image(data), size, correction)

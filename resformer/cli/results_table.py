@@ -163,8 +163,8 @@ def open_table(
     With ``force`` the rows to come name a class even for what the gate refuses.
 
     Raises:
-        ValueError: Another run writes to it, or it is a table of another kind.
-        OSError: It cannot be read or written.
+        ValueError: if another run writes to it, or it is a table of another kind.
+        OSError: if it cannot be read or written.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     out.open("ab").close()  # whether it can be written shows now, and not as a lock that is taken

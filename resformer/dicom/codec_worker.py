@@ -44,7 +44,7 @@ def find_decoder(syntax: str) -> Decoder:
     """Import what decodes a transfer syntax.
 
     Raises:
-        ImportError: it is not installed, or Pillow was built without it.
+        ImportError: if it is not installed, or Pillow was built without it.
     """
     if syntax in _JPEG or syntax in _JPEG2000:
         return _pillow_decoder("jpg" if syntax in _JPEG else "jpg_2000")

@@ -57,8 +57,8 @@ def read_stored_values(file: DicomFile, layout: PixelLayout) -> NDArray[np.uint1
     Raises:
         ImageError: ``unsupported_dicom`` for a compression that is not supported or data that
             ends early.
-        ValueError: the data contradicts itself; decoders add errors of their own.
-        DecoderUnavailableError: the decoder cannot be started here.
+        ValueError: if the data contradicts itself; decoders add errors of their own.
+        DecoderUnavailableError: if the decoder cannot be started here.
     """
     syntax = uid.UID(file.transfer_syntax)
     if (syntax in _NATIVE) == file.encapsulated:
@@ -202,7 +202,7 @@ def _open_jpeg(frame: bytes) -> tuple[FrameHeader, bytes]:
 
     Raises:
         ImageError: ``unsupported_dicom`` for a codestream without an end.
-        ValueError: there is no frame header, or the frame repeats its passes beyond reason.
+        ValueError: if there is no frame header, or the frame repeats its passes beyond reason.
     """
     if not frame.startswith(_JPEG_START):
         raise ValueError("no start of image")
@@ -252,7 +252,7 @@ def _open_jpeg2000(frame: bytes) -> tuple[FrameHeader, bytes]:
 
     Raises:
         ImageError: ``unsupported_dicom`` for a codestream without an end.
-        ValueError: the codestream is not what real encoders write for one image.
+        ValueError: if the codestream is not what real encoders write for one image.
         struct.error: it ends early.
     """
     start = frame.find(_JPEG2000_START, 0, 4096)
@@ -367,9 +367,9 @@ def _decode_frame(frame: bytes, syntax: uid.UID, header: FrameHeader) -> NDArray
         ``(H, W)`` uint16 words of ``header.precision`` bits.
 
     Raises:
-        ValueError: the decoder refused the frame, crashed or took too long.
-        MemoryError: it needs more memory than the size of the image explains.
-        DecoderUnavailableError: the decoder did not get as far as the frame.
+        ValueError: if the decoder refused the frame, crashed or took too long.
+        MemoryError: if it needs more memory than the size of the image explains.
+        DecoderUnavailableError: if the decoder did not get as far as the frame.
     """
     size = header.width * header.height
     seconds = 5 + size // 2_000_000  # ten times what the slowest codec takes

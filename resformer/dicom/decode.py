@@ -52,7 +52,7 @@ def decode_dicom(
     Raises:
         ImageError: ``unsupported_dicom`` with the reason, or as ``check_size``. Its text never
             quotes the file.
-        DecoderUnavailableError: the decoder of a compressed image cannot be started here.
+        DecoderUnavailableError: if the decoder of a compressed image cannot be started here.
     """
     # Its messages quote values, and names of patients are values.
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)

@@ -109,7 +109,7 @@ def read_file(data: bytes, *, inflated_limit: int) -> DicomFile:
         inflated_limit: bound in bytes on a deflated data set.
 
     Raises:
-        ImageError: the file holds no pixel data of whole numbers, or too many elements before them.
+        ImageError: if the file holds no pixel data of whole numbers, or too much before them.
     """
     syntax, start = _read_meta(data)
     if syntax == uid.DeflatedExplicitVRLittleEndian:

@@ -65,7 +65,7 @@ def evaluate_predictions(
         value in small sets.
 
     Raises:
-        ValueError: an argument has a wrong shape, type or range; the message names the fix.
+        ValueError: if an argument has a wrong shape, type or range; the message names the fix.
     """
     names = list(class_names)
     labels, probabilities = check_predictions(labels, probabilities, names)
@@ -124,7 +124,7 @@ def check_predictions(
     """Return labels ``(N,)`` and probabilities ``(N, K)`` ready for the scores.
 
     Raises:
-        ValueError: shapes, label range, class names or probabilities do not fit together.
+        ValueError: if shapes, label range, class names or probabilities do not fit together.
     """
     labels, values, classes = np.asarray(labels), np.asarray(probabilities), len(class_names)
     if labels.ndim != 1 or labels.size == 0:
@@ -308,7 +308,7 @@ def risk_curve(labels: npt.NDArray[Any], probabilities: npt.NDArray[Any]) -> Flo
     probabilities ``(N, K)`` give risks ``(N,)``.
 
     Raises:
-        ValueError: the arguments do not fit together.
+        ValueError: if the arguments do not fit together.
     """
     columns = [str(k) for k in range(np.shape(probabilities)[-1])]
     labels, probabilities = check_predictions(labels, probabilities, columns)
@@ -347,7 +347,7 @@ def worst_mistakes(
         count: how many at most.
 
     Raises:
-        ValueError: the arguments do not fit together.
+        ValueError: if the arguments do not fit together.
     """
     labels, probabilities = check_predictions(labels, probabilities, class_names)
     if len(paths) != labels.size:

@@ -89,7 +89,7 @@ def plot_history(history: Sequence[Mapping[str, Any]]) -> Figure:
             macro-F1, among those on an input of the last one's ``input_size``.
 
     Raises:
-        ValueError: no entry, or a key is missing.
+        ValueError: if there is no entry, or a key is missing.
     """
     if not history:
         raise ValueError("history is empty; train for at least one epoch")
@@ -152,7 +152,7 @@ def plot_roc(
     """Draw one ROC curve for each class against the rest, its AUC in the legend.
 
     Raises:
-        ValueError: labels ``(N,)``, probabilities ``(N, K)`` and K class names do not fit together.
+        ValueError: if labels ``(N,)``, probabilities ``(N, K)`` and K class names do not fit.
     """
     labels, probabilities = metrics.check_predictions(labels, probabilities, class_names)
     figure, panels = new_figure(11, 5.6, columns=2)
@@ -183,7 +183,7 @@ def plot_reliability(labels: npt.NDArray[Any], probabilities: npt.NDArray[Any]) 
     Vertical lines are the 95 % Wilson interval of each bin's accuracy.
 
     Raises:
-        ValueError: labels ``(N,)`` and probabilities ``(N, K)`` do not fit together.
+        ValueError: if labels ``(N,)`` and probabilities ``(N, K)`` do not fit together.
     """
     columns = [str(k) for k in range(np.shape(probabilities)[-1])]
     labels, probabilities = metrics.check_predictions(labels, probabilities, columns)
@@ -218,7 +218,7 @@ def plot_risk_coverage(
     Of labels ``(N,)``, probabilities ``(N, K)``, and ``evaluate_abstention`` of the same films.
 
     Raises:
-        ValueError: labels and probabilities that do not fit together.
+        ValueError: if labels and probabilities do not fit together.
     """
     risks = metrics.risk_curve(labels, probabilities)
     figure, (axes,) = new_figure(6, 4.4)
@@ -244,7 +244,7 @@ def plot_films(
     """Draw films ``(H, W)`` in rows, each under its title, black at 0 and white at 255.
 
     Raises:
-        ValueError: no film, or not one title for each.
+        ValueError: if there is no film, or not one title for each.
     """
     if not films or len(films) != len(titles):
         raise ValueError(
@@ -268,7 +268,7 @@ def plot_tiles(films: Sequence[NDArray[np.uint8]], title: str, *, columns: int =
     """Draw films ``(H, W)`` of one size side by side, in rows, without a title for each.
 
     Raises:
-        ValueError: no film, or films of several sizes.
+        ValueError: if there is no film, or they are of several sizes.
     """
     from torchvision.utils import make_grid  # slow to import, and needed for this alone
 

@@ -360,8 +360,8 @@ def write_evaluation(
     """Write ``metrics.json`` and the pictures, and return the files written.
 
     Raises:
-        ValueError: labels or probabilities that the plots cannot draw.
-        OSError: the folder cannot be written.
+        ValueError: if the plots cannot draw labels or probabilities.
+        OSError: if the folder cannot be written.
     """
     pictures = {
         "confusion_matrix": plots.plot_confusion_matrix(report),
@@ -383,8 +383,8 @@ def write_training_report(
     """Write what a checkpoint tells of its training, and return the files written.
 
     Raises:
-        ValueError: a history that cannot be drawn.
-        OSError: the folder cannot be written.
+        ValueError: if the history cannot be drawn.
+        OSError: if the folder cannot be written.
     """
     logger.info("writing the report and its plots")
     folder.mkdir(parents=True, exist_ok=True)

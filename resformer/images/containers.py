@@ -35,8 +35,8 @@ def strip_container(data: bytes, name: str, *, max_pixels: int, min_side: int) -
 
     Raises:
         ImageError: ``image_too_large`` for run lengths without end, or as ``check_size``.
-        ValueError: the file is damaged, or split into more parts than any sound one.
-        IndexError: the file ends early.
+        ValueError: if the file is damaged, or split into more parts than any sound one.
+        IndexError: if the file ends early.
         struct.error: the file ends early.
     """
     if name == "BMP":

@@ -129,9 +129,9 @@ def decode_image(
         ``(H, W)`` uint8, upright, 0 is black.
 
     Raises:
-        ImageError: the data is no image of these formats, damaged, too small or too large;
+        ImageError: if the data is no image of these formats, damaged, too small or too large;
             see its ``code``. It is raised bare, because a decoder's own words may quote the file.
-        DecoderUnavailableError: the decoder is missing here or cannot be started.
+        DecoderUnavailableError: if the decoder is missing here or cannot be started.
     """
     return decode_described(data, max_pixels=max_pixels, min_side=min_side).pixels
 
@@ -239,7 +239,7 @@ def _bound_tiff(image: TiffImagePlugin.TiffImageFile, data: bytes) -> None:
 
     Raises:
         ImageError: ``unreadable_image`` for fax compression where libtiff cannot be silenced.
-        ValueError: its strips or passes add up to many times its size.
+        ValueError: if its strips or passes add up to many times its size.
     """
     if image.info["compression"] in _FAX and not _silence_libtiff():
         raise ImageError(

@@ -102,7 +102,7 @@ def to_grey(image: ImageFile.ImageFile) -> NDArray[np.uint8]:
         ``(H, W)`` uint8, possibly read-only.
 
     Raises:
-        ValueError: pillow knows no way from this mode to grey.
+        ValueError: if Pillow knows no way from this mode to grey.
         ImageError: as ``scale_to_uint8``.
     """
     if image.mode in _DEEP_MODES:

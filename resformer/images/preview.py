@@ -41,7 +41,7 @@ def encode_preview(pixels: NDArray[np.uint8], *, max_side: int = PREVIEW_SIDE) -
         the PNG file.
 
     Raises:
-        ValueError: ``pixels`` is not ``(H, W)`` uint8.
+        ValueError: if ``pixels`` is not ``(H, W)`` uint8.
     """
     if pixels.ndim != 2 or pixels.dtype != np.uint8 or pixels.size == 0:
         raise ValueError(

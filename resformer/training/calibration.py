@@ -66,7 +66,7 @@ def fit_calibration(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> C
     log-likelihood of ``inverse * logits + shift`` is convex, so that L-BFGS finds its minimum.
 
     Raises:
-        ValueError: shapes that do not match, labels out of range, or logits that are not finite.
+        ValueError: if shapes do not match, labels are out of range, or logits are not finite.
     """
     if logits.ndim != 2 or not len(logits) == len(labels) > 0:
         raise ValueError(f"logits (N, K) need N labels, got {logits.shape} and {len(labels)}")
