@@ -40,7 +40,7 @@ from benchmarks.common import (
     publish,
     time_together,
 )
-from resformer.cli.predict_files import answer_files
+from resformer.archive.answers import answer_files
 from resformer.evaluation.plots import draw_line, new_figure
 from resformer.evaluation.tables import render_table
 from resformer.predict import Predictor

@@ -17,7 +17,7 @@ from resformer.cli.options import Commands, add_command, add_flag, add_path, add
 from resformer.orientation import ROTATIONS, Correction
 
 if TYPE_CHECKING:
-    from resformer.cli.predict_files import Answer, FolderContents
+    from resformer.archive.answers import Answer, FolderContents
     from resformer.predict import Predictor
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _predict_files(predictor: Predictor, options: argparse.Namespace) -> int:
-    from resformer.cli.predict_files import answer_files
+    from resformer.archive.answers import answer_files
 
     failures = 0
     asked = answer_files(
@@ -154,7 +154,7 @@ def _line(answer: Answer) -> str:
 
 def _printable(line: str) -> str:
     """Return one line, with escapes for what the terminal's encoding cannot show."""
-    from resformer.cli.predict_files import escape_controls
+    from resformer.archive.answers import escape_controls
 
     encoding = sys.stdout.encoding or "utf-8"
     return escape_controls(line).encode(encoding, "backslashreplace").decode(encoding)
@@ -167,8 +167,8 @@ def _correction(options: argparse.Namespace) -> Correction:
 def _predict_folder(predictor: Predictor, folder: Path, options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from resformer.cli.predict_files import answer_files, describe_counts, find_films, show_name
-    from resformer.cli.results_table import MadeBy, lock_path, name_in_table, open_table
+    from resformer.archive.answers import answer_files, describe_counts, find_films, show_name
+    from resformer.archive.csv_table import MadeBy, lock_path, name_in_table, open_table
 
     out, force, correction = options.out, options.force, _correction(options)
     own = {os.path.realpath(out), os.path.realpath(lock_path(out))}
@@ -200,7 +200,7 @@ def _predict_folder(predictor: Predictor, folder: Path, options: argparse.Namesp
 
 
 def _report_left_out(contents: FolderContents, folder: Path, own: set[str]) -> None:
-    from resformer.cli.predict_files import show_name
+    from resformer.archive.answers import show_name
 
     for reason, paths in contents.left_out.items():
         names = [

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from resformer.cli.options import Commands, add_command, add_flag, add_shared
 
 if TYPE_CHECKING:
-    from resformer.cli.score_run import ResultsFolder, Run, Settings
+    from resformer.archive.run import ResultsFolder, Run, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
         OSError: if a disk, the network or the cluster fails.
     """
     try:
-        from resformer.cli.score_run import ResultsFolder, Settings
+        from resformer.archive.run import ResultsFolder, Settings
     except ImportError as error:
         raise ValueError(f"score needs {error.name}: pip install 'resformer[archive]'") from error
 
@@ -84,8 +84,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _list_films(results: ResultsFolder, settings: Settings) -> Run:
-    from resformer.cli.score_inputs import open_source
-    from resformer.cli.score_run import begin_run, resume_run
+    from resformer.archive.inputs import open_source
+    from resformer.archive.run import begin_run, resume_run
 
     run = resume_run(results, settings)
     if run is None:
@@ -98,10 +98,10 @@ def _list_films(results: ResultsFolder, settings: Settings) -> Run:
 def _score(run: Run, options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
+    from resformer.archive.answers import describe_counts
+    from resformer.archive.cluster import score_on_cluster
+    from resformer.archive.run import score_part
     from resformer.checkpoint import library_versions, load_checkpoint
-    from resformer.cli.predict_files import describe_counts
-    from resformer.cli.score_cluster import score_on_cluster
-    from resformer.cli.score_run import score_part
     from resformer.predict import Predictor
 
     parts = run.parts_to_do()

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import FilePayload, Page, Route, expect
 
-from resformer.cli.results_table import MadeBy, ResultsTable
+from resformer.archive.csv_table import MadeBy, ResultsTable
 from resformer.phantom import draw_chest_phantom
 from tests.data_sets import CLASS_NAMES
 from tests.dicom_files import radiograph, write

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from resformer.cli import predict_files
-from resformer.cli.score_inputs import Source
+from resformer.archive import answers as film_answers
+from resformer.archive.inputs import Source
 from resformer.predict import Predictor, PreparedFilm
 
 # What is the matter with one file, and not with the disk or the network that it is on. Object
@@ -59,7 +59,7 @@ class ReadFilm:
     key: int
     name: str
     sha256: str | None
-    film: PreparedFilm | predict_files.Failure
+    film: PreparedFilm | film_answers.Failure
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Row:
     """A film's answer with where it came from."""
 
     read: ReadFilm
-    answer: predict_files.Answer
+    answer: film_answers.Answer
 
 
 def read_film(source: Source, key: int, name: str, size: int) -> ReadFilm:
@@ -81,18 +81,18 @@ def read_film(source: Source, key: int, name: str, size: int) -> ReadFilm:
     except OSError as error:
         if error.errno not in _OF_THE_FILE and not isinstance(error, FileNotFoundError):
             raise
-        return ReadFilm(key, name, None, predict_files.explain_unreadable(error))
+        return ReadFilm(key, name, None, film_answers.explain_unreadable(error))
     if data is None:
-        return ReadFilm(key, name, None, predict_files.TOO_LARGE)
+        return ReadFilm(key, name, None, film_answers.TOO_LARGE)
     return ReadFilm(
-        key, name, hashlib.sha256(data).hexdigest(), predict_files.decode_film(data, size)
+        key, name, hashlib.sha256(data).hexdigest(), film_answers.decode_film(data, size)
     )
 
 
 def answer_films(predictor: Predictor, films: Sequence[ReadFilm], *, force: bool) -> list[Row]:
     """Run the network once on films that were read, and answer for each in order."""
-    names = [predict_files.show_name(film.name) for film in films]
-    answers = predict_files.answer_batch(
+    names = [film_answers.show_name(film.name) for film in films]
+    answers = film_answers.answer_batch(
         predictor, names, [film.film for film in films], force=force
     )
     return [Row(*pair) for pair in zip(films, answers, strict=True)]

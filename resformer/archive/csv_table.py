@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
-from resformer.cli.predict_files import Answer, escape_controls
+from resformer.archive.answers import Answer, escape_controls
 from resformer.orientation import AS_IT_IS, Correction
 from resformer.predict import NOT_A_FILM, list_warnings
 

@@ -17,7 +17,7 @@ from typing import IO
 
 import fsspec
 
-from resformer.cli.predict_files import MAX_BYTES
+from resformer.archive.answers import MAX_BYTES
 from resformer.data.find import FILM_SUFFIXES, HEAD, HIDDEN, NO_IMAGE, is_hidden, walk_films
 from resformer.images import recognise_format
 

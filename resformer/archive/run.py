@@ -1,7 +1,7 @@
 """The folder that an archive's answers are written to, part by part, and resumed from.
 
 ``_run.json`` says what is scored with what, ``_inputs`` holds the names of the films (see
-:mod:`resformer.cli.score_inputs`), and ``part-000000.parquet`` and so on are the table, which
+:mod:`resformer.archive.inputs`), and ``part-000000.parquet`` and so on are the table, which
 readers of Parquet take for one, since they leave out what begins with ``_``. A part is written at
 once or not at all: a run that was stopped at any moment goes on with the parts that are missing,
 and two workers at the same part write the same. A file in ``_begun`` stands for a part at work.
@@ -29,9 +29,9 @@ from pathlib import Path
 import fsspec
 from filelock import FileLock, Timeout
 
-from resformer.cli.predict_files import Failure, read_ahead
-from resformer.cli.score_inputs import Listing, Source
-from resformer.cli.score_table import (
+from resformer.archive.answers import Failure, read_ahead
+from resformer.archive.inputs import Listing, Source
+from resformer.archive.parquet_table import (
     ReadFilm,
     Row,
     ScoredBy,

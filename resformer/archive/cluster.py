@@ -2,7 +2,7 @@
 
 Ray Data hands out the numbers of the parts, starts the actors, and hands the part of one that was
 lost to another. Films and rows do not pass through it: an actor reads, answers and writes a part
-itself, as :func:`resformer.cli.score_run.score_part` does everywhere, so a part is written once
+itself, as :func:`resformer.archive.run.score_part` does everywhere, so a part is written once
 however often it is begun, and the process that was started by the user keeps no film.
 """
 
@@ -14,8 +14,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from resformer.archive.run import Run, score_part
 from resformer.checkpoint import Checkpoint
-from resformer.cli.score_run import Run, score_part
 from resformer.predict import Predictor
 
 # Ray tells its makers of its use, and users of its inner matters, unless it is told not to.
