@@ -24,7 +24,7 @@ from benchmarks.common import build_data_parser, list_data_sets, publish, show_s
 from resformer.abstention import AbstentionConfig, FilmFeatures, fit_abstention
 from resformer.data.manifest import read_manifest
 from resformer.data.unpack import open_datasets
-from resformer.evaluation.external import LABELS_NAME, expected_classes, read_labels
+from resformer.evaluation.external import LABELS_NAME, expected_classes, read_findings
 from resformer.evaluation.predictions import Predictions, predict_films
 from resformer.evaluation.tables import FINDINGS, render_table
 from resformer.images import decode_image
@@ -136,7 +136,7 @@ def count_external(predictor: Predictor, folder: Path) -> Rows:
     """Count them by set and finding of other hospitals, where there are any."""
     if not (folder / LABELS_NAME).is_file():
         return {}
-    films, names = read_labels(folder / LABELS_NAME), list(predictor.class_names)
+    films, names = read_findings(folder / LABELS_NAME), list(predictor.class_names)
     decoded = (decode_image((folder / film.path).read_bytes()) for film in films)
     found = predict_films(predictor, decoded)
     labels = np.array(

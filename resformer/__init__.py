@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from resformer.data import augment
     from resformer.data.find import DatasetError
     from resformer.evaluation import controls, external, metrics, plots, predictions, tables
-    from resformer.images import ImageError
+    from resformer.image_errors import DecoderUnavailableError, ImageError
     from resformer.predict import Prediction, Predictor
     from resformer.training.config import TrainingConfig
 
@@ -40,6 +40,7 @@ __all__ = [
     "DataSplit",
     "Dataset",
     "DatasetError",
+    "DecoderUnavailableError",
     "ImageError",
     "Prediction",
     "Predictor",
@@ -68,7 +69,8 @@ _HOMES = {
     "Checkpoint": "resformer.checkpoint",
     "CheckpointError": "resformer.checkpoint",
     "DatasetError": "resformer.data.find",
-    "ImageError": "resformer.images",
+    "DecoderUnavailableError": "resformer.image_errors",
+    "ImageError": "resformer.image_errors",
     "Prediction": "resformer.predict",
     "Predictor": "resformer.predict",
     "TrainingConfig": "resformer.training.config",

@@ -211,7 +211,7 @@ def train(
     on_epoch: OnEpoch | None = None,
     **changes: Any,
 ) -> Checkpoint:
-    """Train a network, calibrate it, fit gate and abstention, and measure it on the test films.
+    """Train a network, calibrate it, measure it on the test films, and fit gate and abstention.
 
     Args:
         data: as :func:`open_dataset` gives it.
@@ -235,7 +235,7 @@ def train(
     Under ``torchrun`` the processes train together, and the first of them writes.
 
     Returns:
-        the checkpoint, with an ONNX graph unless it is a trial.
+        the checkpoint, with an ONNX graph unless it is a trial or the network cannot be exported.
 
     Raises:
         FileExistsError: if the folder holds a training and ``resume`` is not given.
@@ -279,7 +279,8 @@ def train_baseline(
     """Train a network of torchvision in the same loop, to compare ours with; it is not served.
 
     ``network`` is ``resnet18``, ``mobilenet_v3_small`` or ``densenet121``; all else is as of
-    :func:`train`. What of the recipe needs a lung head is left out.
+    :func:`train`. What of the recipe needs a lung head is left out. The report, its plots and
+    what is returned (``baseline.json``) are written into the folder.
 
     Returns:
         ``metrics`` by split, as of :func:`evaluate`; ``config``, ``best_epoch``, ``history`` and
@@ -341,22 +342,22 @@ def estimate_seconds(data: Dataset, recipe: str | TrainingConfig, **changes: Any
 def _open_run(
     run_dir: FilePath, data: Dataset, config: TrainingConfig, resume: bool | Literal["auto"]
 ) -> tuple[ProcessGroup, Path, bool]:
-    """Join the processes that train, and make the folder with its split but where one goes on.
+    """Join the processes that train, and write the split into the folder, unless one is resumed.
 
     Returns:
         this process's place among the others; the folder; whether its training goes on.
     """
     from resformer.devices import choose_device
     from resformer.training.distributed import join_processes
-    from resformer.training.state import STATE_NAME
+    from resformer.training.state import STATE_NAME, lock_run_folder
 
     folder, group = Path(run_dir), join_processes(choose_device(config.device))
     # One process decides and writes for all: another might look when a file is half written.
     begun = group.from_main((folder / STATE_NAME).is_file())
     if group.is_main and not (begun and (folder / MANIFEST_NAME).is_file()):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_manifest(data.manifest, folder / MANIFEST_NAME)
-    group.from_main(None)
+        with lock_run_folder(folder):
+            write_manifest(data.manifest, folder / MANIFEST_NAME)
+    group.wait()
     return group, folder, begun if resume == "auto" else resume
 
 

@@ -70,6 +70,7 @@ Films = list[AnyFilm] | tuple[AnyFilm, ...] | Sequence[NDArray[np.uint8]]
 NOT_A_FILM: Final = "not_a_chest_xray"
 UNCERTAIN: Final = "uncertain"
 WarningCode = Literal["not_a_chest_xray", "uncertain"]
+ESTIMATE_MAY_MEAN_NOTHING = "The estimate may mean nothing."
 _UNCERTAIN: dict[Reason, str] = {
     "undecided": "The classes are close, and none stands out. Read this as undecided.",
     "unfamiliar": "The model has not seen enough films like this one. Do not rely on its "
@@ -179,7 +180,7 @@ def list_warnings(
     warnings: dict[WarningCode, str] = {}
     if prediction.gate and not prediction.gate.accepted:
         reason = orientation.sentence if orientation else prediction.gate.reason
-        warnings[NOT_A_FILM] = f"{reason} The estimate may mean nothing."
+        warnings[NOT_A_FILM] = f"{reason} {ESTIMATE_MAY_MEAN_NOTHING}"
     if prediction.reason:
         warnings[UNCERTAIN] = _UNCERTAIN[prediction.reason]
     return warnings
@@ -274,6 +275,7 @@ class Predictor:
         Raises:
             ImageError: if a file cannot be read as an image; of several films the message says
                 which, and none is answered.
+            DecoderUnavailableError: if a decoder is missing here; the film may be sound.
             OSError: if there is no such file (``FileNotFoundError``), if it is a folder
                 (``IsADirectoryError``), or if it may not be read (``PermissionError``).
             ValueError: if something is no film, or cannot be rotated by so much.
@@ -352,6 +354,7 @@ def prepare_film(film: Film, size: int, correction: Correction = AS_IT_IS) -> Pr
 
     Raises:
         ImageError: if a file cannot be read as an image.
+        DecoderUnavailableError: if a decoder is missing here; the film may be sound.
         OSError: if there is no such file, or it cannot be opened.
         ValueError: if it is no film, or was prepared otherwise before.
     """
@@ -386,6 +389,7 @@ def read_film(film: Any) -> NDArray[np.uint8]:
 
     Raises:
         ImageError: if a file cannot be read as an image.
+        DecoderUnavailableError: if a decoder is missing here; the film may be sound.
         OSError: if there is no such file, or it cannot be opened.
         ValueError: if it is no film.
     """

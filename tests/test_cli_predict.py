@@ -447,7 +447,7 @@ def test_films_are_found_by_content_and_through_links(
         "left out 2 (broken links and other things that are no files): ",
     ):
         assert words in caplog.text
-    assert "DICOM): notes.txt, report.pdf" in caplog.text
+    assert "DICOM): notes.txt; report.pdf" in caplog.text
     assert "results.csv.lock" not in caplog.text
 
 

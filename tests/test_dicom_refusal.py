@@ -217,7 +217,7 @@ def decode(data: bytes, leaks: list[str]) -> bool:
     refusal: ImageError | None = None
     try:
         pixels = decode_image(data)
-        leaks += [repr(pixels.tobytes()), repr(encode_preview(pixels))]
+        leaks += [repr(pixels.tobytes()), repr(encode_preview(pixels, max_side=512))]
     except ImageError as error:
         refusal = error
     if refusal is not None:

@@ -16,7 +16,7 @@ from resformer.checkpoint import Checkpoint, save_checkpoint
 from resformer.cli import main
 from resformer.data.find import DatasetError
 from resformer.data.manifest import write_manifest
-from resformer.evaluation.external import ExternalFilm, evaluate_external, read_labels
+from resformer.evaluation.external import ExternalFilm, evaluate_external, read_findings
 from resformer.evaluation.predictions import Predictions
 from resformer.evaluation.tables import render_areas
 from resformer.gate import GateResult
@@ -164,7 +164,7 @@ def test_own_classes_are_asked_for_by_their_own_names() -> None:
 def test_the_list_of_films_is_read(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text("set,file,finding,view\nclinic,1.png,No Finding ,\npapers,2.png,COVID-19,PA\n")
-    assert read_labels(path) == [
+    assert read_findings(path) == [
         ExternalFilm("clinic", "clinic/1.png", "no finding"),
         ExternalFilm("papers", "papers/2.png", "covid-19"),
     ]
@@ -173,7 +173,7 @@ def test_the_list_of_films_is_read(tmp_path: Path) -> None:
 def test_a_table_that_a_spreadsheet_saved_is_read(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_bytes("\ufeffset,file,finding\r\nclinic,1.png,No Finding\r\n".encode())
-    assert read_labels(path) == [ExternalFilm("clinic", "clinic/1.png", "no finding")]
+    assert read_findings(path) == [ExternalFilm("clinic", "clinic/1.png", "no finding")]
 
 
 @pytest.mark.parametrize(
@@ -190,9 +190,9 @@ def test_what_is_no_list_of_films_is_refused(tmp_path: Path, text: str, message:
     path = tmp_path / "labels.csv"
     path.write_text(text)
     with pytest.raises(DatasetError, match=message):
-        read_labels(path)
+        read_findings(path)
     with pytest.raises(DatasetError, match=r"absent\.csv cannot be read"):
-        read_labels(tmp_path / "absent.csv")
+        read_findings(tmp_path / "absent.csv")
 
 
 @pytest.fixture(scope="module")

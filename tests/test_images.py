@@ -235,8 +235,8 @@ def test_the_format_is_told_by_content() -> None:
 
 
 def test_preview_is_bounded_and_never_enlarged() -> None:
-    def opened(pixels: NDArray[Any], **options: int) -> Image.Image:
-        return Image.open(io.BytesIO(encode_preview(pixels, **options)))
+    def opened(pixels: NDArray[Any], max_side: int = 512) -> Image.Image:
+        return Image.open(io.BytesIO(encode_preview(pixels, max_side=max_side)))
 
     np.testing.assert_array_equal(np.asarray(opened(RAMP)), RAMP)
     large = opened(np.full((2000, 1000), 77, dtype=np.uint8))
@@ -244,4 +244,4 @@ def test_preview_is_bounded_and_never_enlarged() -> None:
     assert np.unique(np.asarray(large)).tolist() == [77]
     assert opened(RAMP, max_side=24).size == (24, 18)
     with pytest.raises(ValueError, match=r"\(H, W\) uint8 array, got float64"):
-        encode_preview(RAMP.astype(float))
+        encode_preview(RAMP.astype(float), max_side=512)

@@ -82,7 +82,7 @@ CODES = {
         503, "The image took too long. Try again in a moment, or scale it down first.", 5
     ),
     "decoder_unavailable": ErrorCode(
-        503, "The server cannot decode images of this kind at the moment. Its log says why.", 60
+        503, "Images of this kind cannot be decoded here at the moment. The log says why.", 60
     ),
     "model_not_ready": ErrorCode(503, "The model is not ready yet. Try again in a moment.", 5),
     "storage_full": ErrorCode(507, "This server has no room for another image. Tell its operator."),

@@ -28,7 +28,13 @@ def describe_model(config: WebConfig, service: ModelService) -> dict[str, Any]:
     """Return all that an answer holds besides the graph's outputs."""
     from resformer.abstention import Reason
     from resformer.gate import UNLIKE_FILMS
-    from resformer.predict import UNCERTAIN, Prediction, list_warnings
+    from resformer.orientation import CORRECTIONS, Orientation
+    from resformer.predict import (
+        ESTIMATE_MAY_MEAN_NOTHING,
+        UNCERTAIN,
+        Prediction,
+        list_warnings,
+    )
     from resformer.track_record import read_track_records
 
     checkpoint = service.checkpoint
@@ -42,6 +48,11 @@ def describe_model(config: WebConfig, service: ModelService) -> dict[str, Any]:
         "track_records": {name: asdict(record) for name, record in records.items()},
         "messages": {
             "unlike_films": UNLIKE_FILMS,
+            "forced": ESTIMATE_MAY_MEAN_NOTHING,
+            "orientations": {
+                orientation.name: orientation.sentence
+                for orientation in map(Orientation.of, CORRECTIONS)
+            },
             "uncertain": {
                 reason: list_warnings(Prediction({}, reason=reason))[UNCERTAIN]
                 for reason in get_args(Reason)

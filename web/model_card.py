@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from resformer.evaluation.card import INTENDED_USE, LIMITATIONS, explain_terms
+from resformer.evaluation.goals import is_area
 from resformer.evaluation.lineage import MACRO_F1, list_stages
 from resformer.evaluation.tables import (
     FEWEST_FILMS,
@@ -34,7 +35,7 @@ _HEADLINES = {
 }
 _HEAT_LEVELS = 5
 # Of fewer test films, a calibration error measures chance more than the model.
-_FEW_FILMS = 100
+_FEW_FOR_CALIBRATION = 100
 
 
 def build_card(service: ModelService, config: WebConfig) -> dict[str, Any]:
@@ -79,7 +80,7 @@ def view_card(card: dict[str, Any]) -> dict[str, Any]:
     return {
         "card": card,
         "report": report,
-        "is_small": bool(report) and report["count"] < _FEW_FILMS,
+        "is_small": bool(report) and report["count"] < _FEW_FOR_CALIBRATION,
         "split": "test" if card["metrics"].get("test") else "validation",
         "kept": kept,
         "sets": _group_by_size(kept["external"]) if kept["external"] else {},
@@ -123,11 +124,16 @@ def _group_by_size(external: Mapping[str, Any]) -> dict[str, list[tuple[str, str
 def _show_goal(
     goal: Mapping[str, Any], kept: Mapping[str, Any], class_names: Sequence[str]
 ) -> dict[str, Any]:
-    """Return a goal with its gauge in people's words."""
+    """Return a goal with its gauge in people's words, and whether that is an area (an AUC)."""
     sets = (kept["external"] or {}).get("sets", {})
     names = sorted({*class_names, *sets}, key=len, reverse=True)
     pattern = rf"(?<!\w)(?:{'|'.join(map(re.escape, names))})(?!\w)"
-    return {**goal, "gauge": re.sub(pattern, lambda found: show_name(found[0]), goal["gauge"])}
+    gauge = goal["gauge"]
+    return {
+        **goal,
+        "gauge": re.sub(pattern, lambda found: show_name(found[0]), gauge),
+        "is_area": is_area(gauge),
+    }
 
 
 def _shade(matrix: list[list[int]]) -> list[list[tuple[int, float | None, int]]]:

@@ -140,7 +140,8 @@ def create_blueprint(
     @blueprint.post("/predict")
     def predict() -> Response:
         service = served.current
-        # First, so that who is turned away does not cost the reading of a form.
+        # Before the form is read, so that who is turned away costs nothing. A batch is read
+        # first: its number of files counts.
         with pipeline.enter(client_of(request.remote_addr), service.predict) as turn:
             data, fields = read_image(config.max_bytes)
             options = choose(fields, service)

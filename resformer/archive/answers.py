@@ -77,7 +77,7 @@ class Answer:
     """What there is to say of one file.
 
     Attributes:
-        name: of the file, fit to be shown, see ``show_name``.
+        name: of the file, fit to be shown, see ``escape_name``.
         prediction: None where the file cannot be read.
         error_code: why the file got no class, for programs, as in the API; empty if it got one.
         error: the same for people.
@@ -114,7 +114,7 @@ def answer_files(
     size = predictor.checkpoint.input_spec.size
     batches = read_ahead(lambda path: (path, _read(path, size, correction)), paths)
     for batch in batches:
-        names = [show_name(path.relative_to(folder) if folder else path) for path, _ in batch]
+        names = [escape_name(path.relative_to(folder) if folder else path) for path, _ in batch]
         yield answer_batch(
             predictor, names, [film for _, film in batch], force=force, name_options=True
         )
@@ -152,7 +152,7 @@ def _read(path: Path, size: int, correction: Correction) -> PreparedFilm | Failu
             return TOO_LARGE
         return decode_film(path.read_bytes(), size, correction)
     except DecoderUnavailableError as error:
-        raise OSError(f"{show_name(path)}: {error}") from error
+        raise OSError(f"{escape_name(path)}: {error}") from error
     except OSError as error:
         return explain_unreadable(error)
 
@@ -235,7 +235,7 @@ def describe_counts(counts: Counter[str]) -> str:
     )
 
 
-def show_name(path: Path | str) -> str:
+def escape_name(path: Path | str) -> str:
     r"""Return a path as text that stands in one line, and that UTF-8 can hold.
 
     Bytes that are no UTF-8 and control characters become escapes such as ``\xe9`` and ``\n``, and

@@ -1,4 +1,4 @@
-"""The same table by a Ray cluster: an actor on each core scores parts as one machine would.
+"""Score an archive on a Ray cluster: an actor on each core scores parts as one machine would.
 
 Ray Data hands out the numbers of the parts, starts the actors, and hands the part of one that was
 lost to another. Films and rows do not pass through it: an actor reads, answers and writes a part
@@ -18,7 +18,7 @@ from resformer.archive.run import Run, score_part
 from resformer.checkpoint import Checkpoint
 from resformer.predict import Predictor
 
-# Ray tells its makers of its use, and users of its inner matters, unless it is told not to.
+# Ray reports its use to its makers and logs its internals, unless it is told not to.
 _SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 # A cluster of one's own fails to start where it takes more than 30 s, as on a busy machine.
 _TRIES = 3

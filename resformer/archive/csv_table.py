@@ -99,11 +99,16 @@ class ResultsTable:
                 f"{self._out} was not written by a model with these classes, or by an older "
                 "version: name another file, or remove it"
             )
-        code = self._columns.index("error_code")
+        warnings, code = map(self._columns.index, ("warnings", "error_code"))
         found = {row[0]: row[code] for row in rows[1:] if len(row) > code}
         if force and NOT_A_FILM in found.values():
             raise ValueError(
                 f"{self._out} holds films that were refused without --force: name another file"
+            )
+        if not force and any(NOT_A_FILM in row[warnings].split() for row in rows[1:] if row):
+            raise ValueError(
+                f"{self._out} holds films that were answered by --force: use it again, or name "
+                "another file"
             )
         if any(row[-3:] != self._made_by for row in rows[1:] if row):
             raise ValueError(
@@ -158,7 +163,7 @@ class ResultsTable:
 def open_table(
     out: Path, class_names: Sequence[str], made_by: MadeBy, *, force: bool = False
 ) -> Iterator[ResultsTable]:
-    """Start a table, or go on with one that the same model wrote.
+    """Start a table, or go on with one that the same model wrote of films corrected the same way.
 
     With ``force`` the rows to come name a class even for what the gate refuses.
 

@@ -69,7 +69,7 @@ class Listing:
 
 
 def open_source(place: str) -> Listing:
-    """Begin to list the films of a folder, a list file, or either of them by its URL.
+    """Begin to list the films of a folder or a list file, local or by URL.
 
     Raises:
         ValueError: if there is no such place, or it is a film itself.

@@ -15,8 +15,17 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from resformer.archive import answers as film_answers
+from resformer.archive.answers import (
+    TOO_LARGE,
+    Answer,
+    Failure,
+    answer_batch,
+    decode_film,
+    escape_name,
+    explain_unreadable,
+)
 from resformer.archive.inputs import Source
+from resformer.image_errors import DecoderUnavailableError
 from resformer.predict import Predictor, PreparedFilm
 
 # What is the matter with one file, and not with the disk or the network that it is on. Object
@@ -59,7 +68,7 @@ class ReadFilm:
     key: int
     name: str
     sha256: str | None
-    film: PreparedFilm | film_answers.Failure
+    film: PreparedFilm | Failure
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,7 @@ class Row:
     """A film's answer with where it came from."""
 
     read: ReadFilm
-    answer: film_answers.Answer
+    answer: Answer
 
 
 def read_film(source: Source, key: int, name: str, size: int) -> ReadFilm:
@@ -81,20 +90,20 @@ def read_film(source: Source, key: int, name: str, size: int) -> ReadFilm:
     except OSError as error:
         if error.errno not in _OF_THE_FILE and not isinstance(error, FileNotFoundError):
             raise
-        return ReadFilm(key, name, None, film_answers.explain_unreadable(error))
+        return ReadFilm(key, name, None, explain_unreadable(error))
     if data is None:
-        return ReadFilm(key, name, None, film_answers.TOO_LARGE)
-    return ReadFilm(
-        key, name, hashlib.sha256(data).hexdigest(), film_answers.decode_film(data, size)
-    )
+        return ReadFilm(key, name, None, TOO_LARGE)
+    try:
+        film = decode_film(data, size)
+    except DecoderUnavailableError as error:
+        raise OSError(f"{escape_name(name)}: {error}") from error
+    return ReadFilm(key, name, hashlib.sha256(data).hexdigest(), film)
 
 
 def answer_films(predictor: Predictor, films: Sequence[ReadFilm], *, force: bool) -> list[Row]:
     """Run the network once on films that were read, and answer for each in order."""
-    names = [film_answers.show_name(film.name) for film in films]
-    answers = film_answers.answer_batch(
-        predictor, names, [film.film for film in films], force=force
-    )
+    names = [escape_name(film.name) for film in films]
+    answers = answer_batch(predictor, names, [film.film for film in films], force=force)
     return [Row(*pair) for pair in zip(films, answers, strict=True)]
 
 

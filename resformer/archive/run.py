@@ -5,8 +5,8 @@
 readers of Parquet take for one, since they leave out what begins with ``_``. A part is written at
 once or not at all: a run that was stopped at any moment goes on with the parts that are missing,
 and two workers at the same part write the same. A file in ``_begun`` stands for a part at work.
-Where it is left behind, whoever scored the part died, so the next one reads the films in a process
-of its own: the film that kills it becomes a row.
+Where it is left behind, whoever scored the part was stopped or died, so the next one reads the
+films in a process of its own: the film that kills it becomes a row.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from resformer.archive.parquet_table import (
 from resformer.predict import Predictor
 
 _RUN, _INPUTS, _BEGUN, _LOCK = "_run.json", "_inputs", "_begun", ".lock"
+_HALF = ".half-"  # what the name of a file begins with until it is whole
 _NUL = b"\0"
 # A process may be killed for another reason than the film that it reads.
 _TRIES = 2
@@ -71,7 +72,7 @@ class ResultsFolder:
             return
         target = Path(self.place, name)
         target.parent.mkdir(parents=True, exist_ok=True)
-        begun = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+        begun = target.with_name(f"{_HALF}{target.name}.{uuid.uuid4().hex}")
         try:
             with begun.open("xb") as file:
                 file.write(content)
@@ -129,7 +130,7 @@ class ResultsFolder:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(folder / _LOCK, timeout=0):
-                for begun in folder.glob(".part-*"):
+                for begun in folder.rglob(f"{_HALF}*"):
                     begun.unlink(missing_ok=True)
                 yield
         except Timeout:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from resformer import __version__
 from resformer.cli import checkpoint, evaluate, predict, report, score, train
+from resformer.image_errors import DecoderUnavailableError
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         logger.warning("interrupted")
         return _INTERRUPTED
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, DecoderUnavailableError) as error:
         logger.error("error: %s", error)
         return 1

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_NAMES_SHOWN = 3
-
 
 def add_parser(commands: Commands) -> None:
     """Add the command and its options."""
@@ -167,7 +165,7 @@ def _correction(options: argparse.Namespace) -> Correction:
 def _predict_folder(predictor: Predictor, folder: Path, options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from resformer.archive.answers import answer_files, describe_counts, find_films, show_name
+    from resformer.archive.answers import answer_files, describe_counts, escape_name, find_films
     from resformer.archive.csv_table import MadeBy, lock_path, name_in_table, open_table
 
     out, force, correction = options.out, options.force, _correction(options)
@@ -181,7 +179,7 @@ def _predict_folder(predictor: Predictor, folder: Path, options: argparse.Namesp
     with options.model.open("rb") as file:
         made_by = MadeBy(hashlib.file_digest(file, "sha256").hexdigest(), correction)
     with open_table(out, predictor.class_names, made_by, force=force) as table:
-        names = [name_in_table(show_name(path.relative_to(folder))) for path in films]
+        names = [name_in_table(escape_name(path.relative_to(folder))) for path in films]
         waiting = [path for path, name in zip(films, names, strict=True) if name not in table.done]
         found = [table.done[name] for name in names if name in table.done]
         with tqdm(total=len(waiting), desc="classify", unit="img") as bar:
@@ -200,15 +198,14 @@ def _predict_folder(predictor: Predictor, folder: Path, options: argparse.Namesp
 
 
 def _report_left_out(contents: FolderContents, folder: Path, own: set[str]) -> None:
-    from resformer.archive.answers import show_name
+    from resformer.archive.answers import escape_name
+    from resformer.data.find import summarise
 
     for reason, paths in contents.left_out.items():
         names = [
-            show_name(path.relative_to(folder))
+            escape_name(path.relative_to(folder))
             for path in paths
             if os.path.realpath(path) not in own
         ]
         if names:
-            more = ", …" if len(names) > _NAMES_SHOWN else ""
-            shown = ", ".join(names[:_NAMES_SHOWN])
-            logger.warning("left out %d (%s): %s%s", len(names), reason, shown, more)
+            logger.warning("left out %d (%s): %s", len(names), reason, summarise(names))

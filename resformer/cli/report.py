@@ -40,8 +40,6 @@ def add_parser(commands: Commands) -> None:
     add_path(more, "--external", "folder with the films of other hospitals and labels.csv")
     before = (
         "earlier checkpoint, in whose features the sources of the films are looked for too; or "
-    )
-    before += (
         f"a {JSON_NAME} that tells what was found there, its own or an older one of this model"
     )
     add_path(more, "--before", before)
@@ -58,9 +56,9 @@ def add_parser(commands: Commands) -> None:
     more.add_argument("--bootstrap", type=int, default=1000, help=samples)
     where = parser.add_argument_group("where else to put it")
     add_flag(where, "--store", "also into the checkpoint, for /about to show")
-    project = f"also into the checkpoint and a project's {CARD_NAME}, {README_NAME} (between its "
-    project += (
-        f"two marks) and {DOCS_FOLDER}, replacing what is there (default: the current folder)"
+    project = (
+        f"also into the checkpoint and a project's {CARD_NAME}, {README_NAME} (between its two "
+        f"marks) and {DOCS_FOLDER}, replacing what is there (default: the current folder)"
     )
     add_path(where, "--publish", project, nargs="?", const=Path(), metavar="PROJECT")
 
@@ -71,6 +69,7 @@ def run(options: argparse.Namespace) -> int:
     from resformer.evaluation.card import render_card
     from resformer.evaluation.lineage import list_stages
     from resformer.evaluation.report import keep_in, save_figures, write_json
+    from resformer.evaluation.tables import format_estimate
     from resformer.predict import Predictor
 
     if options.publish is not None:
@@ -93,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
         save_checkpoint(replace(checkpoint, metrics=metrics), options.model)
         logger.info("put the report into %s", options.model)
     for name in ("accuracy", "macro_f1"):
-        logger.info("test %s: %.4f", name, report["test"][name]["value"])
+        logger.info("test %s: %s", name, format_estimate(report["test"][name]))
     return 0
 
 

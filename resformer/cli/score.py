@@ -79,8 +79,11 @@ def run(options: argparse.Namespace) -> int:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     results = ResultsFolder(options.out.rstrip("/"))
     settings = Settings(source, digest, options.force, options.part_size)
-    with results.lock():
-        return _score(_list_films(results, settings), options)
+    try:
+        with results.lock():
+            return _score(_list_films(results, settings), options)
+    except ImportError as error:  # of what fsspec needs for such a URL
+        raise ValueError(f"{error}, with pip, and begin again") from error
 
 
 def _list_films(results: ResultsFolder, settings: Settings) -> Run:

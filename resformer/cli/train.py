@@ -166,8 +166,6 @@ def _run(options: argparse.Namespace) -> int:
         if group.is_main and config.network == OURS:
             check_out(out, overwrite=options.overwrite)
         manifest = group.from_main(_find_split(root, config, options) if group.is_main else None)
-        if manifest is None:
-            raise RuntimeError("the main process sent no split")
         if config.network == OURS:
             _train(root, manifest, config, options, out, group)
         else:
@@ -247,7 +245,12 @@ def _find_split(root: DataRoot, config: TrainingConfig, options: argparse.Namesp
         threshold = {} if given_threshold is None else {"duplicate_threshold": given_threshold}
         earlier = read_manifest(options.earlier) if options.earlier else None
         manifest = build_manifest(
-            root, earlier=earlier, seed=config.seed, progress=True, **threshold
+            root,
+            earlier=earlier,
+            seed=config.seed,
+            healthy_class=config.healthy_class,
+            progress=True,
+            **threshold,
         )
     if not (options.resume and kept.is_file()):  # which a wrong one must not take the place of
         write_manifest(manifest, kept)

@@ -49,9 +49,9 @@ FILM_SUFFIXES = IMAGE_SUFFIXES | DICOM_SUFFIXES
 # Enough for the preamble of a DICOM file, and for the elements that tell one without it.
 HEAD = 8192
 _NAMED = 5
-# Why files are left out that one expects to be.
+# Why files are left out, where that is no reason for a warning.
 NO_IMAGE, HIDDEN = "neither an image nor DICOM", "hidden, or of the system"
-# The UID of the Media Storage Directory, which lists a disc's films and is none.
+# The UID of the Media Storage Directory, which lists a disc's films and is not a film itself.
 _DICOM_DIRECTORY = b"1.2.840.10008.1.3.10"
 
 
@@ -181,8 +181,8 @@ def is_hidden(name: str) -> bool:
 def is_image(path: Path) -> bool:
     """Return whether a file is an image that the project reads, by its name or first bytes.
 
-    The name of an image is enough: where the file is damaged, it is better named as unreadable
-    than passed over.
+    The name of an image is enough, and so is that a file cannot be opened: it is better named as
+    unreadable than passed over.
     """
     return not is_hidden(path.name) and not _objection(path)
 
@@ -253,10 +253,9 @@ class _Listing:
                 self.left_out.append((path.name, "folders of images without a class"))
             elif _is_mask_folder(path.name) and path.is_dir():
                 self.left_out.append((path.name, "folders of masks outside the class folders"))
-            elif is_image(path):
-                self.left_out.append((path.name, "images outside the class folders"))
             elif not (path.is_dir() or path.name in TABLES):
-                self.left_out.append((path.name, NO_IMAGE))
+                reason = _objection(path) or "images outside the class folders"
+                self.left_out.append((path.name, reason))
 
     def _list_class(self, class_folder: str) -> list[str]:
         """Return the images at any depth below a class folder, but for masks."""
@@ -286,8 +285,8 @@ def walk_films(
 
     Args:
         folder: to begin with.
-        leave_out: told every other file and folder, and why it is not looked at.
-        is_passed_by: tells by its name that a folder is passed by without a word.
+        leave_out: told of other files and folders, and why they are not looked at.
+        is_passed_by: whether a folder of this name is passed by without telling.
         known: folders that count as looked at already.
 
     Yields:

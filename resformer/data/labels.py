@@ -29,7 +29,7 @@ from itertools import zip_longest
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from resformer.data.find import TABLES, DataRoot, DatasetError, data_sets, prefix_of, summarise
-from resformer.data.readings import finds_nothing
+from resformer.data.readings import is_healthy
 
 Box = tuple[float, float, float, float]
 
@@ -109,7 +109,7 @@ def read_labels(
 
 
 def read_boxes(root: DataRoot, paths: Iterable[str]) -> dict[str, tuple[Box, ...]]:
-    """Return the boxes around opacities by path, but for films on which readers found nothing.
+    """Return the boxes around opacities by path, but for films that readers called healthy.
 
     Raises:
         DatasetError: as ``read_labels``.
@@ -117,7 +117,7 @@ def read_boxes(root: DataRoot, paths: Iterable[str]) -> dict[str, tuple[Box, ...
     return {
         path: label.boxes
         for path, label in read_labels(root, paths).items()
-        if label.boxes and not finds_nothing(label.reading)
+        if label.boxes and not is_healthy(label.reading)
     }
 
 

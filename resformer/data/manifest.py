@@ -39,7 +39,7 @@ from resformer.data.labels import (
     read_labels,
     source_by_rule,
 )
-from resformer.data.readings import contradicts
+from resformer.data.readings import HEALTHY_CLASS, contradicts
 from resformer.data.split import SPLITS, assign_splits
 
 logger = logging.getLogger(__name__)
@@ -103,6 +103,7 @@ def build_manifest(
     *,
     earlier: Manifest | None = None,
     seed: int = 0,
+    healthy_class: str = HEALTHY_CLASS,
     duplicate_threshold: float = DUPLICATE_CORRELATION,
     workers: int | None = None,
     progress: bool = False,
@@ -116,6 +117,7 @@ def build_manifest(
         root: folder of class folders, or several of them.
         earlier: a manifest whose test films stay test films, known by their content or their path.
         seed: of the split.
+        healthy_class: what a film is that readers call negative, or normal.
         duplicate_threshold: correlation of detail from which on images are near-duplicates;
             above 1 only equal files are.
         workers: threads; by default one a processor.
@@ -151,7 +153,7 @@ def build_manifest(
     groups = join_groups(duplicates, patients).tolist()
     classes = [film.class_name for film in films]
     contradicted = [
-        contradicts(name, label.reading, index.class_names)
+        contradicts(name, label.reading, index.class_names, healthy_class)
         for name, label in zip(classes, known, strict=True)
     ]
     splits = assign_splits(
@@ -170,7 +172,7 @@ def build_manifest(
     )
     return Manifest(
         index.class_names,
-        _leave_out_contradicted(rows, index.class_names),
+        _leave_out_contradicted(rows, contradicted, index.class_names),
         tuple((film.path, film.reason) for film in unreadable),
     )
 
@@ -197,7 +199,7 @@ def _earlier_splits(
 
 
 def _leave_out_contradicted(
-    rows: Sequence[ManifestRow], class_names: Sequence[str]
+    rows: Sequence[ManifestRow], contradicted: Sequence[bool], class_names: Sequence[str]
 ) -> tuple[ManifestRow, ...]:
     """Leave out of train and validation what radiologists read as something else.
 
@@ -206,8 +208,8 @@ def _leave_out_contradicted(
     """
     left_out = Counter(
         (row.class_name, row.reading)
-        for row in rows
-        if row.split != "test" and contradicts(row.class_name, row.reading, class_names)
+        for row, is_contradicted in zip(rows, contradicted, strict=True)
+        if is_contradicted and row.split != "test"
     )
     if not left_out:
         return tuple(rows)
@@ -233,7 +235,7 @@ def _report_odd_groups(films: Sequence[ScannedFilm], groups: Sequence[int]) -> N
     members: dict[int, list[ScannedFilm]] = {}
     for film, group in zip(films, groups, strict=True):
         members.setdefault(group, []).append(film)
-    # One film a class is enough to find the group's other films in the manifest.
+    # One film per class is enough to find the group's other films in the manifest.
     one_a_class = [{film.class_name: film.path for film in group} for group in members.values()]
     mixed = [" = ".join(sorted(paths.values())) for paths in one_a_class if len(paths) > 1]
     if mixed:

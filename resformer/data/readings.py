@@ -7,7 +7,8 @@ al., Radiology: AI 1 (2019) e180041) saw no opacity on a fifth of the films that
 Radiography Database calls Lung_Opacity. So films whose reading contradicts their label are not
 learnt from, and the report tells what becomes of them.
 
-Known are the words of these two, and names of classes. Small and capital letters are alike.
+Known are the words of these two, with whatever follows them, and names of classes. Small and
+capital letters, underscores and blanks are alike.
 """
 
 from __future__ import annotations
@@ -16,27 +17,38 @@ from collections.abc import Sequence
 
 HEALTHY_CLASS = "Normal"
 
-_NOTHING_FOUND = ("negative", "normal", "no finding")
-_SUPPORTED = {"typical": "covid", "atypical": "lung opacity", "opacity": "lung opacity"}
+_HEALTHY = ("negative", "normal", "no finding")
+# What the films of every ill class may show.
+_ANY_OPACITY = ("opacity", "lung opacity")
+_PATTERNS = {"typical": "covid", "atypical": "lung opacity"} | dict.fromkeys(
+    _ANY_OPACITY, "lung opacity"
+)
 # What a reading begins with that contradicts a class without supporting another.
 _UNSUPPORTED = {
-    "COVID": (*_NOTHING_FOUND, "indeterminate", "atypical"),
-    "Lung_Opacity": (*_NOTHING_FOUND, "no opacity"),
+    "covid": (*_HEALTHY, "indeterminate", "atypical"),
+    "lung opacity": (*_HEALTHY, "no opacity", "no lung opacity"),
 }
 
 
-def finds_nothing(reading: str) -> bool:
-    """Return whether the readers saw nothing of what they looked for."""
-    return reading.lower().startswith(_NOTHING_FOUND)
+def _plain(text: str) -> str:
+    return " ".join(text.lower().replace("_", " ").split())
+
+
+def is_healthy(reading: str) -> bool:
+    """Return whether a reading calls a film healthy."""
+    return _plain(reading).startswith(_HEALTHY)
 
 
 def read_as(reading: str, class_names: Sequence[str], healthy_class: str) -> str | None:
     """Return the class that a reading supports; None where it supports none, or is not known."""
-    text = " ".join(reading.lower().replace("_", " ").split())
-    names = {name.lower().replace("_", " "): name for name in class_names}
-    if finds_nothing(text):
-        text = healthy_class.lower()
-    return names.get(_SUPPORTED.get(text, text))
+    text = _plain(reading)
+    names = {_plain(name): name for name in class_names}
+    if text in names:
+        return names[text]
+    if is_healthy(text):
+        return names.get(_plain(healthy_class))
+    supported = (name for start, name in _PATTERNS.items() if text.startswith(start))
+    return names.get(next(supported, ""))
 
 
 def contradicts(
@@ -46,7 +58,8 @@ def contradicts(
     healthy_class: str = HEALTHY_CLASS,
 ) -> bool:
     """Return whether a reading contradicts a label: it supports another class, or none of it."""
-    if reading.lower() == "opacity":  # which the films of every ill class may show
+    text = _plain(reading)
+    if text.startswith(_ANY_OPACITY):
         return label == healthy_class
-    unsupported = reading.lower().startswith(_UNSUPPORTED.get(label, ()))
+    unsupported = text.startswith(_UNSUPPORTED.get(_plain(label), ()))
     return unsupported or read_as(reading, class_names, healthy_class) not in (None, label)

@@ -402,5 +402,5 @@ def _unavailable(reason: str) -> DecoderUnavailableError:
     """Return the error to raise where the film is not to blame, and log why."""
     _logger.error("the decoder of compressed DICOM images cannot be used: %s", reason.strip())
     return DecoderUnavailableError(
-        "This server cannot decode compressed DICOM images at the moment. Its log says why."
+        "Compressed DICOM images cannot be decoded here at the moment. The log says why."
     )

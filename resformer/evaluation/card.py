@@ -30,7 +30,6 @@ LIMITATIONS = (
     "screen, may be classified as if they were such films.",
 )
 
-# Controls of the README; the card has all.
 # What the card says where the report's ``about`` does not know better.
 STATEMENTS = {
     "data_sources": "The section Data lists them by source; nothing else is known of them.",

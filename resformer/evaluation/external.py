@@ -45,7 +45,7 @@ class ExternalFilm:
     finding: str
 
 
-def read_labels(path: Path) -> list[ExternalFilm]:
+def read_findings(path: Path) -> list[ExternalFilm]:
     """Read the list of films.
 
     Raises:
@@ -75,12 +75,12 @@ def examine_folder(
     """Classify the films that a folder's ``labels.csv`` lists; :func:`evaluate_external` of them.
 
     Raises:
-        DatasetError: as :func:`read_labels`.
+        DatasetError: as :func:`read_findings`.
         OSError: if a film is missing.
         ImageError: if one cannot be read.
     """
     root = Path(folder)
-    films = read_labels(root / LABELS_NAME)
+    films = read_findings(root / LABELS_NAME)
     decoded = (decode_image((root / film.path).read_bytes()) for film in films)
     predictions = predict_films(
         predictor, decoded, total=len(films), label="external", progress=progress

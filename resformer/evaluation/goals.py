@@ -62,21 +62,21 @@ class Goal:
         found = _find_gauge(self.gauge)
         return found and found[0](report, found[1])
 
-    @property
-    def is_area(self) -> bool:
-        """Whether the figure is an area under the ROC curve, and no share."""
-        found = _find_gauge(self.gauge)
-        of_areas = found is not None and found[0] in (_within_source, _elsewhere)
-        return of_areas or self.gauge == HEADLINES["macro_auc"]
+
+def is_area(gauge: str) -> bool:
+    """Return whether a gauge is an area under the ROC curve, and no share."""
+    found = _find_gauge(gauge)
+    of_areas = found is not None and found[0] in (_within_source, _elsewhere)
+    return of_areas or gauge == HEADLINES["macro_auc"]
 
 
 def compare_with_goals(report: Report, goals: Mapping[str, str]) -> list[dict[str, Any]]:
     """Hold goals against a report; plain data, in the order of the goals.
 
     Returns:
-        ``gauge``, ``bound``, ``at_least``, ``tried`` and ``is_area`` (see :class:`Goal`);
-        ``measured``, an estimate, None if the report has no such figure; ``missed_by``, 0 where
-        the goal is met, None where nothing is measured.
+        ``gauge``, ``bound``, ``at_least`` and ``tried`` (see :class:`Goal`); ``measured``, an
+        estimate, None if the report has no such figure; ``missed_by``, 0 where the goal is met,
+        None where nothing is measured.
 
     Raises:
         ValueError: if one is no goal.
@@ -90,7 +90,6 @@ def compare_with_goals(report: Report, goals: Mapping[str, str]) -> list[dict[st
         rows.append(
             {
                 **asdict(goal),
-                "is_area": goal.is_area,
                 "measured": measured,
                 "missed_by": None
                 if value is None

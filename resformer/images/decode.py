@@ -182,7 +182,7 @@ def decode_described(
         if _MISSING_DECODER.match(str(error)):
             _logger.error("Pillow was built without a decoder of %s images", name)
             raise DecoderUnavailableError(
-                f"This server cannot decode {name} images at the moment. Its log says why."
+                f"{name} images cannot be decoded here at the moment. The log says why."
             ) from None
         refusal = ImageError(
             f"The {name} image cannot be read: the file is damaged, incomplete or of an unusual "

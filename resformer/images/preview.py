@@ -17,18 +17,17 @@ _FAST_PNG = (
     1,
 )
 
-PREVIEW_SIDE = 512
 MAX_PREVIEW_SIDE = 4096
 
 
-def preview_size(shape: tuple[int, ...], *, max_side: int = PREVIEW_SIDE) -> tuple[int, int]:
+def preview_size(shape: tuple[int, ...], *, max_side: int) -> tuple[int, int]:
     """Return the width and height of the preview of an image of shape ``(H, W)``."""
     height, width = shape
     scale = min(1.0, max_side / max(height, width))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def encode_preview(pixels: NDArray[np.uint8], *, max_side: int = PREVIEW_SIDE) -> bytes:
+def encode_preview(pixels: NDArray[np.uint8], *, max_side: int) -> bytes:
     """Encode grey pixels as a PNG scaled down to ``max_side`` on the longer side.
 
     Smaller images keep their size.

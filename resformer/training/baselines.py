@@ -105,10 +105,7 @@ def train_baseline(
         if group.is_main:
             report = _finish(run, reached, trial=trial)
             warn_of_guessing(report["metrics"]["validation"])
-        report = group.from_main(report)
-    if report is None:
-        raise RuntimeError("the main process sent no report")
-    return report
+        return group.from_main(report)
 
 
 def _finish(run: Run, reached: Progress, *, trial: bool) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from resformer.data.augment import STRENGTHS
+from resformer.data.readings import HEALTHY_CLASS
 
 OURS = "resformer"
 BASELINES = ("resnet18", "mobilenet_v3_small", "densenet121")
@@ -50,7 +51,7 @@ class TrainingConfig:
         True, LUNGS, "also predict infected lung, and read the class off that as well"
     )
     healthy_class: str = _option(
-        "Normal", LUNGS, "class whose films show no infection; empty if there is none"
+        HEALTHY_CLASS, LUNGS, "class whose films show no infection; empty if there is none"
     )
     lung_epochs: int = _option(
         6, LUNGS, "passes over the films with a lung mask, before the epochs"

@@ -46,13 +46,23 @@ class ProcessGroup:
             dist.all_reduce(value)
         return value / self.world_size
 
-    def from_main(self, value: Value) -> Value:
-        """Return the main process's value in every process; also waits for all of them."""
-        if self.world_size == 1:
-            return value
+    def from_main(self, value: Value | None) -> Value:
+        """Return the main process's value in every process; what the others hand over is dropped.
+
+        Raises:
+            RuntimeError: if the main process has none.
+        """
         shared = [value]
-        dist.broadcast_object_list(shared, src=0)
+        if self.world_size > 1:
+            dist.broadcast_object_list(shared, src=0)
+        if shared[0] is None:
+            raise RuntimeError("the main process has nothing to share")
         return shared[0]
+
+    def wait(self) -> None:
+        """Wait until all processes have come this far."""
+        if self.world_size > 1:
+            dist.barrier()
 
 
 def join_processes(device: torch.device) -> ProcessGroup:

@@ -1,7 +1,7 @@
 """What a trained network is given at the end: calibration, figures, a gate, an abstention, files.
 
-Gate and abstention can be fitted again later, by ``python -m resformer fit-gate``; so is the track
-record then, which counts what they let through.
+Gate and abstention can be fitted again later, by ``python -m resformer fit-gate``; with the
+split it also counts the track record again, of what they let through.
 """
 
 from __future__ import annotations
@@ -219,12 +219,4 @@ def log_summary(metrics: Mapping[str, Any]) -> None:
     """Log the headline figures of each split, which differ from those of the epochs."""
     for split, report in split_reports(metrics).items():
         for name in ("accuracy", "macro_f1"):
-            figure = report[name]
-            logger.info(
-                "%s %s after calibration: %.4f (95%% interval %.4f to %.4f)",
-                split,
-                name,
-                figure["value"],
-                figure["low"],
-                figure["high"],
-            )
+            logger.info("%s %s after calibration: %s", split, name, format_estimate(report[name]))

@@ -93,7 +93,7 @@ def save_state(
     progress: Progress,
     config: TrainingConfig,
     class_names: Sequence[str],
-    data_digest: str,
+    start_digest: str,
 ) -> None:
     """Write everything that the rest of the training depends on."""
     network = unwrap(learner.model)
@@ -104,7 +104,7 @@ def save_state(
             "network": described,
             "class_names": list(class_names),
             "config": asdict(config),
-            "data_digest": data_digest,
+            "start_digest": start_digest,
             "progress": asdict(progress),
             "model": network.state_dict(),
             "average": learner.average.state_dict(),
@@ -115,7 +115,7 @@ def save_state(
     )
 
 
-def check_state(path: Path, config: TrainingConfig, data_digest: str) -> dict[str, Any]:
+def check_state(path: Path, config: TrainingConfig, start_digest: str) -> dict[str, Any]:
     """Return what :func:`save_state` wrote, if it was of the same training.
 
     Raises:
@@ -138,20 +138,21 @@ def check_state(path: Path, config: TrainingConfig, data_digest: str) -> dict[st
             f"{path} was trained with other options ({', '.join(changed)}): "
             "give the same ones to resume, or start in another folder"
         )
-    if content["data_digest"] != data_digest:
+    if content["start_digest"] != start_digest:
         raise CheckpointError(
-            f"{path} was trained on another split or from other initial weights: give the same ones"
+            f"{path} was trained on another split, from other initial weights, or with lungs that "
+            "another model outlined: give the same ones"
         )
     return content
 
 
-def load_state(path: Path, learner: Learner, config: TrainingConfig, data_digest: str) -> Progress:
+def load_state(path: Path, learner: Learner, config: TrainingConfig, start_digest: str) -> Progress:
     """Put a training back to where :func:`save_state` left it.
 
     Raises:
         CheckpointError: as :func:`check_state`.
     """
-    content = check_state(path, config, data_digest)
+    content = check_state(path, config, start_digest)
     unwrap(learner.model).load_state_dict(content["model"])
     learner.average.load_state_dict(content["average"])
     learner.optimizer.load_state_dict(content["optimizer"])

@@ -123,11 +123,10 @@ def train(
 ) -> Checkpoint:
     """Train a network and evaluate it.
 
-    The arguments are those of :func:`resformer.train`, and the network, ``model_config``, by
-    default that of ``initial`` or the shipped one; ``lung_model``, which draws the lungs where no
-    film has a mask, by default the shipped one; and ``tensorboard``: whether to write the figures
-    of each epoch for TensorBoard too. The split must be the one that ``initial`` was trained with;
-    it knows the lungs already, so these are not learned anew.
+    As :func:`resformer.train`, but for ``root`` and ``manifest`` (its data), ``folder`` (its
+    ``run_dir``) and ``model_config``, the network, by default that of ``initial`` or the shipped
+    one. The split must be the one that ``initial`` was trained with; it knows the lungs already, so
+    these are not learned anew.
 
     Returns:
         the checkpoint with the reports of the validation and, but for a trial, the test split.
@@ -177,10 +176,7 @@ def train(
         if group.is_main:
             finished = _finish(run, reached, unwanted, trial=trial)
             finish.warn_of_guessing(finished.metrics["validation"])
-        checkpoint = group.from_main(finished)
-    if checkpoint is None:
-        raise RuntimeError("the main process sent no checkpoint")
-    return checkpoint
+        return group.from_main(finished)
 
 
 # Prepare
@@ -216,8 +212,9 @@ def prepare(
     if group.is_main:
         data.training_films(progress=progress)
         data.evaluation_films("validation", progress=progress)
+        # Whether the data has the healthy class is looked at later, in fit_to_data.
         data.masks("train", replace(config, healthy_class=""))
-    group.from_main(None)
+    group.wait()
     return data
 
 
@@ -240,7 +237,7 @@ def _find_masks(run: Run, drawn_by: Checkpoint | None) -> list[RegionMasks]:
         return masks
     if run.group.is_main:
         lung_stage.outline_masks(drawn_by, run.data, run.group.device)
-    run.group.from_main(None)
+    run.group.wait()
     return [lung_stage.outline_masks(drawn_by, run.data, run.group.device), *masks[1:]]
 
 
@@ -258,7 +255,7 @@ def _learn_lungs(
         lung_stage.learn_lungs(
             run.network, run.data, run.config, masks, group.device, progress=run.progress
         )
-    group.from_main(None)
+    group.wait()
     return lung_stage.learn_lungs(
         run.network, run.data, run.config, masks, group.device, progress=False
     )

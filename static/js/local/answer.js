@@ -1,7 +1,7 @@
 /* The answer of POST /predict, made in the browser: same keys, same values, same words. */
 
 import { rint } from "./depth.js";
-import { UPRIGHT, correct, findObjection, findOrientation } from "./gate.js";
+import { NO_CORRECTION, correct, findObjection, findOrientation } from "./gate.js";
 import { decodeImage } from "./image.js";
 import { resize } from "./resize.js";
 
@@ -84,11 +84,12 @@ async function judge(model, outputs, film, input, done) {
   const objection = findObjection(film);
   const score = objection ? 0 : outputs.gate_score[0];
   const accepted = score >= thresholds.gate;
-  const { how, orientation, correction } =
+  const { orientation, correction } =
     objection || accepted
-      ? UPRIGHT
+      ? NO_CORRECTION
       : await findOrientation(model, input, done);
-  const reason = objection || how || (accepted ? "" : messages.unlike_films);
+  const unlike = messages.orientations[orientation] ?? messages.unlike_films;
+  const reason = objection || (accepted ? "" : unlike);
   return { reason, accepted, score, threshold: thresholds.gate, orientation, correction };
 }
 
@@ -99,7 +100,7 @@ function withoutReason({ reason: _, ...gate }) {
 function warn({ reason }, gate, { messages }) {
   const warnings = [];
   if (gate && !gate.accepted) {
-    const message = `${gate.reason} The estimate may mean nothing.`;
+    const message = `${gate.reason} ${messages.forced}`;
     warnings.push({ code: "not_a_chest_xray", message });
   }
   if (reason) {

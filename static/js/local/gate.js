@@ -42,22 +42,20 @@ export function correct(film, { invert, rotate }) {
   return invert ? { ...turned, pixels: turned.pixels.map((level) => 255 - level) } : turned;
 }
 
-/** Of a film that lies as it should, or in no way that is accepted. */
-export const UPRIGHT = { how: "", orientation: null, correction: null };
+/** Where nothing puts a film right, or nothing has to. */
+export const NO_CORRECTION = { orientation: null, correction: null };
 
-/** How a refused film lies: `{ how, orientation, correction }`, the first a sentence. */
+/** How a refused film lies, and what puts it right: `{ orientation, correction }`. */
 export async function findOrientation(model, input, done) {
   const found = await model.run(CORRECTIONS.map((correction) => correct(input, correction)));
   const scores = found.map(({ gate_score: score }) => score[0]);
   const best = scores.indexOf(Math.max(...scores));
   if (!(scores[best] >= model.facts.thresholds.gate)) {
-    return UPRIGHT;
+    return NO_CORRECTION;
   }
   const { invert, rotate } = CORRECTIONS[best];
-  const parts = [invert ? "inverted" : "", NAMES[rotate]].filter(Boolean);
   return {
-    how: `It looks like a chest X-ray that is ${parts.join(" and ").replace("_", " ")}.`,
-    orientation: parts.join("_"),
+    orientation: [invert ? "inverted" : "", NAMES[rotate]].filter(Boolean).join("_"),
     correction: { invert: done.invert !== invert, rotate: (done.rotate + rotate) % 360 },
   };
 }
