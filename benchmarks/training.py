@@ -152,7 +152,7 @@ def measure(
         for name, learner in learners.items():
             found = train_one_epoch(learner, loader, group, label=name, progress=False)
             rates[name].append(found["images_per_second"])
-        group.from_main(None)
+        group.wait()
         start = time.perf_counter()
         for _ in loader:
             pass

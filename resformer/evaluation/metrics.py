@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -292,6 +291,8 @@ def estimate_share(hits: int, count: int) -> Estimate:
     Raises:
         ValueError: if there are more hits than films, or fewer than none.
     """
+    from scipy.stats import binomtest  # takes a second, and the page that shows goals needs none
+
     if not 0 <= hits <= count:
         raise ValueError(f"hits must lie between 0 and the {count} films, got {hits}")
     if count == 0:
