@@ -261,6 +261,15 @@ def test_force_does_not_go_on_with_a_table_of_refused_films(
     assert predict(refusing, folder, "--out", out, "--force") == 1
     assert "refused without --force: name another file" in caplog.text
 
+    forced = tmp_path / "forced.csv"
+    assert predict(refusing, folder, "--out", forced, "--force") == predict(
+        refusing, folder, "--out", forced, "--force"
+    )
+    before = forced.read_bytes()
+    assert predict(refusing, folder, "--out", forced) == 1
+    assert "answered by --force: use it again" in caplog.text
+    assert forced.read_bytes() == before
+
 
 @pytest.mark.parametrize("other", [("--invert",), ("--rotate", "90"), ()])
 def test_a_table_holds_the_answers_of_one_model_to_films_that_lie_alike(

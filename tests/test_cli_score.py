@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
@@ -335,3 +336,28 @@ def find_reader(pipe: Path) -> int | None:
             if handle.readlink() == pipe and handle.parts[2] != str(os.getpid()):
                 return int(handle.parts[2])
     return None
+
+
+@pytest.mark.skipif(find_spec("s3fs") is not None, reason="s3fs is installed here")
+def test_storage_that_needs_another_library_names_it(
+    tiny_checkpoint: Path, archive: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for source, out in (("s3://films", tmp_path / "table"), (archive, "s3://films/table")):
+        caplog.clear()
+        assert score(tiny_checkpoint, source, out) == 1
+        assert "Install s3fs" in caplog.text
+
+
+def test_a_decoder_that_is_missing_ends_the_run_in_one_line(
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    film = tmp_path / "films" / "film.jpg"
+    film.parent.mkdir()
+    Image.fromarray(draw_chest_phantom(96)).save(film)
+    monkeypatch.delattr("PIL.Image.core.jpeg_decoder")
+    assert score(tiny_checkpoint, film.parent, tmp_path / "table") == 1
+    assert f"{film.name}: JPEG images cannot be decoded here" in caplog.text
+    assert not list((tmp_path / "table").glob("part-*"))
