@@ -39,7 +39,7 @@ from resformer.backends import PyTorchBackend
 from resformer.checkpoint import load_checkpoint
 from resformer.data.find import DataRoot
 from resformer.data.manifest import Manifest, read_manifest
-from resformer.data.unpack import open_datasets
+from resformer.data.unpack import open_data_roots
 from resformer.devices import choose_device
 from resformer.evaluation.controls import CONTROLS, LUNGS_BLACK, change_films
 from resformer.evaluation.metrics import evaluate_predictions
@@ -135,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         workers=0,
         device="cpu",
     )
-    with open_datasets(options.data) as root:
+    with open_data_roots(options.data) as root:
         bench = prepare(root, read_manifest(options.manifest, root), recipe, options)
         for seed in options.seeds:
             for variant in VARIANTS:

@@ -44,7 +44,7 @@ from resformer.training.data import (
     build_training_films,
 )
 from resformer.training.distributed import ProcessGroup
-from resformer.training.learner import build_learner, build_loss, train_one_epoch
+from resformer.training.epoch import build_learner, build_loss, train_one_epoch
 from resformer.transforms import InputSpec
 
 FILMS = {"COVID": 3616, "Lung_Opacity": 6012, "Normal": 10192, "Viral Pneumonia": 1345}

@@ -26,7 +26,7 @@ from resformer.data.augment import STRENGTHS, appearance_transforms, seed_transf
 from resformer.data.dataset import FilmDataset
 from resformer.data.manifest import read_manifest
 from resformer.data.surroundings import BackgroundReplacement, StyleExchange
-from resformer.data.unpack import open_datasets
+from resformer.data.unpack import open_data_roots
 from resformer.evaluation.metrics import evaluate_predictions
 from resformer.evaluation.predictions import predict_films, predict_lungs
 from resformer.evaluation.tables import render_table
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     first = predictors[options.model.stem]
     spec = first.checkpoint.input_spec
     with (
-        open_datasets(list_data_sets(options.data)) as root,
+        open_data_roots(list_data_sets(options.data)) as root,
         tempfile.TemporaryDirectory() as cache,
     ):
         manifest = read_manifest(options.manifest, root)

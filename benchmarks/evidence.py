@@ -30,7 +30,7 @@ from benchmarks.common import build_data_parser, list_data_sets, publish
 from resformer.checkpoint import load_checkpoint
 from resformer.data.manifest import read_manifest
 from resformer.data.masks import INFECTION_FOLDER, mask_of
-from resformer.data.unpack import open_datasets
+from resformer.data.unpack import open_data_roots
 from resformer.evaluation.metrics import estimate_mean
 from resformer.evaluation.tables import format_estimate, render_table
 from resformer.explanation import class_evidence, scale_evidence
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     predictor = Predictor(load_checkpoint(options.model), "cpu")
-    with open_datasets(list_data_sets(options.data)) as root:
+    with open_data_roots(list_data_sets(options.data)) as root:
         rows = read_manifest(options.manifest, root).subset("test")
         films = [read_film(root / row.path, row.class_name) for row in rows]
     order = np.random.default_rng(0).permutation(len(films)).tolist()

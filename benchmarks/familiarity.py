@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from benchmarks.common import build_data_parser, list_data_sets, publish, show_share
 from resformer.abstention import AbstentionConfig, FilmFeatures, fit_abstention
 from resformer.data.manifest import read_manifest
-from resformer.data.unpack import open_datasets
+from resformer.data.unpack import open_data_roots
 from resformer.evaluation.external import LABELS_NAME, expected_classes, read_findings
 from resformer.evaluation.predictions import Predictions, predict_films
 from resformer.evaluation.tables import FINDINGS, render_table
@@ -57,7 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     predictor = Predictor.from_file(options.model)
     checkpoint, names = predictor.checkpoint, list(predictor.class_names)
     device = torch.device("cpu")
-    with open_datasets(list_data_sets(options.data)) as root, tempfile.TemporaryDirectory() as own:
+    with (
+        open_data_roots(list_data_sets(options.data)) as root,
+        tempfile.TemporaryDirectory() as own,
+    ):
         manifest = read_manifest(options.manifest, root)
         data = TrainingData(root, manifest, Path(own), checkpoint.input_spec)
         splits = {

@@ -26,13 +26,15 @@ from resformer.backends import PyTorchBackend
 from resformer.checkpoint import Checkpoint, load_checkpoint
 from resformer.data.duplicates import fingerprint, group_duplicates
 from resformer.data.manifest import read_manifest
-from resformer.data.unpack import open_datasets
+from resformer.data.unpack import open_data_roots
 from resformer.evaluation.tables import render_table
 from resformer.gate import Gate, find_objection
 from resformer.orientation import CORRECTIONS, Correction, Orientation
 from resformer.predict import Predictor
 from resformer.training.data import TrainingData
-from resformer.training.gate import (
+from resformer.training.gate_alterations import ALTERATIONS
+from resformer.training.gate_drawings import DRAWINGS
+from resformer.training.gate_fit import (
     Blocks,
     Describer,
     GateConfig,
@@ -42,8 +44,6 @@ from resformer.training.gate import (
     fit_gate,
     read_outliers,
 )
-from resformer.training.gate_alterations import ALTERATIONS
-from resformer.training.gate_drawings import DRAWINGS
 
 Pixels = NDArray[np.uint8]
 # By table and row, how many pictures were refused, and of how many.
@@ -114,7 +114,7 @@ def measure(
     gate = checkpoint.gate
     backend = PyTorchBackend(checkpoint, torch.device("cpu"))
     describer = Describer(backend, checkpoint.input_spec.size)
-    with open_datasets(list_data_sets(data)) as root, tempfile.TemporaryDirectory() as folder:
+    with open_data_roots(list_data_sets(data)) as root, tempfile.TemporaryDirectory() as folder:
         manifest = read_manifest(manifest_path, root)
         films_of = TrainingData(root, manifest, Path(folder), checkpoint.input_spec)
         training = np.array(films_of.training_films(progress=True).films)

@@ -39,7 +39,7 @@ from resformer.training.baselines import build_baseline
 from resformer.training.config import TrainingConfig
 from resformer.training.data import build_loader, take_heads
 from resformer.training.distributed import ProcessGroup, join_processes
-from resformer.training.learner import Learner, build_learner, build_loss, train_one_epoch
+from resformer.training.epoch import Learner, build_learner, build_loss, train_one_epoch
 from resformer.training.optim import choose_precision
 from resformer.training.timing import draw_films
 

@@ -27,7 +27,7 @@ from resformer.data.manifest import (
     read_manifest,
     write_manifest,
 )
-from resformer.data.unpack import open_datasets
+from resformer.data.unpack import open_data_roots
 from resformer.evaluation.metrics import evaluate_predictions
 from resformer.evaluation.predictions import Predictions, classify_films
 from resformer.images import decode_image
@@ -185,7 +185,7 @@ def open_dataset(
     """
     paths = [path] if isinstance(path, str | os.PathLike) else list(path)
     with ExitStack() as opened:
-        root = opened.enter_context(open_datasets([Path(p) for p in paths]))
+        root = opened.enter_context(open_data_roots([Path(p) for p in paths]))
         rows = (
             build_manifest(
                 root, seed=seed, duplicate_threshold=duplicate_threshold, progress=progress

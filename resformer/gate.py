@@ -8,7 +8,7 @@ because distances alone do not tell a knee from an unusual chest.
 
 From top to bottom: what is said of a picture, what its pixels alone say against it, what the
 network makes of it (:func:`describe`), how films vary in that (:class:`Subspace`), and the
-:class:`Gate` that decides. It is fitted by :mod:`resformer.training.gate`.
+:class:`Gate` that decides. It is fitted by :mod:`resformer.training.gate_fit`.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from PIL import Image
 
 from resformer.data import find
 from resformer.data.manifest import build_manifest
-from resformer.data.unpack import extract_images, open_dataset, open_datasets
+from resformer.data.unpack import extract_images, open_data_root, open_data_roots
 from tests.data_sets import draw_texture
 from tests.dicom_files import radiograph, write
 
@@ -153,7 +153,7 @@ def test_what_is_no_data_set_is_refused(tmp_path: Path, paths: list[str], messag
 
 def test_splits_of_another_are_given_one_by_one(tmp_path: Path) -> None:
     _touch(tmp_path, "train/a/1.png", "train/b/1.png", "test/a/2.png")
-    with open_datasets([tmp_path / "train", tmp_path / "test"]) as root:
+    with open_data_roots([tmp_path / "train", tmp_path / "test"]) as root:
         assert [path for path, _ in find.find_images(root).items] == [
             "a/1.png",
             "b/1.png",
@@ -166,7 +166,7 @@ def test_the_folder_that_a_download_adds_is_seen_through(tmp_path: Path) -> None
     _touch(tmp_path / "download", "README.txt", ".git/config")
     for given in (tmp_path / "download", inner):
         assert find.locate_root(given) == inner
-        with open_dataset(given) as root:
+        with open_data_root(given) as root:
             assert root == inner
     assert inner.is_dir()
 
@@ -213,7 +213,7 @@ def test_an_archive_is_opened_like_its_folder_and_removed(tmp_path: Path) -> Non
     with zipfile.ZipFile(archive, "a") as packed:
         packed.writestr("Database/labels.csv", "file,patient")
         packed.writestr("Database/readme.txt", "pixels")
-    with open_dataset(archive) as root:
+    with open_data_root(archive) as root:
         assert root.name == "Database"
         assert _files(root) == [
             *("a/images/1.png", "a/masks/1.png", "b/images/1.2.840.113", "b/images/2.JPG"),
@@ -221,7 +221,7 @@ def test_an_archive_is_opened_like_its_folder_and_removed(tmp_path: Path) -> Non
         ]
         assert (root / "a/images/1.png").read_bytes() == PNG
     assert not root.exists()
-    with open_dataset(_pack(tmp_path / "text.zip", "a/1.png", "b\\1.png", "a/notes.txt")) as root:
+    with open_data_root(_pack(tmp_path / "text.zip", "a/1.png", "b\\1.png", "a/notes.txt")) as root:
         assert root.name == "text"
         assert _files(root) == ["a/1.png", "b/1.png"]  # backslashes separate folders
 
@@ -329,7 +329,7 @@ def test_other_files_and_nothing_at_all_are_refused(tmp_path: Path) -> None:
         ("films.zip", r"neither a folder nor a .zip"),
         ("absent.zip", r"nothing at .*absent.zip: check the path"),
     ):
-        with pytest.raises(find.DatasetError, match=message), open_dataset(tmp_path / name):
+        with pytest.raises(find.DatasetError, match=message), open_data_root(tmp_path / name):
             pass
 
 

@@ -14,7 +14,7 @@ from resformer.data.labels import FilmLabel, read_boxes, read_labels, source_by_
 from resformer.data.manifest import Manifest, build_manifest, read_manifest, write_manifest
 from resformer.data.masks import BOXED, INFECTION_FOLDER, OUTLINED, UNKNOWN, cache_masks
 from resformer.data.readings import contradicts, read_as
-from resformer.data.unpack import open_dataset, open_datasets
+from resformer.data.unpack import open_data_root, open_data_roots
 from tests.data_sets import CLASS_NAMES, encode, write_data_set
 
 
@@ -111,7 +111,7 @@ def test_films_of_one_patient_are_one_group_over_all_data_sets(root: Path, tmp_p
     write_table(root, f"file,patient,source\n{rows}")
     write_table(other, "file,patient,source\nHealthy-000.png,p0,x\nHealthy-001.png,p9,x\n")
     write_table(third, "file,patient,source\nHealthy-000.png,p1,another hospital's\n")
-    with open_datasets([root, other, third]) as joined:
+    with open_data_roots([root, other, third]) as joined:
         groups = {row.path: row.group for row in build_manifest(joined).rows}
     of_patients = [groups[f"Covid/images/Covid-{n:03d}.png"] for n in range(20)]
     assert of_patients == [n // 5 for n in range(20)]
@@ -146,7 +146,7 @@ def test_earlier_test_films_stay_test_films(root: Path, tmp_path: Path) -> None:
     more = write_data_set(tmp_path / "more", {"Covid": 10, "Healthy": 10}, first_seed=300)
     copied = next(row.path for row in earlier.subset("test") if row.class_name == "Covid")
     (more / "Covid/images/again.png").write_bytes((root / copied).read_bytes())
-    with open_datasets([root, more]) as joined:
+    with open_data_roots([root, more]) as joined:
         manifest = build_manifest(joined, earlier=earlier, seed=2)
     splits = splits_of(manifest)
     assert {path: splits[path] for path in splits_of(earlier)} == splits_of(earlier)
@@ -243,7 +243,7 @@ def test_an_archive_brings_its_tables_and_its_name(root: Path, tmp_path: Path) -
 
     write_table(root, "file,patient\nCovid-000.png,p\nCovid-001.png,p\n")
     archive = Path(shutil.make_archive(str(tmp_path / "hospital"), "zip", root))
-    with open_dataset(archive) as opened:
+    with open_data_root(archive) as opened:
         manifest = build_manifest(opened)
     assert {row.source for row in manifest.rows} == {"hospital"}
     assert manifest.rows[0].group == manifest.rows[1].group

@@ -19,7 +19,7 @@ from resformer.data.manifest import (
     read_manifest,
     write_manifest,
 )
-from resformer.data.unpack import open_datasets
+from resformer.data.unpack import open_data_roots
 from tests.data_sets import draw_texture, encode, write_data_set
 
 HASH = "0" * 64
@@ -41,7 +41,7 @@ def uploads(tmp_path: Path) -> Path:
 
 
 def build(*folders: Path) -> Manifest:
-    with open_datasets(folders) as root:
+    with open_data_roots(folders) as root:
         return build_manifest(root)
 
 
@@ -232,7 +232,7 @@ def test_a_failed_write_leaves_the_former_manifest(
 
 def test_films_of_further_data_sets_carry_their_number(root: Path, uploads: Path) -> None:
     third = write_data_set(root.parent / "third", {"COVID": 1}, first_seed=800)
-    with open_datasets([root, uploads, third]) as joined:
+    with open_data_roots([root, uploads, third]) as joined:
         index = find_images(joined)
     assert index.class_names == ("COVID", "Normal")
     assert index.items == (
@@ -281,9 +281,9 @@ def test_a_manifest_of_several_data_sets_holds_wherever_they_lie(
     for folder, target in zip((root, uploads), moved, strict=True):
         shutil.move(folder, target)
     assert build(*moved) == manifest
-    with open_datasets(moved) as joined:
+    with open_data_roots(moved) as joined:
         assert read_manifest(tmp_path / "manifest.csv", joined) == manifest
-    with open_datasets(moved[::-1]) as joined, pytest.raises(DatasetError, match="in that order"):
+    with open_data_roots(moved[::-1]) as joined, pytest.raises(DatasetError, match="in that order"):
         read_manifest(tmp_path / "manifest.csv", joined)
     with pytest.raises(DatasetError, match=r"2 files .* cannot be found .*: data-2/Normal/Normal"):
         read_manifest(tmp_path / "manifest.csv", moved[0])

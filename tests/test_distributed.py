@@ -17,7 +17,7 @@ from resformer.data.dataset import EpochSampler
 from resformer.model import ResFormerConfig
 from resformer.training.data import TrainingData, build_loader, build_training_films
 from resformer.training.distributed import join_processes
-from resformer.training.learner import begin_epoch, build_learner, build_loss, train_one_epoch
+from resformer.training.epoch import begin_epoch, build_learner, build_loss, train_one_epoch
 from resformer.transforms import InputSpec
 from tests.training_setup import TINY_TRAINING, split_by_number
 

@@ -25,7 +25,9 @@ from resformer.data.manifest import write_manifest
 from resformer.gate import Gate, GateError, Subspace, describe, find_objection
 from resformer.phantom import draw_chest_phantom
 from resformer.predict import Predictor
-from resformer.training.gate import (
+from resformer.training.gate_alterations import ALTERATIONS, FilmVariation
+from resformer.training.gate_drawings import DRAWINGS
+from resformer.training.gate_fit import (
     Describer,
     GateConfig,
     GateSamples,
@@ -34,8 +36,6 @@ from resformer.training.gate import (
     fit_gate,
     read_outliers,
 )
-from resformer.training.gate_alterations import ALTERATIONS, FilmVariation
-from resformer.training.gate_drawings import DRAWINGS
 from tests.test_checkpoint import save_spoilt
 from tests.training_setup import split_by_number
 

@@ -19,10 +19,10 @@ from resformer.export import add_graph
 from resformer.model import ResFormerConfig
 from resformer.phantom import draw_chest_phantom
 from resformer.predict import Predictor
-from resformer.training import learner
+from resformer.training import epoch
 from resformer.training.data import build_loader
 from resformer.training.distributed import ProcessGroup
-from resformer.training.learner import build_learner, build_loss, train_one_epoch
+from resformer.training.epoch import build_learner, build_loss, train_one_epoch
 from resformer.training.timing import draw_films
 from tests.training_setup import LUNG_TRAINING
 
@@ -66,7 +66,7 @@ def test_a_compiled_network_learns_as_one_that_is_not(
     films = draw_films(4, 64, network.num_classes, config)
     losses = {}
     for compiled in (False, True):
-        monkeypatch.setattr(learner, "can_compile", lambda _, compiled=compiled: compiled)
+        monkeypatch.setattr(epoch, "can_compile", lambda _, compiled=compiled: compiled)
         if device == "cpu":
             monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
         loader = build_loader(films, config, group)

@@ -49,19 +49,19 @@ def add_fit_gate(commands: Commands) -> None:
 def _fit_gate(options: argparse.Namespace) -> int:
     from resformer.checkpoint import load_checkpoint, save_checkpoint
     from resformer.data.manifest import build_manifest, read_manifest
-    from resformer.data.unpack import open_datasets
+    from resformer.data.unpack import open_data_roots
     from resformer.devices import choose_device
     from resformer.export import add_graph_if_possible
     from resformer.track_record import KEY
     from resformer.training.data import TrainingData
     from resformer.training.finish import add_abstention, add_gate, add_track_record
-    from resformer.training.gate import GateConfig, find_outliers
+    from resformer.training.gate_fit import GateConfig, find_outliers
 
     out = options.out or options.model
     check_out(out, overwrite=options.overwrite)
     checkpoint = load_checkpoint(options.model)
     outliers = find_outliers(options.outliers) if options.outliers else {}
-    with open_datasets(options.data) as root, tempfile.TemporaryDirectory() as folder:
+    with open_data_roots(options.data) as root, tempfile.TemporaryDirectory() as folder:
         if options.manifest:
             manifest = read_manifest(options.manifest, root)
         else:

@@ -32,7 +32,7 @@ def add_evaluate(commands: Commands) -> None:
 def _evaluate(options: argparse.Namespace) -> int:
     from resformer.data.find import find_images
     from resformer.data.manifest import read_manifest
-    from resformer.data.unpack import open_datasets
+    from resformer.data.unpack import open_data_roots
     from resformer.evaluation.metrics import evaluate_predictions
     from resformer.evaluation.predictions import classify_films
     from resformer.evaluation.report import write_evaluation
@@ -40,7 +40,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from resformer.predict import Predictor
 
     predictor = Predictor.from_file(options.model, options.device, options.backend)
-    with open_datasets(options.data) as root:
+    with open_data_roots(options.data) as root:
         if options.manifest is not None:
             rows = read_manifest(options.manifest, root).subset(options.split)
             items = [(row.path, row.class_name) for row in rows]
@@ -75,7 +75,7 @@ def _controls(options: argparse.Namespace) -> int:
     from resformer.data.dataset import class_indices
     from resformer.data.manifest import read_manifest
     from resformer.data.masks import cache_films
-    from resformer.data.unpack import open_datasets
+    from resformer.data.unpack import open_data_roots
     from resformer.evaluation.controls import outline_lungs, run_controls
     from resformer.evaluation.report import check_classes, write_json
     from resformer.evaluation.tables import render_controls
@@ -83,7 +83,7 @@ def _controls(options: argparse.Namespace) -> int:
 
     predictor = Predictor.from_file(options.model, options.device)
     lung_model = Predictor.from_file(options.lung_model or options.model, options.device)
-    with open_datasets(options.data) as root, tempfile.TemporaryDirectory() as folder:
+    with open_data_roots(options.data) as root, tempfile.TemporaryDirectory() as folder:
         manifest = read_manifest(options.manifest, root)
         check_classes(predictor, manifest)
         rows = manifest.subset(options.split)

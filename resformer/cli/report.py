@@ -130,7 +130,7 @@ def _measure(
     options: argparse.Namespace, predictor: Predictor
 ) -> tuple[dict[str, Any], dict[str, Figure]]:
     from resformer.data.manifest import read_manifest
-    from resformer.data.unpack import open_datasets
+    from resformer.data.unpack import open_data_roots
     from resformer.evaluation.external import examine_folder
     from resformer.evaluation.report import (
         assemble,
@@ -156,7 +156,7 @@ def _measure(
             if quoted
             else Predictor.from_file(options.before, options.device)
         )
-    with open_datasets(options.data) as root:
+    with open_data_roots(options.data) as root:
         manifest = read_manifest(options.manifest, root)
         measured, figures = measure(
             predictor,

@@ -150,7 +150,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from resformer.data.unpack import open_datasets
+    from resformer.data.unpack import open_data_roots
     from resformer.devices import choose_device
     from resformer.training.distributed import join_processes
     from resformer.training.state import check_run_folder, lock_run_folder
@@ -159,7 +159,7 @@ def _run(options: argparse.Namespace) -> int:
     out = options.out or options.run_dir / MODEL_NAME
     group = join_processes(choose_device(config.device))
     with (
-        open_datasets(options.data) as root,
+        open_data_roots(options.data) as root,
         lock_run_folder(options.run_dir, is_main=group.is_main),
     ):
         check_run_folder(options.run_dir, resume=options.resume)

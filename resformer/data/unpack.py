@@ -32,7 +32,7 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, Unicod
 
 
 @contextmanager
-def open_dataset(path: Path) -> Iterator[Path]:
+def open_data_root(path: Path) -> Iterator[Path]:
     """Give the folder that holds the class folders of the folder or ``.zip`` at ``path``.
 
     A folder is given as it is; where it wraps the data set in one more folder, that one is given.
@@ -60,14 +60,14 @@ def open_dataset(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def open_datasets(paths: Sequence[Path]) -> Iterator[find.DataRoot]:
-    """Open one data set or several to be read as one, see ``open_dataset``.
+def open_data_roots(paths: Sequence[Path]) -> Iterator[find.DataRoot]:
+    """Open one data set or several to be read as one, see ``open_data_root``.
 
     Raises:
         DatasetError: if one cannot be opened, or if one is given twice.
     """
     with ExitStack() as opened:
-        folders = tuple(opened.enter_context(open_dataset(path)) for path in paths)
+        folders = tuple(opened.enter_context(open_data_root(path)) for path in paths)
         yield find.JoinedRoot(folders) if len(folders) > 1 else folders[0]
 
 

@@ -36,7 +36,7 @@ from PIL import (
 from resformer.dicom.recognition import is_dicom
 from resformer.image_errors import DecoderUnavailableError, ImageError, check_size
 from resformer.images.containers import strip_container
-from resformer.images.grey import (
+from resformer.images.to_grey import (
     deep_colour_to_grey,
     has_deep_colour,
     prepare_tiff,
@@ -331,7 +331,7 @@ def _teach_tiff_layouts() -> None:
     """Add grey of more than 8 bits that Pillow 13 can unpack but does not look for.
 
     It knows 12 and 16 bits whose least value is white (photometric 0) in little-endian files at
-    best, and 32 bits hardly. Here 1 is unsigned, 2 signed; ``grey.to_grey`` turns photometric 0.
+    best, and 32 bits hardly. Here 1 is unsigned, 2 signed; ``to_grey`` turns photometric 0.
     """
     little, big = TiffImagePlugin.II, TiffImagePlugin.MM
     layouts = {

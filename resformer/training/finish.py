@@ -33,7 +33,13 @@ from resformer.track_record import KEY as TRACK_RECORD
 from resformer.track_record import count_track_records
 from resformer.training.calibration import fit_calibration
 from resformer.training.data import TrainingData
-from resformer.training.gate import Describer, GateConfig, collect_samples, fit_gate, read_outliers
+from resformer.training.gate_fit import (
+    Describer,
+    GateConfig,
+    collect_samples,
+    fit_gate,
+    read_outliers,
+)
 from resformer.transforms import InputSpec, resize_pixels, to_input
 
 logger = logging.getLogger(__name__)

@@ -39,7 +39,7 @@ from resformer.model import ResFormerConfig
 from resformer.training.config import TrainingConfig
 from resformer.training.data import TrainingData, build_loader, build_training_films
 from resformer.training.distributed import ProcessGroup
-from resformer.training.learner import begin_epoch, build_learner, train_one_epoch
+from resformer.training.epoch import begin_epoch, build_learner, train_one_epoch
 from resformer.training.losses import TrainingLoss
 from resformer.transforms import resize_pixels
 

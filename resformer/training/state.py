@@ -26,7 +26,7 @@ from resformer.evaluation.plots import plot_history
 from resformer.evaluation.report import save_figures, write_json
 from resformer.model import IdentityMappingResFormer, ResFormerConfig
 from resformer.training.config import OURS, TrainingConfig
-from resformer.training.learner import Learner, unwrap
+from resformer.training.epoch import Learner, unwrap
 from resformer.transforms import InputSpec
 
 if TYPE_CHECKING:

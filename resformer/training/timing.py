@@ -20,8 +20,8 @@ from resformer.training.baselines import build_baseline
 from resformer.training.config import OURS, TrainingConfig
 from resformer.training.data import build_augmentation, build_loader
 from resformer.training.distributed import ProcessGroup
-from resformer.training.gate import GateConfig
-from resformer.training.learner import begin_epoch, build_learner, build_loss, train_one_epoch
+from resformer.training.epoch import begin_epoch, build_learner, build_loss, train_one_epoch
+from resformer.training.gate_fit import GateConfig
 from resformer.transforms import InputSpec
 
 # Few enough to be told soon. All are trained on twice: the first time warms up.

@@ -3,7 +3,7 @@
 1. **Prepare**: decode the films, and leave out of the recipe what the data cannot teach.
 2. **Lungs**: learn them from the films that have a mask, and outline them on all training films
    (:mod:`resformer.training.lung_stage`).
-3. **Epochs**: train on every film once (:mod:`resformer.training.learner`), look at the validation
+3. **Epochs**: train on every film once (:mod:`resformer.training.epoch`), look at the validation
    films, keep the weights if they are the best so far, and write the state to resume from.
 4. **Finish**: calibrate the best weights, report on them, fit gate and abstention
    (:mod:`resformer.training.finish`).
@@ -49,14 +49,14 @@ from resformer.training.data import (
     take_heads,
 )
 from resformer.training.distributed import ProcessGroup, join_processes
-from resformer.training.gate import GateConfig, find_outliers
-from resformer.training.learner import (
+from resformer.training.epoch import (
     Learner,
     begin_epoch,
     build_learner,
     build_loss,
     train_one_epoch,
 )
+from resformer.training.gate_fit import GateConfig, find_outliers
 from resformer.training.state import (
     STATE_NAME,
     Progress,

@@ -20,7 +20,7 @@ from PIL.PngImagePlugin import PngInfo
 from werkzeug.test import TestResponse
 
 from resformer.data.manifest import build_manifest
-from resformer.data.unpack import open_datasets
+from resformer.data.unpack import open_data_roots
 from resformer.images import decode_image
 from resformer.phantom import draw_chest_phantom
 from tests.data_sets import draw_texture, write_data_set
@@ -179,7 +179,7 @@ def test_what_was_given_is_trained_on_with_the_rest(
     films = write_data_set(tmp_path / "films", {"COVID": 5, "Normal": 5})
     for seed, name in ((700, "COVID"), (701, "Normal"), (702, "Normal")):
         assert give(giver, encode_pixels(draw_texture(seed)), name).status_code == 200
-    with open_datasets([films, folder]) as root:
+    with open_data_roots([films, folder]) as root:
         manifest = build_manifest(root)
         given = [row for row in manifest.rows if row.path.startswith("data-2/")]
         assert sorted(row.class_name for row in given) == ["COVID", "Normal", "Normal"]

@@ -1,6 +1,6 @@
 /* The answer of POST /predict, made in the browser: same keys, same values, same words. */
 
-import { rint } from "./depth.js";
+import { rint } from "./grey_levels.js";
 import { NO_CORRECTION, correct, findObjection, findOrientation } from "./gate.js";
 import { decodeImage } from "./image.js";
 import { resize } from "./resize.js";

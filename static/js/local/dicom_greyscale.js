@@ -1,6 +1,6 @@
 /* DICOM's grey-scale pipeline from stored values to 8 bits, as `resformer.dicom.greyscale`. */
 
-import { greyLevels, histogram, lookUp, percentiles, rint, smallestDepth } from "./depth.js";
+import { greyLevels, histogram, lookUp, percentiles, rint, smallestDepth } from "./grey_levels.js";
 import { refuse } from "./dicom_header.js";
 
 /** Show `places` (stored values less the lowest): grey levels, one a pixel. */

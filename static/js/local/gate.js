@@ -1,6 +1,6 @@
 /* Whether a picture is an upright film, as `resformer.gate` and `resformer.orientation` say. */
 
-import { histogram } from "./depth.js";
+import { histogram } from "./grey_levels.js";
 import { MIN_SIDE } from "./errors.js";
 import { turn } from "./image.js";
 

@@ -1,7 +1,7 @@
 /* PNG files of 16 bits a channel, of which a browser would hand out the upper 8 alone. */
 
 import { readPngChunks } from "./container.js";
-import { scaleToUint8 } from "./depth.js";
+import { scaleToUint8 } from "./grey_levels.js";
 import { ImageError, ServerOnlyError } from "./errors.js";
 
 const CHANNELS = { 0: 1, 2: 3, 4: 2, 6: 4 };
