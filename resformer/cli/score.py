@@ -82,8 +82,8 @@ def run(options: argparse.Namespace) -> int:
     try:
         with results.lock():
             return _score(_list_films(results, settings), options)
-    except ImportError as error:  # of what fsspec needs for such a URL
-        raise ValueError(f"{error}, with pip, and begin again") from error
+    except ImportError as error:  # of what fsspec needs for such a URL, for instance
+        raise ValueError(f"score needs another package: {error}") from error
 
 
 def _list_films(results: ResultsFolder, settings: Settings) -> Run:
