@@ -61,8 +61,7 @@ class ProcessGroup:
 
     def wait(self) -> None:
         """Wait until all processes have come this far."""
-        if self.world_size > 1:
-            dist.barrier()
+        self.from_main(True)
 
 
 def join_processes(device: torch.device) -> ProcessGroup:

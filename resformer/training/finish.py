@@ -209,7 +209,8 @@ def write_results(checkpoint: Checkpoint, folder: Path, out: Path, *, trial: boo
     """Write a finished checkpoint to ``out``, and its report and plots into the run's folder.
 
     Returns:
-        the checkpoint as it was written: with an ONNX graph, but for a trial.
+        the checkpoint as it was written: with an ONNX graph, unless it is a trial or the network
+        cannot be exported.
     """
     save_checkpoint(checkpoint, out)  # first of all, whatever becomes of the rest
     write_training_report(checkpoint.metrics, checkpoint.training["history"], folder)
