@@ -218,7 +218,8 @@ def choose_backend(checkpoint: Checkpoint, device: torch.device, name: str = "au
         if name == "onnxruntime":
             raise ValueError(f"the backend onnxruntime cannot run: {error}") from error
         level = logging.WARNING if checkpoint.graph else logging.INFO
-        logger.log(level, "PyTorch runs the network: %s", error)
+        # As text: who keeps the record would keep the error, and with it the frames of the callers.
+        logger.log(level, "PyTorch runs the network: %s", str(error))
         return PyTorchBackend(checkpoint, device)
     reference = PyTorchBackend(checkpoint, device)
     difference = compare_backends(graph, reference, checkpoint.input_spec.size)

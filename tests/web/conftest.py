@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tests.web.browser import chromium_or_skip
 from tests.web.posting import PATIENCE, encode, post_file
 from tests.web.serving import RunningApp, run_app
 from web import WebConfig, create_app
+from web.monitoring import logging_config
 from web.service import ModelService
 
 # A mebibyte and a million pixels.
@@ -34,6 +36,22 @@ def loaded(tiny_checkpoint: Path) -> ModelService:
     service = ModelService(tiny_checkpoint, "cpu")
     service.load()
     return service
+
+
+@pytest.fixture
+def restored_logging() -> Iterator[None]:
+    """Put loggers back as they were, where a test lets the application set them up.
+
+    What it sets up would last, and write to the standard error of a test that is over.
+    """
+    loggers = [logging.getLogger(name) for name in ("", *logging_config("text")["loggers"])]
+    before = [(log.level, log.propagate, log.handlers[:], log.filters[:]) for log in loggers]
+    yield
+    for log, (level, propagate, handlers, filters) in zip(loggers, before, strict=True):
+        log.setLevel(level)
+        log.propagate = propagate
+        log.handlers[:] = handlers
+        log.filters[:] = filters
 
 
 @pytest.fixture

@@ -142,21 +142,17 @@ def test_a_line_names_the_details_and_is_one_even_with_a_traceback() -> None:
     assert content == {**described, "status": 200}
 
 
+@pytest.mark.usefixtures("restored_logging")
 @pytest.mark.parametrize(("style", "start"), [("text", "2"), ("json", "{")])
 def test_the_configuration_writes_every_logger_to_standard_error(
     style: str, start: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root = logging.getLogger()
-    before = (list(root.handlers), root.level)
-    try:
-        logging.config.dictConfig(logging_config(style))
-        for name in ("web.server", "gunicorn.error"):
-            logging.getLogger(name).info("a line")
-        for name in ("waitress", "flask-limiter"):
-            logging.getLogger(name).info("addresses of clients")
-        lines = capsys.readouterr().err.splitlines()
-    finally:
-        root.handlers[:], root.level = before[0], before[1]
+    logging.config.dictConfig(logging_config(style))
+    for name in ("web.server", "gunicorn.error"):
+        logging.getLogger(name).info("a line")
+    for name in ("waitress", "flask-limiter"):
+        logging.getLogger(name).info("addresses of clients")
+    lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert all(line.startswith(start) and "a line" in line for line in lines)
 

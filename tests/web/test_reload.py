@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import os
 import shutil
 import signal
@@ -152,8 +153,9 @@ def test_a_new_model_answers_without_a_failed_request_or_a_mixed_answer(
 
 
 def test_the_file_is_looked_at_again_after_a_bad_one_and_the_old_model_is_let_go(
-    model: Path, tiny_checkpoint: Path, other_checkpoint: Path
+    model: Path, tiny_checkpoint: Path, other_checkpoint: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)  # what keeps records keeps no model
     app = create_app(WebConfig(model, "cpu"))
     client = app.test_client()
     first = weakref.ref(app.extensions["resformer_model"].current)

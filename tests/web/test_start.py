@@ -22,6 +22,8 @@ from tests.web.serving import ROOT, run_app, run_command, wait_for_log
 from web import WebConfig, create_app
 from web.config import StartError, describe_settings
 
+pytestmark = pytest.mark.usefixtures("restored_logging")
+
 
 def test_every_setting_has_its_variable() -> None:
     environment = {
