@@ -108,6 +108,8 @@ def test_everything_is_in_the_report(report: dict[str, Any]) -> None:
     assert len(report["within_sources"]["areas"]) == 7
     assert report["abstention"]["count"] == 8
     assert report["seeds"]["spread"]["accuracy"]["mean"] == 0.5
+    area = "covid_against_no_finding"  # by the same weights
+    assert report["seeds"]["runs"][0][area] == report["external"][area]["auc"]["value"]
     assert report["ablations"] is None
     assert list(report) == sorted(report)
 

@@ -44,7 +44,7 @@ def add_parser(commands: Commands) -> None:
     )
     add_path(more, "--before", before)
     add_path(more, "--ablations", "folder written by python -m benchmarks.ablations")
-    seeds = "checkpoints of the same recipe with other seeds, whose test reports are compared"
+    seeds = "checkpoints of the same recipe with other seeds, to compare (also with --external)"
     add_path(more, "--seed-models", seeds, nargs="+", default=[], metavar="PATH")
     add_shared(more, "lung-model")
     about = (
@@ -143,7 +143,7 @@ def _measure(
     from resformer.predict import Predictor
 
     about = read_about(options.about) if options.about else None
-    seeds = compare_seeds(options.seed_models)
+    seeds = compare_seeds(options.seed_models, options.external, options.device)
     ablations = read_ablations(options.ablations) if options.ablations else None
     lung_model = predictor if predictor.checkpoint.model_config.lung_head else None
     if options.lung_model:

@@ -394,8 +394,9 @@ def _show_repetitions(report: Report) -> str:
     parts = []
     if report["seeds"]:
         parts.append(
-            "## Seeds\n\nThe test reports that the trainings themselves wrote; the recipe is the "
-            f"same.\n\n{tables.render_seeds(report['seeds'])}"
+            "## Seeds\n\nTrainings by the same recipe. Figures of test films are those that they "
+            "wrote themselves, areas against no finding those of the films of other hospitals "
+            f"above.\n\n{tables.render_seeds(report['seeds'])}"
         )
     if report["ablations"]:
         first = report["ablations"][0]

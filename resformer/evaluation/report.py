@@ -29,6 +29,7 @@ from resformer.data.masks import cache_films
 from resformer.data.split import SPLITS
 from resformer.evaluation import plots, sources
 from resformer.evaluation.controls import outline_lungs, run_controls
+from resformer.evaluation.external import examine_folder
 from resformer.evaluation.goals import Goal, compare_with_goals
 from resformer.evaluation.lineage import describe_model
 from resformer.evaluation.metrics import evaluate_predictions
@@ -37,7 +38,7 @@ from resformer.evaluation.predictions import (
     pool_features,
     predict_files,
 )
-from resformer.evaluation.tables import HEADLINES, SEED_FIGURES
+from resformer.evaluation.tables import AREAS, HEADLINES, SEED_FIGURES
 from resformer.predict import Predictor
 from resformer.track_record import KEY, count_track_records
 
@@ -286,17 +287,25 @@ def keep_in(metrics: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, 
     return {**metrics, "test": report["test"], KEY: report[KEY], "report": kept}
 
 
-def compare_seeds(paths: Sequence[Path]) -> dict[str, Any] | None:
-    """Tabulate the test reports that checkpoints hold; nothing is evaluated again.
+def compare_seeds(
+    paths: Sequence[Path], external: Path | None = None, device: str = "auto"
+) -> dict[str, Any] | None:
+    """Tabulate the test reports that checkpoints hold, and what each says of other hospitals.
+
+    Args:
+        paths: of the checkpoints.
+        external: folder of films of other hospitals, as for ``examine_folder``.
+        device: as for ``Predictor``.
 
     Returns:
         ``runs``: for each checkpoint its ``seed``, ``best_epoch`` and ``SEED_FIGURES``, plain
-        values; ``spread``: by figure ``mean``, ``deviation`` (of the sample, None for one run),
-        ``low`` and ``high``. None without a checkpoint.
+        values, None where there are no such films; ``spread``: by figure ``mean``, ``deviation``
+        (of the sample, None for one run), ``low`` and ``high``. None without a checkpoint.
 
     Raises:
         CheckpointError: if one cannot be read.
         ValueError: if one holds no test report, or the films are not the same.
+        DatasetError: as ``examine_folder``.
     """
     runs: list[dict[str, Any]] = []
     digests = set()
@@ -314,6 +323,12 @@ def compare_seeds(paths: Sequence[Path]) -> dict[str, Any] | None:
         return None
     if len(digests) > 1:
         raise ValueError("the checkpoints of the seeds were trained on different films or splits")
+    for run, path in zip(runs, paths, strict=True):
+        run |= dict.fromkeys(AREAS)
+        if external:
+            predictor = Predictor.from_file(path, device)
+            found = examine_folder(predictor, external, bootstrap=0)
+            run |= {name: (found[name]["auc"] or {}).get("value") for name in AREAS}
     return {"runs": runs, "spread": {name: _spread(runs, name) for name in SEED_FIGURES}}
 
 

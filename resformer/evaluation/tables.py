@@ -18,12 +18,13 @@ HEADLINES = {
     "macro_auc": "macro AUC",
     "expected_calibration_error": "expected calibration error",
 }
-# What trainings that differ in their seed are compared by: test films, and what chose the epoch.
-SEED_FIGURES = HEADLINES | {"validation_score": "what the epoch was chosen by (validation)"}
 AREAS = {
     "abnormal_against_no_finding": "abnormal against no finding, by 1 - P(Normal)",
     "covid_against_no_finding": "COVID against no finding, by P(COVID)",
 }
+# What trainings that differ in their seed are compared by: test films, what chose the epoch, and
+# films of other hospitals.
+SEED_FIGURES = HEADLINES | {"validation_score": "what the epoch was chosen by (validation)"} | AREAS
 NONE = "-"
 # What a publication writes for a film whose finding nobody has entered yet.
 FINDINGS = {"todo": "finding not told"}
@@ -329,15 +330,17 @@ def render_areas(external: Report) -> str:
 
 def render_seeds(seeds: Report) -> str:
     """Return the figures of trainings that differ in their seed, and how far these spread."""
+    runs, spread = seeds["runs"], seeds["spread"]
+    shown = [name for name in SEED_FIGURES if spread[name]["mean"] is not None]
     rows = [
-        (f"seed {run['seed']}", str(run["best_epoch"]), *(show_value(run[n]) for n in SEED_FIGURES))
-        for run in seeds["runs"]
+        (f"seed {run['seed']}", str(run["best_epoch"]), *(show_value(run[name]) for name in shown))
+        for run in runs
     ]
     rows += [
-        (label, "", *(show_value(seeds["spread"][name][key]) for name in SEED_FIGURES))
+        (label, "", *(show_value(spread[name][key]) for name in shown))
         for key, label in (("mean", "mean"), ("deviation", "standard deviation"))
     ]
-    return render_table(("training", "best epoch", *SEED_FIGURES.values()), rows)
+    return render_table(("training", "best epoch", *(SEED_FIGURES[n] for n in shown)), rows)
 
 
 def render_ablations(ablations: Sequence[Report]) -> str:
