@@ -3,8 +3,9 @@
     python -m benchmarks.elsewhere --data FOLDER --beside OTHER.pth
 
 A training varies its films too; these changes are harsher, and come all at once in the end. What
-they cost says, without a film from elsewhere, in which order networks will do elsewhere:
-docs/experiments.md ("What validation films can tell of other hospitals") has the comparison.
+they cost put networks of different recipes in the order of other hospitals, without a film from
+there, but not three seeds of one recipe: docs/experiments.md ("What validation films can tell of
+other hospitals") has the comparison.
 """
 
 from __future__ import annotations
